@@ -1,0 +1,2 @@
+//! A user-mode Linux kernel.
+#![no_std]
