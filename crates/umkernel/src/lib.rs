@@ -1,2 +1,31 @@
-//! A user-mode Linux kernel.
+//! A user-mode Linux kernel: it services every system call of its guests itself.
+//!
+//! The core is `no_std` + `alloc` and keeps all its state under one root, [`kernel::Kernel`], so that it can
+//! run from memory that many host processes share. How a guest's system call reaches it is a
+//! [`platform`]'s business; only the `ptrace` platform and the [`machine`] that boots it use `std`.
+//!
+//! Dependencies point one way: `syscall` over `task`, `signal`, `mm`, `vfs`, `time`, over `fs`, `block`, `tty`,
+//! over `sync`, over `platform` and `host`.
 #![no_std]
+extern crate alloc;
+#[cfg(feature = "ptrace")]
+extern crate std;
+
+pub mod errno;
+pub mod futex;
+pub mod host;
+pub mod kernel;
+pub mod log;
+pub mod mm;
+pub mod platform;
+pub mod sync;
+
+pub mod signal;
+pub mod syscall;
+pub mod task;
+pub mod time;
+pub mod tty;
+pub mod vfs;
+
+pub use errno::{Errno, Error, Result};
+pub use kernel::{Ctx, Kernel};

@@ -1,0 +1,34 @@
+//! The `syscall` instruction.
+
+use crate::errno::Result;
+use core::arch::asm;
+
+/// Makes a host call and returns `rax`.
+///
+/// # Safety
+/// The arguments must be valid for the call: the host reads and writes memory that they point to.
+pub(super) unsafe fn syscall6(nr: usize, args: [usize; 6]) -> isize {
+    let ret: isize;
+    // SAFETY: the caller vouches for the arguments; rcx and r11 are clobbered by the instruction.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") nr as isize => ret,
+            in("rdi") args[0],
+            in("rsi") args[1],
+            in("rdx") args[2],
+            in("r10") args[3],
+            in("r8") args[4],
+            in("r9") args[5],
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    ret
+}
+
+/// Turns `rax` into a result.
+pub(super) fn check(ret: isize) -> Result<usize> {
+    if (-4095..0).contains(&ret) { Err(super::host_error(-ret as i32)) } else { Ok(ret as usize) }
+}

@@ -1,0 +1,130 @@
+//! The root of all kernel state, and the context in which a system call runs.
+
+use crate::errno::{Errno, Result};
+use crate::platform::Platform;
+use crate::sync::{Mutex, WaitQueue};
+use crate::task::{Task, TaskTable};
+use crate::vfs::Vfs;
+use crate::{futex, host, log, mm, time, tty};
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+
+/// What the machine was started with; fixed from boot on.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Guest memory in bytes: what `/proc/meminfo` shows and where the out-of-memory killer acts.
+    pub memory: u64,
+    /// Processors that the guest sees.
+    pub cpus: u32,
+    /// The most tasks that may exist at once (Linux: `threads-max`).
+    pub max_tasks: usize,
+    /// The kernel command line, as `/proc/cmdline` shows it.
+    pub command_line: String,
+}
+
+/// The kernel: everything that lives as long as the machine.
+pub struct Kernel {
+    /// How guests run here.
+    pub platform: Box<dyn Platform>,
+    /// What the machine was started with.
+    pub config: Config,
+    /// All tasks, by thread id.
+    pub tasks: TaskTable,
+    /// Mounts and caches.
+    pub vfs: Vfs,
+    /// `uname(2)`'s changeable part: host name and domain name.
+    pub uts: Mutex<Uts>,
+    /// Timers and what runs them.
+    pub time: time::TimeKeeper,
+    /// Tasks that sleep in `futex(2)`.
+    pub futexes: futex::FutexTable,
+    /// Terminals, the console among them.
+    pub ttys: tty::Ttys,
+    /// The kernel's messages (`dmesg(1)`).
+    pub log: log::KernelLog,
+    /// CLOCK_MONOTONIC of the host at boot, nanoseconds: the zero of the guest's uptime.
+    pub boot_monotonic: u64,
+    /// CLOCK_REALTIME at boot, nanoseconds.
+    pub boot_realtime: u64,
+}
+
+/// Names of the machine (`uname(2)`).
+#[derive(Clone, Debug)]
+pub struct Uts {
+    /// Host name.
+    pub nodename: String,
+    /// NIS domain name.
+    pub domainname: String,
+}
+
+/// The running task and its kernel: what every system call and every file operation is given.
+#[derive(Clone, Copy)]
+pub struct Ctx<'a> {
+    /// The kernel.
+    pub kernel: &'a Arc<Kernel>,
+    /// The task on whose behalf the kernel acts; always the one whose host thread this is.
+    pub task: &'a Arc<Task>,
+}
+
+impl<'a> Ctx<'a> {
+    /// Sleeps on `queue` until `condition` gives a value.
+    ///
+    /// `Ok(None)` when `deadline` (CLOCK_MONOTONIC, absolute, nanoseconds) passed first; `ERESTARTSYS` when a signal
+    /// wants the task's attention. Whoever changes what the condition looks at wakes the queue afterwards.
+    pub fn wait<T>(
+        &self,
+        queue: &WaitQueue,
+        deadline: Option<u64>,
+        condition: impl FnMut() -> Option<T>,
+    ) -> Result<Option<T>> {
+        self.wait_on(&[queue], deadline, condition)
+    }
+
+    /// As [`Ctx::wait`], woken by any of several queues.
+    pub fn wait_on<T>(
+        &self,
+        queues: &[&WaitQueue],
+        deadline: Option<u64>,
+        mut condition: impl FnMut() -> Option<T>,
+    ) -> Result<Option<T>> {
+        if let Some(value) = condition() {
+            return Ok(Some(value));
+        }
+        let sleeper = self.task.waiter.clone() as Arc<dyn crate::sync::Wake>;
+        queues.iter().for_each(|q| q.add(sleeper.clone()));
+        let result = loop {
+            self.task.waiter.prepare();
+            if let Some(value) = condition() {
+                break Ok(Some(value));
+            }
+            if self.task.signal_pending() {
+                break Err(Errno::ERESTARTSYS.into());
+            }
+            if deadline.is_some_and(|d| host::monotonic_ns() >= d) {
+                break Ok(None);
+            }
+            self.task.waiter.sleep(deadline);
+        };
+        queues.iter().for_each(|q| q.remove(&sleeper));
+        result
+    }
+
+    /// As [`Ctx::wait`] without a deadline.
+    pub fn wait_for<T>(&self, queue: &WaitQueue, condition: impl FnMut() -> Option<T>) -> Result<T> {
+        match self.wait_on(&[queue], None, condition)? {
+            Some(value) => Ok(value),
+            None => Err(Errno::EINTR.into()),
+        }
+    }
+
+    /// The task's address space.
+    pub fn mm(&self) -> Result<Arc<mm::AddressSpace>> {
+        self.task.mm()
+    }
+}
+
+impl Kernel {
+    /// Notes a system call that the kernel does not have: logged once by name.
+    pub fn unknown_call(&self, _ctx: &Ctx, _nr: u64) {}
+}

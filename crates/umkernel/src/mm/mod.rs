@@ -1,0 +1,20 @@
+//! Guest memory: address spaces, their VMAs, and access to user memory.
+
+mod space;
+mod user;
+mod vma;
+
+pub use space::AddressSpace;
+pub use user::{Pod, UserDst, UserSrc, IoDst, IoSrc, KernelDst, KernelSrc};
+pub use vma::{MapFlags, Prot, SharedMemory, Vma, VmaKind};
+
+/// Bytes in a page.
+pub const PAGE_SIZE: u64 = 4096;
+
+/// The first address a guest may not use (x86-64, four-level paging, one guard page).
+pub const TASK_SIZE: u64 = 0x7fff_ffff_f000;
+
+/// Rounds up to whole pages; `None` on overflow.
+pub fn page_up(n: u64) -> Option<u64> {
+    n.checked_add(PAGE_SIZE - 1).map(|n| n & !(PAGE_SIZE - 1))
+}

@@ -1,0 +1,123 @@
+//! How guests run: the small interface between the kernel and the mechanism that brings it their system calls.
+//!
+//! Each guest process is a host process and each guest thread a host thread. The kernel's work for a task
+//! happens on that task's own *kernel thread*; methods that take the running task are called there only.
+
+#[cfg(feature = "ptrace")]
+pub mod ptrace;
+mod frame;
+
+pub use frame::TrapFrame;
+
+use crate::errno::Result;
+use crate::kernel::Kernel;
+use crate::mm::{AddressSpace, Prot};
+use crate::task::Task;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicI32};
+
+/// The platform's part of a task.
+#[derive(Debug, Default)]
+pub struct HostThread {
+    /// Host process id; 0 for a kernel thread, which has no host process.
+    pub pid: AtomicI32,
+    /// Host thread id.
+    pub tid: AtomicI32,
+    /// Guest code is running or about to: a pending signal needs a kick.
+    pub in_user: AtomicBool,
+}
+
+/// What a guest mapping is made of on the host.
+#[derive(Clone, Copy, Debug)]
+pub enum Backing {
+    /// Zero pages, private to the address space.
+    Anonymous,
+    /// Pages of a host file (the disk image, a memfd).
+    File {
+        /// Host descriptor, valid in every guest's host process.
+        fd: i32,
+        /// Byte offset, page aligned.
+        offset: u64,
+        /// Stores go to the file (MAP_SHARED) rather than to private copies.
+        shared: bool,
+    },
+}
+
+/// How a new task's host thread comes about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spawn {
+    /// A thread in the caller's host process.
+    Thread,
+    /// A new process with a copy of the caller's memory.
+    Fork,
+    /// A new process that shares the caller's memory (`CLONE_VM` without `CLONE_THREAD`).
+    ShareMemory,
+    /// A new process with empty memory; there is no caller in user mode (first processes of the machine).
+    Fresh,
+}
+
+/// A mechanism that runs guests.
+pub trait Platform: Send + Sync {
+    /// `"ptrace"` or `"direct"`.
+    fn name(&self) -> &'static str;
+
+    /// Copies from guest memory; returns the bytes copied before the first address that cannot be read.
+    fn read_memory(&self, space: &AddressSpace, addr: u64, buf: &mut [u8]) -> usize;
+
+    /// Copies to guest memory; returns the bytes copied before the first address that cannot be written.
+    fn write_memory(&self, space: &AddressSpace, addr: u64, buf: &[u8]) -> usize;
+
+    /// Maps pages at exactly `addr` in the running task's memory, replacing what was there.
+    fn map(&self, task: &Task, addr: u64, len: u64, prot: Prot, backing: Backing) -> Result<()>;
+
+    /// Unmaps pages of the running task's memory.
+    fn unmap(&self, task: &Task, addr: u64, len: u64) -> Result<()>;
+
+    /// Changes the protection of pages of the running task's memory.
+    fn protect(&self, task: &Task, addr: u64, len: u64, prot: Prot) -> Result<()>;
+
+    /// Moves pages of the running task's memory to exactly `new_addr`, growing or shrinking the mapping.
+    fn remap(&self, task: &Task, addr: u64, len: u64, new_addr: u64, new_len: u64) -> Result<()>;
+
+    /// `madvise(2)` on the running task's memory, for advice that changes content or residence.
+    fn advise(&self, task: &Task, addr: u64, len: u64, advice: i32) -> Result<()>;
+
+    /// Starts `child` on a kernel thread of its own; its guest code begins with `frame`.
+    fn spawn(&self, kernel: &Arc<Kernel>, parent: &Task, child: &Arc<Task>, how: Spawn, frame: TrapFrame)
+    -> Result<()>;
+
+    /// exec: gives the running task empty memory of its own (only vdso and the kernel's ranges are mapped), whether
+    /// it was alone in its memory (`alone`) or shares it with others, whose memory stays as it is.
+    fn replace_memory(&self, task: &Task, alone: bool) -> Result<()>;
+
+    /// Makes guest code of `task`, if it runs right now, enter the kernel soon.
+    fn kick(&self, task: &Task);
+
+    /// The running task's extended processor state, in the XSAVE format of a Linux signal frame.
+    fn extended_state(&self, task: &Task) -> Result<Vec<u8>>;
+
+    /// Sets the running task's extended processor state from an XSAVE image that a guest supplies: the platform
+    /// checks it. An empty slice means the initial state.
+    fn set_extended_state(&self, task: &Task, state: &[u8]) -> Result<()>;
+
+    /// Processor time the task used so far, in nanoseconds: guest code, kernel code.
+    fn cpu_times(&self, task: &Task) -> (u64, u64);
+
+    /// Resident pages of an address space: (all, of these shared with files).
+    fn resident_pages(&self, space: &AddressSpace) -> (u64, u64);
+
+    /// Where the host's vdso lies in every guest (start, length), so that exec can announce it and `mmap` avoids it.
+    fn reserved_ranges(&self) -> Vec<Reserved>;
+}
+
+/// A range of every guest address space that is not the guest's to change.
+#[derive(Clone, Copy, Debug)]
+pub struct Reserved {
+    /// First address.
+    pub start: u64,
+    /// First address behind it.
+    pub end: u64,
+    /// What `/proc/PID/maps` calls it: `"[vdso]"`, `"[vvar]"`, or empty for the kernel's own, which is not shown.
+    pub name: &'static str,
+}

@@ -1,0 +1,13 @@
+//! The kernel's own locks and wait queues, on process-shared futexes: they work from a shared arena, with neither
+//! libc nor thread-local storage.
+//!
+//! Lock order, outermost first: task table, process, address space, file table, mount tree, dentry, inode,
+//! file system, tty, wait queue. A lock is never held across a wait.
+
+mod mutex;
+mod rwlock;
+mod wait;
+
+pub use mutex::{Mutex, MutexGuard};
+pub use rwlock::{ReadGuard, RwLock, WriteGuard};
+pub use wait::{PollTable, Wake, WaitQueue, Waiter};

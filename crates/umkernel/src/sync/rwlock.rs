@@ -1,0 +1,137 @@
+//! A futex reader-writer lock for data that is read far more often than changed. Writers are not starved: a
+//! waiting writer stops new readers.
+
+use crate::host;
+use core::cell::UnsafeCell;
+use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// Set while a writer holds the lock or waits for it.
+const WRITER: u32 = 1 << 31;
+
+/// Shared or exclusive access between the kernel's host threads.
+///
+/// A reader must not take the same lock again: a writer that came in between would deadlock both.
+#[derive(Default)]
+pub struct RwLock<T: ?Sized> {
+    /// Number of readers, plus [`WRITER`].
+    state: AtomicU32,
+    /// Serialises writers; 0 free, 1 held, 2 contended.
+    writer: super::Mutex<()>,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: readers share, a writer excludes everyone; both need T to be Send + Sync.
+unsafe impl<T: ?Sized + Send> Send for RwLock<T> {}
+// SAFETY: as above.
+unsafe impl<T: ?Sized + Send + Sync> Sync for RwLock<T> {}
+
+impl<T> RwLock<T> {
+    /// A free lock around a value.
+    pub const fn new(value: T) -> RwLock<T> {
+        RwLock { state: AtomicU32::new(0), writer: super::Mutex::new(()), value: UnsafeCell::new(value) }
+    }
+}
+
+impl<T: ?Sized> RwLock<T> {
+    /// Waits until no writer holds or wants the lock, then shares it.
+    pub fn read(&self) -> ReadGuard<'_, T> {
+        loop {
+            let state = self.state.load(Ordering::Relaxed);
+            if state & WRITER == 0 {
+                if self.state.compare_exchange_weak(state, state + 1, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                    return ReadGuard { lock: self };
+                }
+            } else {
+                host::futex_wait(&self.state, state, None);
+            }
+        }
+    }
+
+    /// Waits until nobody else holds the lock, then excludes everyone.
+    pub fn write(&self) -> WriteGuard<'_, T> {
+        let turn = self.writer.lock();
+        let mut state = self.state.fetch_or(WRITER, Ordering::Acquire) | WRITER;
+        while state != WRITER {
+            host::futex_wait(&self.state, state, None);
+            state = self.state.load(Ordering::Acquire);
+        }
+        WriteGuard { lock: self, _turn: turn }
+    }
+}
+
+/// Shared access; released on drop.
+pub struct ReadGuard<'a, T: ?Sized> {
+    lock: &'a RwLock<T>,
+}
+
+impl<T: ?Sized> Deref for ReadGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        // SAFETY: the reader count keeps writers out while the guard lives.
+        unsafe { &*self.lock.value.get() }
+    }
+}
+
+impl<T: ?Sized> Drop for ReadGuard<'_, T> {
+    fn drop(&mut self) {
+        let before = self.lock.state.fetch_sub(1, Ordering::Release);
+        if before == WRITER + 1 {
+            host::futex_wake(&self.lock.state, u32::MAX >> 1);
+        }
+    }
+}
+
+/// Exclusive access; released on drop.
+pub struct WriteGuard<'a, T: ?Sized> {
+    lock: &'a RwLock<T>,
+    _turn: super::MutexGuard<'a, ()>,
+}
+
+impl<T: ?Sized> Deref for WriteGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        // SAFETY: the guard excludes everyone else.
+        unsafe { &*self.lock.value.get() }
+    }
+}
+
+impl<T: ?Sized> DerefMut for WriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`; the guard is borrowed mutably.
+        unsafe { &mut *self.lock.value.get() }
+    }
+}
+
+impl<T: ?Sized> Drop for WriteGuard<'_, T> {
+    fn drop(&mut self) {
+        self.lock.state.store(0, Ordering::Release);
+        host::futex_wake(&self.lock.state, u32::MAX >> 1);
+    }
+}
+
+#[cfg(all(test, feature = "ptrace"))]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn readers_never_see_half_a_write() {
+        let pair = Arc::new(RwLock::new((0u64, 0u64)));
+        let writer = {
+            let pair = pair.clone();
+            std::thread::spawn(move || {
+                for i in 1..20_000 {
+                    let mut guard = pair.write();
+                    guard.0 = i;
+                    guard.1 = i;
+                }
+            })
+        };
+        while !writer.is_finished() {
+            let guard = pair.read();
+            assert_eq!(guard.0, guard.1);
+        }
+        writer.join().unwrap();
+    }
+}

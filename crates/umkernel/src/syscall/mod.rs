@@ -1,0 +1,26 @@
+//! The system-call table and its dispatch. Handlers live in one file per family; each parses its arguments and calls
+//! the subsystem that does the work.
+
+mod table;
+
+pub use table::{Arg, Entry, Family, Support, entry};
+
+use crate::errno::{Errno, Result};
+use crate::kernel::Ctx;
+use crate::platform::TrapFrame;
+
+/// A handler: the arguments as the registers hold them, and the frame for the few calls that change it.
+pub type Handler = fn(&Ctx, &[u64; 6], &mut TrapFrame) -> Result<usize>;
+
+/// Services the system call in `frame` and returns what goes into `rax`, or an error, which may be one of the
+/// kernel-internal restart numbers.
+pub fn dispatch(ctx: &Ctx, frame: &mut TrapFrame) -> Result<usize> {
+    let args = frame.args();
+    match entry(frame.orig_rax) {
+        Some(entry) => (entry.handler)(ctx, &args, frame),
+        None => {
+            ctx.kernel.unknown_call(ctx, frame.orig_rax);
+            Err(Errno::ENOSYS.into())
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Which number is which call, what its arguments are, and how far it is supported.
+
+use super::Handler;
+
+/// What an argument is, for the trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arg {
+    /// A signed number.
+    Int,
+    /// An unsigned number.
+    Uint,
+    /// A number best read in hexadecimal.
+    Hex,
+    /// A number best read in octal (modes).
+    Mode,
+    /// A descriptor.
+    Fd,
+    /// A descriptor or `AT_FDCWD`.
+    DirFd,
+    /// A path.
+    Path,
+    /// Another NUL-terminated string.
+    Str,
+    /// Bytes to the kernel, as many as argument N says.
+    BufIn(u8),
+    /// Bytes from the kernel, as many as the result says.
+    BufOut,
+    /// An address.
+    Ptr,
+    /// A NULL-terminated list of strings.
+    StrList,
+    /// A signal number.
+    Signal,
+    /// A structure or flag word with its own decoder, by name.
+    Kind(&'static str),
+}
+
+/// What a call belongs to; `--trace` filters by it. The names are strace's classes where it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the families' own names")]
+pub enum Family {
+    File,
+    Desc,
+    Memory,
+    Process,
+    Signal,
+    Ipc,
+    Network,
+    Time,
+    Creds,
+    System,
+}
+
+/// How far a call is supported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Support {
+    /// As on Linux.
+    Full,
+    /// As on Linux but for what the note says.
+    Partial(&'static str),
+}
+
+/// One system call.
+pub struct Entry {
+    /// Number.
+    pub nr: u64,
+    /// Name.
+    pub name: &'static str,
+    /// Family.
+    pub family: Family,
+    /// Arguments.
+    pub args: &'static [Arg],
+    /// Support.
+    pub support: Support,
+    /// The code.
+    pub handler: Handler,
+}
+
+/// The entry of a call; `None` for one that the kernel does not have.
+pub fn entry(nr: u64) -> Option<&'static Entry> {
+    families().iter().find_map(|f| f.iter().find(|e| e.nr == nr))
+}
+
+fn families() -> &'static [&'static [Entry]] {
+    &[]
+}

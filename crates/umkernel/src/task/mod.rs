@@ -1,0 +1,145 @@
+//! Tasks (threads) and processes (thread groups): what `fork`, `exec`, `exit` and `wait` work on.
+
+mod creds;
+mod process;
+mod table;
+
+pub use creds::{Capabilities, Creds};
+pub use process::{Process, ProcessState, Rlimit, Rusage, WaitStatus};
+pub use table::TaskTable;
+
+use crate::errno::{Errno, Result};
+use crate::kernel::Kernel;
+use crate::mm::AddressSpace;
+use crate::platform::HostThread;
+use crate::signal::TaskSignals;
+use crate::sync::{Mutex, Waiter, Wake};
+use crate::vfs::{FdTable, FsContext};
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// A task or process id. Guests see these; the host's ids are the platform's affair.
+pub type Pid = i32;
+
+/// One thread of execution.
+pub struct Task {
+    /// Thread id; the process id for a process's first thread.
+    pub tid: Pid,
+    /// The thread group.
+    pub process: Arc<Process>,
+    /// What the task sleeps on whenever it sleeps.
+    pub waiter: Arc<Waiter>,
+    /// The platform's part.
+    pub host: HostThread,
+    /// Name, at most 15 bytes (`prctl(PR_SET_NAME)`).
+    pub comm: Mutex<Comm>,
+    /// Credentials; replaced whole, never changed in place.
+    pub creds: Mutex<Arc<Creds>>,
+    /// Root, working directory, umask; shared with `CLONE_FS`.
+    pub fs: Mutex<Arc<FsContext>>,
+    /// Open files; shared with `CLONE_FILES`.
+    pub files: Mutex<Arc<FdTable>>,
+    /// Memory; `None` for a kernel thread and after exit.
+    pub mm: Mutex<Option<Arc<AddressSpace>>>,
+    /// This thread's pending and blocked signals.
+    pub signals: TaskSignals,
+    /// Something wants the task's attention on its way to user mode or in an interruptible sleep:
+    /// a deliverable signal, a stop, the end of the process.
+    pub attention: AtomicBool,
+    /// The task must end as soon as it is on its way to user mode (its process exits or executes a new program).
+    pub dying: AtomicBool,
+    /// Where to store 0 and wake a futex when the thread ends (`set_tid_address(2)`); 0 for nowhere.
+    pub clear_child_tid: AtomicU64,
+    /// Head of the robust futex list; 0 for none.
+    pub robust_list: AtomicU64,
+    /// A parent sleeping in `vfork(2)` until this task lets go of its memory.
+    pub vfork_parent: Mutex<Option<Arc<crate::sync::WaitQueue>>>,
+    /// What `restart_syscall(2)` continues: an absolute CLOCK_MONOTONIC deadline in nanoseconds, by its own call.
+    pub restart: Mutex<Option<Restart>>,
+    /// Number of the system call that the task is in, `u32::MAX` in user mode (`/proc/PID/syscall`, crash reports).
+    pub in_syscall: AtomicU32,
+    /// CLOCK_MONOTONIC at creation, nanoseconds.
+    pub start_time: u64,
+}
+
+/// An interrupted sleep that `restart_syscall(2)` goes on with.
+#[derive(Clone, Copy, Debug)]
+pub enum Restart {
+    /// `nanosleep`/`clock_nanosleep` until the deadline, with the address for the rest of the time.
+    Sleep {
+        /// CLOCK_MONOTONIC, absolute, nanoseconds.
+        deadline: u64,
+        /// Where to store what is left; 0 for nowhere.
+        remaining: u64,
+    },
+    /// `poll` on `count` records at `fds` until the deadline.
+    Poll {
+        /// Address of the `pollfd` array.
+        fds: u64,
+        /// Its length.
+        count: u64,
+        /// CLOCK_MONOTONIC, absolute, nanoseconds; `None` for no limit.
+        deadline: Option<u64>,
+    },
+}
+
+/// A task's name: at most 15 bytes and a NUL, as `TASK_COMM_LEN` says.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Comm([u8; 16]);
+
+impl Comm {
+    /// Cuts `name` to 15 bytes.
+    pub fn new(name: &[u8]) -> Comm {
+        let mut comm = [0; 16];
+        let len = name.iter().position(|&b| b == 0).unwrap_or(name.len()).min(15);
+        comm[..len].copy_from_slice(&name[..len]);
+        Comm(comm)
+    }
+
+    /// The name without its NUL.
+    pub fn as_bytes(&self) -> &[u8] {
+        let len = self.0.iter().position(|&b| b == 0).unwrap_or(15);
+        &self.0[..len]
+    }
+
+    /// The name with its NULs, as `PR_GET_NAME` returns it.
+    pub fn raw(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl Task {
+    /// The task's memory; `ESRCH` for a kernel thread or a task that has exited.
+    pub fn mm(&self) -> Result<Arc<AddressSpace>> {
+        self.mm.lock().clone().ok_or(Errno::ESRCH.into())
+    }
+
+    /// The task's credentials.
+    pub fn creds(&self) -> Arc<Creds> {
+        self.creds.lock().clone()
+    }
+
+    /// The task's file table.
+    pub fn files(&self) -> Arc<FdTable> {
+        self.files.lock().clone()
+    }
+
+    /// The task's root, working directory and umask.
+    pub fn fs(&self) -> Arc<FsContext> {
+        self.fs.lock().clone()
+    }
+
+    /// True when an interruptible sleep must end: see [`Task::attention`].
+    pub fn signal_pending(&self) -> bool {
+        self.attention.load(Ordering::SeqCst)
+    }
+
+    /// Asks for the task's attention and makes it look: wakes it from a sleep, or brings its guest code into the kernel.
+    pub fn interrupt(&self, kernel: &Kernel) {
+        self.attention.store(true, Ordering::SeqCst);
+        self.waiter.wake();
+        if self.host.in_user.load(Ordering::SeqCst) {
+            kernel.platform.kick(self);
+        }
+    }
+}

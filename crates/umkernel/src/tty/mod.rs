@@ -1,0 +1,8 @@
+//! Terminals (`tty(4)`, `termios(3)`).
+
+/// A terminal.
+pub struct Tty {}
+
+/// The terminals of the machine.
+#[derive(Default)]
+pub struct Ttys {}

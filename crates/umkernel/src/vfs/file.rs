@@ -1,0 +1,176 @@
+//! Open file descriptions (`open(2)`): what descriptors refer to.
+
+use super::{InodeRef, Location};
+use crate::errno::{Errno, Result};
+use crate::kernel::Ctx;
+use crate::mm::{IoDst, IoSrc};
+use crate::sync::{Mutex, PollTable};
+use alloc::boxed::Box;
+use core::any::Any;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+bitflags::bitflags! {
+    /// Flags of `open(2)`, x86-64 values.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[allow(missing_docs, reason = "the flags' names are those of open(2)")]
+    pub struct OpenFlags: u32 {
+        const WRONLY = 0o1;
+        const RDWR = 0o2;
+        const CREAT = 0o100;
+        const EXCL = 0o200;
+        const NOCTTY = 0o400;
+        const TRUNC = 0o1000;
+        const APPEND = 0o2000;
+        const NONBLOCK = 0o4000;
+        const DSYNC = 0o10000;
+        const ASYNC = 0o20000;
+        const DIRECT = 0o40000;
+        const LARGEFILE = 0o100000;
+        const DIRECTORY = 0o200000;
+        const NOFOLLOW = 0o400000;
+        const NOATIME = 0o1000000;
+        const CLOEXEC = 0o2000000;
+        const SYNC_BIT = 0o4000000;
+        const PATH = 0o10000000;
+        const TMPFILE_BIT = 0o20000000;
+        const _ = !0;
+    }
+
+    /// Events of `poll(2)`.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    #[allow(missing_docs, reason = "the events' names are those of poll(2)")]
+    pub struct PollEvents: u32 {
+        const IN = 0x1;
+        const PRI = 0x2;
+        const OUT = 0x4;
+        const ERR = 0x8;
+        const HUP = 0x10;
+        const NVAL = 0x20;
+        const RDNORM = 0x40;
+        const RDBAND = 0x80;
+        const WRNORM = 0x100;
+        const WRBAND = 0x200;
+        const RDHUP = 0x2000;
+    }
+}
+
+impl OpenFlags {
+    /// Opened for reading.
+    pub fn readable(self) -> bool {
+        self.bits() & 3 != 1 && !self.contains(OpenFlags::PATH)
+    }
+
+    /// Opened for writing.
+    pub fn writable(self) -> bool {
+        matches!(self.bits() & 3, 1 | 2) && !self.contains(OpenFlags::PATH)
+    }
+}
+
+/// What can be done with an open file that is not plain data on an inode: pipes, terminals, devices, sockets, `/proc`.
+///
+/// `offset` is the file position for seekable files, which the VFS keeps; streams ignore it.
+pub trait FileOps: Any + Send + Sync {
+    /// Reads; blocks unless `O_NONBLOCK` is set (`file.flags()`); 0 at the end.
+    fn read(&self, _ctx: &Ctx, _file: &File, _offset: u64, _dst: &mut dyn IoDst) -> Result<usize> {
+        Err(Errno::EINVAL.into())
+    }
+
+    /// Writes; blocks unless `O_NONBLOCK` is set.
+    fn write(&self, _ctx: &Ctx, _file: &File, _offset: u64, _src: &mut dyn IoSrc) -> Result<usize> {
+        Err(Errno::EINVAL.into())
+    }
+
+    /// What could be done now without blocking. Puts `table`'s sleeper on the queues that a change wakes, before it looks.
+    fn poll(&self, _ctx: &Ctx, _file: &File, _table: Option<&mut PollTable>) -> PollEvents {
+        PollEvents::IN | PollEvents::OUT | PollEvents::RDNORM | PollEvents::WRNORM
+    }
+
+    /// `ioctl(2)`.
+    fn ioctl(&self, _ctx: &Ctx, _file: &File, _cmd: u32, _arg: u64) -> Result<usize> {
+        Err(Errno::ENOTTY.into())
+    }
+
+    /// Whether the file has a position (`lseek(2)` gives `ESPIPE` if not).
+    fn seekable(&self) -> bool {
+        false
+    }
+
+    /// Called at each `close(2)` of a descriptor of it.
+    fn flush(&self, _ctx: &Ctx, _file: &File) -> Result<()> {
+        Ok(())
+    }
+
+    /// Called when `O_NONBLOCK`, `O_APPEND` or `O_ASYNC` changed.
+    fn flags_changed(&self, _file: &File) {}
+
+    /// What `/proc/PID/fd/N` shows for a file without a path: `"pipe:[12]"`; `None` to show the path.
+    fn describe(&self) -> Option<alloc::string::String> {
+        None
+    }
+
+    /// For downcasts.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// An open file description. The last reference closes it: `FileOps` releases what it holds in its `Drop`.
+pub struct File {
+    /// Where it was opened; anonymous files (pipes, sockets) hang off a pseudo mount.
+    pub location: Location,
+    /// The inode.
+    pub inode: InodeRef,
+    /// `None`: plain data, by the inode's `read_at` and `write_at`.
+    pub ops: Option<Box<dyn FileOps>>,
+    /// Status flags and access mode (`fcntl(F_GETFL)`).
+    flags: AtomicU32,
+    /// File position. Held across a read or write of a seekable file, as POSIX asks.
+    pub position: Mutex<u64>,
+    /// Owner for `SIGIO` (`fcntl(F_SETOWN)`), 0 for none.
+    pub owner: core::sync::atomic::AtomicI32,
+}
+
+impl File {
+    /// A new open file description at position 0.
+    pub fn new(location: Location, inode: InodeRef, ops: Option<Box<dyn FileOps>>, flags: OpenFlags) -> File {
+        File {
+            location,
+            inode,
+            ops,
+            flags: AtomicU32::new(flags.bits()),
+            position: Mutex::new(0),
+            owner: core::sync::atomic::AtomicI32::new(0),
+        }
+    }
+
+    /// Status flags and access mode.
+    pub fn flags(&self) -> OpenFlags {
+        OpenFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
+    }
+
+    /// Replaces the changeable status flags (`fcntl(F_SETFL)`).
+    pub fn set_flags(&self, new: OpenFlags) {
+        let changeable = OpenFlags::APPEND | OpenFlags::NONBLOCK | OpenFlags::ASYNC | OpenFlags::DIRECT | OpenFlags::NOATIME;
+        let kept = self.flags() - changeable;
+        self.flags.store((kept | (new & changeable)).bits(), Ordering::Relaxed);
+        if let Some(ops) = &self.ops {
+            ops.flags_changed(self);
+        }
+    }
+
+    /// True with `O_NONBLOCK`.
+    pub fn nonblocking(&self) -> bool {
+        self.flags().contains(OpenFlags::NONBLOCK)
+    }
+
+    /// The file's operations as a concrete type.
+    pub fn ops_as<T: FileOps>(&self) -> Option<&T> {
+        self.ops.as_ref().and_then(|ops| ops.as_any().downcast_ref())
+    }
+
+    /// What could be done now without blocking; plain files are always ready.
+    pub fn poll(&self, ctx: &Ctx, table: Option<&mut PollTable>) -> PollEvents {
+        match &self.ops {
+            Some(ops) => ops.poll(ctx, self, table),
+            None => PollEvents::IN | PollEvents::OUT | PollEvents::RDNORM | PollEvents::WRNORM,
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Inodes: what a file system offers the VFS.
+
+use super::{FileOps, Location, OpenFlags};
+use crate::errno::{Errno, Result};
+use crate::kernel::Ctx;
+use crate::mm::{IoDst, IoSrc};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::any::Any;
+
+/// An inode in memory, shared by everyone who has the file open or cached.
+pub type InodeRef = Arc<dyn Inode>;
+
+/// The type of a file (`inode(7)`), with the values of `S_IFMT` shifted right by 12.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the types' own names")]
+pub enum FileType {
+    Fifo = 1,
+    CharDevice = 2,
+    Directory = 4,
+    BlockDevice = 6,
+    Regular = 8,
+    Symlink = 10,
+    Socket = 12,
+}
+
+impl FileType {
+    /// The type in the upper bits of a mode; a mode without type is a regular file (`mknod(2)`).
+    pub fn from_mode(mode: u32) -> Option<FileType> {
+        Some(match mode >> 12 & 15 {
+            0 | 8 => FileType::Regular,
+            1 => FileType::Fifo,
+            2 => FileType::CharDevice,
+            4 => FileType::Directory,
+            6 => FileType::BlockDevice,
+            10 => FileType::Symlink,
+            12 => FileType::Socket,
+            _ => return None,
+        })
+    }
+
+    /// The type as the upper bits of a mode (`S_IFMT`).
+    pub fn mode_bits(self) -> u32 {
+        (self as u32) << 12
+    }
+}
+
+/// A point in time: seconds since the epoch and nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp {
+    /// Seconds since 1970-01-01 UTC; may be negative.
+    pub sec: i64,
+    /// Nanoseconds, 0..1_000_000_000.
+    pub nsec: u32,
+}
+
+impl Timestamp {
+    /// The current time, CLOCK_REALTIME.
+    pub fn now() -> Timestamp {
+        let ns = crate::host::realtime_ns();
+        Timestamp { sec: (ns / 1_000_000_000) as i64, nsec: (ns % 1_000_000_000) as u32 }
+    }
+}
+
+/// What `stat(2)` tells of an inode.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the fields' names are those of stat(2)")]
+pub struct Attr {
+    pub dev: u64,
+    pub ino: u64,
+    pub file_type: FileType,
+    /// Permission bits and set-id bits, 12 bits.
+    pub mode: u32,
+    pub nlink: u64,
+    pub uid: u32,
+    pub gid: u32,
+    /// Encoded as `makedev(3)` does.
+    pub rdev: u64,
+    pub size: u64,
+    pub blksize: u32,
+    /// In units of 512 bytes.
+    pub blocks: u64,
+    pub atime: Timestamp,
+    pub mtime: Timestamp,
+    pub ctime: Timestamp,
+    /// Birth time, where the file system knows it.
+    pub btime: Option<Timestamp>,
+}
+
+/// Attributes to change; the VFS has checked permissions. `ctime` is what the change time becomes.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs, reason = "the fields' names are those of stat(2)")]
+pub struct SetAttr {
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub size: Option<u64>,
+    pub atime: Option<Timestamp>,
+    pub mtime: Option<Timestamp>,
+    pub ctime: Option<Timestamp>,
+}
+
+/// What a new inode gets.
+#[derive(Clone, Copy, Debug)]
+pub struct NewInode {
+    /// Type.
+    pub file_type: FileType,
+    /// Permission bits, umask applied.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number, for device nodes, encoded as `makedev(3)` does.
+    pub rdev: u64,
+}
+
+/// A directory entry.
+#[derive(Clone, Copy, Debug)]
+pub struct DirEntry<'a> {
+    /// Inode number.
+    pub ino: u64,
+    /// Type.
+    pub file_type: FileType,
+    /// Name, without `/` and NUL.
+    pub name: &'a [u8],
+    /// Where to go on reading behind this entry (`d_off`).
+    pub next: u64,
+}
+
+/// Takes directory entries; false when it is full and the entry was not taken.
+pub type DirSink<'a> = &'a mut dyn FnMut(&DirEntry<'_>) -> bool;
+
+/// A piece of a file as the host has it: where `mmap` finds the pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostExtent {
+    /// Byte offset in the guest's file, page aligned.
+    pub file_offset: u64,
+    /// Bytes, whole pages.
+    pub len: u64,
+    /// Host descriptor and byte offset, page aligned; `None` for a hole: zero pages.
+    pub host: Option<(i32, u64)>,
+}
+
+/// File system statistics (`statfs(2)`).
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs, reason = "the fields' names are those of statfs(2)")]
+pub struct StatFs {
+    pub fs_type: u64,
+    pub bsize: u64,
+    pub blocks: u64,
+    pub bfree: u64,
+    pub bavail: u64,
+    pub files: u64,
+    pub ffree: u64,
+    pub fsid: u64,
+    pub namelen: u64,
+    pub flags: u64,
+}
+
+/// A file, directory, device or other object of a file system.
+///
+/// Methods on names take one component, never `.`, `..` or an empty one; the VFS walks, checks permissions and caches.
+/// What a type of file cannot do has a default that says so as Linux does.
+pub trait Inode: Any + Send + Sync {
+    /// What `stat(2)` tells.
+    fn attr(&self) -> Result<Attr>;
+
+    /// The type; never changes.
+    fn file_type(&self) -> FileType;
+
+    /// Changes attributes. `size` truncates or extends.
+    fn set_attr(&self, _set: &SetAttr) -> Result<()> {
+        Err(Errno::EPERM.into())
+    }
+
+    /// Finds a name in a directory; `ENOENT` if there is none.
+    fn lookup(&self, _ctx: &Ctx, _name: &[u8]) -> Result<InodeRef> {
+        Err(Errno::ENOTDIR.into())
+    }
+
+    /// Whether what `lookup` found (or did not) may be kept in the dentry cache. False for `/proc/PID` and the like.
+    fn cacheable(&self) -> bool {
+        true
+    }
+
+    /// Adds a new file, directory, device, FIFO or socket to a directory.
+    fn create(&self, _name: &[u8], _new: &NewInode) -> Result<InodeRef> {
+        Err(Errno::EPERM.into())
+    }
+
+    /// Adds a symbolic link to a directory.
+    fn symlink(&self, _name: &[u8], _target: &[u8], _new: &NewInode) -> Result<InodeRef> {
+        Err(Errno::EPERM.into())
+    }
+
+    /// Adds a hard link to `target`, an inode of the same file system, to a directory.
+    fn link(&self, _name: &[u8], _target: &InodeRef) -> Result<()> {
+        Err(Errno::EPERM.into())
+    }
+
+    /// Removes a name that is no directory.
+    fn unlink(&self, _name: &[u8]) -> Result<()> {
+        Err(Errno::EPERM.into())
+    }
+
+    /// Removes an empty directory.
+    fn rmdir(&self, _name: &[u8]) -> Result<()> {
+        Err(Errno::EPERM.into())
+    }
+
+    /// Moves `name` to `new_name` in `new_dir`, a directory of the same file system. `flags` are `RENAME_*` of `rename(2)`.
+    fn rename(&self, _name: &[u8], _new_dir: &InodeRef, _new_name: &[u8], _flags: u32) -> Result<()> {
+        Err(Errno::EPERM.into())
+    }
+
+    /// A new file without a name (`O_TMPFILE`).
+    fn tmpfile(&self, _new: &NewInode) -> Result<InodeRef> {
+        Err(Errno::EOPNOTSUPP.into())
+    }
+
+    /// A symbolic link's target.
+    fn read_link(&self, _ctx: &Ctx) -> Result<Vec<u8>> {
+        Err(Errno::EINVAL.into())
+    }
+
+    /// Where a magic link of `/proc` leads, which no path could say; `None` for ordinary links.
+    fn magic_link(&self, _ctx: &Ctx) -> Option<Result<Location>> {
+        None
+    }
+
+    /// Lists a directory from `cookie` (0, or a `next` given before) on, `.` and `..` included.
+    fn read_dir(&self, _ctx: &Ctx, _cookie: u64, _sink: DirSink<'_>) -> Result<()> {
+        Err(Errno::ENOTDIR.into())
+    }
+
+    /// A `FileOps` of its own for an open file: devices, FIFOs, `/proc`. `None`: the VFS reads and writes by
+    /// [`Inode::read_at`] and [`Inode::write_at`].
+    fn open(self: Arc<Self>, _ctx: &Ctx, _flags: OpenFlags) -> Result<Option<Box<dyn FileOps>>> {
+        Ok(None)
+    }
+
+    /// Reads at an offset; fewer bytes at the end of the file, none behind it.
+    fn read_at(&self, _offset: u64, _dst: &mut dyn IoDst) -> Result<usize> {
+        Err(Errno::EINVAL.into())
+    }
+
+    /// Writes at an offset, or at the end if `append` (then the offset says nothing), and returns the bytes written
+    /// and the offset behind them.
+    fn write_at(&self, _offset: u64, _append: bool, _src: &mut dyn IoSrc) -> Result<(usize, u64)> {
+        Err(Errno::EINVAL.into())
+    }
+
+    /// `fallocate(2)`.
+    fn fallocate(&self, _mode: u32, _offset: u64, _len: u64) -> Result<()> {
+        Err(Errno::EOPNOTSUPP.into())
+    }
+
+    /// The next data (`hole` false) or hole at or after `offset` (`SEEK_DATA`, `SEEK_HOLE`). By default the whole file is data.
+    fn seek_data_or_hole(&self, offset: u64, hole: bool) -> Result<u64> {
+        let size = self.attr()?.size;
+        if offset >= size { Err(Errno::ENXIO.into()) } else { Ok(if hole { size } else { offset }) }
+    }
+
+    /// Brings data (and attributes, unless `data_only`) to the disk.
+    fn sync(&self, _data_only: bool) -> Result<()> {
+        Ok(())
+    }
+
+    /// Where the host has the pages of `[offset, offset + len)` (page aligned; may go beyond the end of the file), for
+    /// `mmap(2)`. With `shared`, holes within the file are filled first.
+    fn host_extents(&self, _offset: u64, _len: u64, _shared: bool) -> Result<Vec<HostExtent>> {
+        Err(Errno::ENODEV.into())
+    }
+
+    /// An extended attribute's value (`xattr(7)`); `ENODATA` if there is none.
+    fn xattr_get(&self, _name: &[u8]) -> Result<Vec<u8>> {
+        Err(Errno::EOPNOTSUPP.into())
+    }
+
+    /// Sets an extended attribute; `flags` are `XATTR_CREATE` and `XATTR_REPLACE`.
+    fn xattr_set(&self, _name: &[u8], _value: &[u8], _flags: u32) -> Result<()> {
+        Err(Errno::EOPNOTSUPP.into())
+    }
+
+    /// The names of the extended attributes.
+    fn xattr_list(&self) -> Result<Vec<Vec<u8>>> {
+        Ok(Vec::new())
+    }
+
+    /// Removes an extended attribute.
+    fn xattr_remove(&self, _name: &[u8]) -> Result<()> {
+        Err(Errno::EOPNOTSUPP.into())
+    }
+
+    /// For downcasts by the inode's own file system.
+    fn as_any(&self) -> &dyn Any;
+}
