@@ -214,7 +214,6 @@ impl From<Errno> for Error {
     }
 }
 
-
 impl PartialEq<Errno> for Error {
     fn eq(&self, other: &Errno) -> bool {
         self.errno == *other
@@ -223,21 +222,13 @@ impl PartialEq<Errno> for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.why.is_empty() {
-            write!(f, "{:?}", self.errno)
-        } else {
-            write!(f, "{:?}: {}", self.errno, self.why)
-        }
+        if self.why.is_empty() { write!(f, "{:?}", self.errno) } else { write!(f, "{:?}: {}", self.errno, self.why) }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.why.is_empty() {
-            write!(f, "{}", self.errno)
-        } else {
-            write!(f, "{}: {}", self.errno.text(), self.why)
-        }
+        if self.why.is_empty() { write!(f, "{}", self.errno) } else { write!(f, "{}: {}", self.errno.text(), self.why) }
     }
 }
 

@@ -51,7 +51,10 @@ pub fn futex_wait(word: &AtomicU32, expected: u32, deadline: Option<u64>) {
     let ts_ptr = ts.as_ref().map_or(0, |t| t as *const TimeSpec as usize);
     // SAFETY: the word and the timespec outlive the call; FUTEX_WAIT only reads them.
     unsafe {
-        syscall6(nr::FUTEX, [word.as_ptr() as usize, FUTEX_WAIT_BITSET, expected as usize, ts_ptr, 0, u32::MAX as usize]);
+        syscall6(
+            nr::FUTEX,
+            [word.as_ptr() as usize, FUTEX_WAIT_BITSET, expected as usize, ts_ptr, 0, u32::MAX as usize],
+        );
     }
 }
 
@@ -97,7 +100,8 @@ pub fn ftruncate(fd: i32, len: u64) -> Result<()> {
 /// `fallocate(2)` on a host file; used to punch holes.
 pub fn fallocate(fd: i32, mode: u32, offset: u64, len: u64) -> Result<()> {
     // SAFETY: no memory is involved.
-    check(unsafe { syscall6(nr::FALLOCATE, [fd as usize, mode as usize, offset as usize, len as usize, 0, 0]) }).map(drop)
+    check(unsafe { syscall6(nr::FALLOCATE, [fd as usize, mode as usize, offset as usize, len as usize, 0, 0]) })
+        .map(drop)
 }
 
 /// Closes a host descriptor that the kernel owns.

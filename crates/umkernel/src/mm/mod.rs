@@ -5,7 +5,7 @@ mod user;
 mod vma;
 
 pub use space::AddressSpace;
-pub use user::{Pod, UserDst, UserSrc, IoDst, IoSrc, KernelDst, KernelSrc};
+pub use user::{IoDst, IoSrc, KernelDst, KernelSrc, Pod, UserDst, UserSrc, bytes_of};
 pub use vma::{MapFlags, Prot, SharedMemory, Vma, VmaKind};
 
 /// Bytes in a page.

@@ -1,6 +1,6 @@
 //! An address space: the tree of a process's VMAs.
 
-use super::{Vma};
+use super::Vma;
 use crate::sync::Mutex;
 use alloc::collections::BTreeMap;
 use core::sync::atomic::AtomicI32;

@@ -144,7 +144,11 @@ impl<'a> UserRanges<'a> {
     }
 
     /// Walks over up to `want` bytes, handing each contiguous piece to `copy`, which says how much it did.
-    fn walk(&mut self, want: usize, mut copy: impl FnMut(&dyn Platform, &AddressSpace, u64, usize, usize) -> usize) -> Result<usize> {
+    fn walk(
+        &mut self,
+        want: usize,
+        mut copy: impl FnMut(&dyn Platform, &AddressSpace, u64, usize, usize) -> usize,
+    ) -> Result<usize> {
         let want = want.min(self.left);
         let mut done = 0;
         while done < want {
@@ -196,7 +200,8 @@ impl IoDst for UserDst<'_> {
     }
 
     fn put(&mut self, data: &[u8]) -> Result<usize> {
-        self.0.walk(data.len(), |platform, space, addr, at, len| platform.write_memory(space, addr, &data[at..at + len]))
+        self.0
+            .walk(data.len(), |platform, space, addr, at, len| platform.write_memory(space, addr, &data[at..at + len]))
     }
 }
 
@@ -216,7 +221,8 @@ impl IoSrc for UserSrc<'_> {
     }
 
     fn take(&mut self, buf: &mut [u8]) -> Result<usize> {
-        self.0.walk(buf.len(), |platform, space, addr, at, len| platform.read_memory(space, addr, &mut buf[at..at + len]))
+        self.0
+            .walk(buf.len(), |platform, space, addr, at, len| platform.read_memory(space, addr, &mut buf[at..at + len]))
     }
 
     fn untake(&mut self, n: usize) {

@@ -1,7 +1,7 @@
 //! Virtual memory areas: what each range of a guest's address space is.
 
-use crate::host::{self, HostFd};
 use crate::errno::Result;
+use crate::host::{self, HostFd};
 use crate::vfs::File;
 use alloc::sync::Arc;
 

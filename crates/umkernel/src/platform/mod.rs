@@ -3,9 +3,9 @@
 //! Each guest process is a host process and each guest thread a host thread. The kernel's work for a task
 //! happens on that task's own *kernel thread*; methods that take the running task are called there only.
 
+mod frame;
 #[cfg(feature = "ptrace")]
 pub mod ptrace;
-mod frame;
 
 pub use frame::TrapFrame;
 

@@ -10,4 +10,4 @@ mod wait;
 
 pub use mutex::{Mutex, MutexGuard};
 pub use rwlock::{ReadGuard, RwLock, WriteGuard};
-pub use wait::{PollTable, Wake, WaitQueue, Waiter};
+pub use wait::{PollTable, WaitQueue, Waiter, Wake};

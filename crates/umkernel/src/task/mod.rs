@@ -6,7 +6,7 @@ mod table;
 
 pub use creds::{Capabilities, Creds};
 pub use process::{Process, ProcessState, Rlimit, Rusage, WaitStatus};
-pub use table::TaskTable;
+pub use table::{PID_MAX, TaskTable};
 
 use crate::errno::{Errno, Result};
 use crate::kernel::Kernel;

@@ -37,8 +37,7 @@ impl TaskTable {
         for _ in 0..PID_MAX {
             inner.last = if inner.last + 1 >= PID_MAX { RESERVED_PIDS } else { inner.last + 1 };
             let pid = inner.last;
-            let used = inner.tasks.contains_key(&pid)
-                || inner.processes.contains_key(&pid);
+            let used = inner.tasks.contains_key(&pid) || inner.processes.contains_key(&pid);
             if !used {
                 return Ok(pid);
             }

@@ -5,11 +5,13 @@
 
 mod fdtable;
 mod file;
+mod flags;
 mod inode;
 mod location;
 
 pub use fdtable::{FdTable, FsContext};
-pub use file::{File, FileOps, OpenFlags, PollEvents};
+pub use file::{File, FileOps};
+pub use flags::{OpenFlags, PollEvents};
 pub use inode::{Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeRef, NewInode, SetAttr, StatFs, Timestamp};
 pub use location::{Dentry, Location, Mount};
 

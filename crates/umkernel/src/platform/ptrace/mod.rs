@@ -1,0 +1,1 @@
+//! The `ptrace` platform: guests are traced host processes.
