@@ -1,3 +1,29 @@
-//! The ext2/3/4 file system on disk. See ARCHITECTURE.md.
+//! The ext2, ext3 and ext4 file systems: reading, writing, journal and mkfs.
+//!
+//! The crate does no I/O of its own, has no clock and no locks: a [`BlockDevice`] carries the bytes, callers pass
+//! times, and one lock around a mounted file system is the caller's. It is `no_std` so that the user-mode kernel
+//! can run it in any process.
+//!
+//! The format is the one Linux documents in `Documentation/filesystems/ext4/` and `e2fsprogs` checks.
 #![no_std]
+#![forbid(unsafe_code)]
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod crc;
+mod device;
+mod error;
+mod features;
+mod le;
+mod superblock;
+mod types;
+
+pub use device::{BlockDevice, IoError};
+pub use error::{Error, Place, Result};
+pub use features::{Compat, Features, Incompat, RoCompat};
+pub use superblock::Superblock;
+pub use types::{
+    Attr, DirEntry, FallocateMode, FileType, Ino, Mapping, MountOptions, NAME_MAX, NewInode,
+    ROOT_INO, RenameFlags, SetAttr, StatFs, Timestamp, Unlinked, XattrMode,
+};
