@@ -11,11 +11,7 @@ const fn tables() -> [[u32; 256]; 8] {
         let mut c = i as u32;
         let mut k = 0;
         while k < 8 {
-            c = if c & 1 != 0 {
-                (c >> 1) ^ 0x82F6_3B78
-            } else {
-                c >> 1
-            };
+            c = if c & 1 != 0 { (c >> 1) ^ 0x82F6_3B78 } else { c >> 1 };
             k += 1;
         }
         t[0][i] = c;
@@ -62,11 +58,7 @@ pub(crate) fn crc16(seed: u16, data: &[u8]) -> u16 {
     for &b in data {
         c ^= u16::from(b);
         for _ in 0..8 {
-            c = if c & 1 != 0 {
-                (c >> 1) ^ 0xA001
-            } else {
-                c >> 1
-            };
+            c = if c & 1 != 0 { (c >> 1) ^ 0xA001 } else { c >> 1 };
         }
     }
     c
@@ -87,10 +79,7 @@ mod tests {
     fn splitting_does_not_matter() {
         let data: [u8; 100] = core::array::from_fn(|i| (i * 7) as u8);
         for cut in 0..100 {
-            assert_eq!(
-                crc32c(crc32c(5, &data[..cut]), &data[cut..]),
-                crc32c(5, &data)
-            );
+            assert_eq!(crc32c(crc32c(5, &data[..cut]), &data[cut..]), crc32c(5, &data));
         }
     }
 }

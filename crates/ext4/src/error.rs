@@ -96,10 +96,7 @@ impl Error {
     }
 
     pub(crate) fn inode(ino: u32, what: &'static str) -> Error {
-        Error::Corrupt {
-            what,
-            at: Place::Inode(ino),
-        }
+        Error::Corrupt { what, at: Place::Inode(ino) }
     }
 
     /// The `errno(3)` value that Linux returns for this error.
@@ -120,10 +117,7 @@ impl Error {
             Error::NameTooLong => 36,
             Error::NotEmpty => 39,
             Error::NoData => 61,
-            Error::Unsupported {
-                read_only_possible: true,
-                ..
-            } => 30,
+            Error::Unsupported { read_only_possible: true, .. } => 30,
             Error::Unsupported { .. } => 95,
             Error::Corrupt { .. } => 117,
         }
@@ -146,9 +140,7 @@ impl fmt::Display for Error {
             Error::IsDirectory => f.write_str("is a directory"),
             Error::NotEmpty => f.write_str("directory not empty"),
             Error::NoSpace => f.write_str("no space left in the file system (blocks or inodes)"),
-            Error::NameTooLong => f.write_str(
-                "name too long (255 bytes at most; a symlink's target must fit a block)",
-            ),
+            Error::NameTooLong => f.write_str("name too long (255 bytes at most; a symlink's target must fit a block)"),
             Error::TooManyLinks => f.write_str("too many links to the inode"),
             Error::ReadOnly => f.write_str("the file system is read-only"),
             Error::NoData => f.write_str("no such extended attribute"),
@@ -156,19 +148,10 @@ impl fmt::Display for Error {
             Error::NotPermitted(s) => write!(f, "not permitted: {s}"),
             Error::Invalid(s) => write!(f, "invalid argument: {s}"),
             Error::Corrupt { what, at } => {
-                write!(
-                    f,
-                    "corrupt file system: {at}: {what} (run e2fsck -f on the image)"
-                )
+                write!(f, "corrupt file system: {at}: {what} (run e2fsck -f on the image)")
             }
-            Error::Unsupported {
-                what,
-                read_only_possible: true,
-            } => {
-                write!(
-                    f,
-                    "the file system can only be mounted read-only here: {what}"
-                )
+            Error::Unsupported { what, read_only_possible: true } => {
+                write!(f, "the file system can only be mounted read-only here: {what}")
             }
             Error::Unsupported { what, .. } => write!(f, "not supported: {what}"),
             Error::NotExt(s) => write!(f, "not an ext2/3/4 image: {s}"),

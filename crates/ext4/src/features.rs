@@ -258,10 +258,7 @@ mod tests {
             incompat: Incompat::EXTENTS | Incompat::from_bits_retain(0x80_0000),
             ro_compat: RoCompat::METADATA_CSUM,
         };
-        assert_eq!(
-            f.names(),
-            "has_journal ext_attr extent FEATURE_I23 metadata_csum"
-        );
+        assert_eq!(f.names(), "has_journal ext_attr extent FEATURE_I23 metadata_csum");
     }
 
     #[test]

@@ -24,6 +24,6 @@ pub use error::{Error, Place, Result};
 pub use features::{Compat, Features, Incompat, RoCompat};
 pub use superblock::Superblock;
 pub use types::{
-    Attr, DirEntry, FallocateMode, FileType, Ino, Mapping, MountOptions, NAME_MAX, NewInode,
-    ROOT_INO, RenameFlags, SetAttr, StatFs, Timestamp, Unlinked, XattrMode,
+    Attr, DirEntry, FallocateMode, FileType, Ino, Mapping, MountOptions, NAME_MAX, NewInode, ROOT_INO, RenameFlags,
+    SetAttr, StatFs, Timestamp, Unlinked, XattrMode,
 };

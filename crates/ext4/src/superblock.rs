@@ -3,9 +3,7 @@
 use crate::crc::crc32c;
 use crate::device::BlockDevice;
 use crate::error::{Error, Place, Result};
-use crate::features::{
-    Compat, Features, INCOMPAT_SUPPORTED, Incompat, RO_COMPAT_WRITABLE, RoCompat,
-};
+use crate::features::{Compat, Features, INCOMPAT_SUPPORTED, Incompat, RO_COMPAT_WRITABLE, RoCompat};
 use crate::le::{bytes_at, put_bytes, put16, put32, u8_at, u16_at, u32_at};
 use alloc::format;
 use alloc::string::{String, ToString as _};
@@ -129,17 +127,12 @@ impl Superblock {
             let mut boot = [0; 512];
             dev.read_at(0, &mut boot)?;
             let hint = foreign_format(&boot);
-            return Err(Error::NotExt(format!(
-                "magic at byte 1080 is 0x{magic:04X}, expected 0xEF53{hint}"
-            )));
+            return Err(Error::NotExt(format!("magic at byte 1080 is 0x{magic:04X}, expected 0xEF53{hint}")));
         }
         let sb = Superblock::decode(raw)?;
         let expected = sb.blocks_count.saturating_mul(u64::from(sb.block_size));
         if expected > size {
-            return Err(Error::Truncated {
-                image: size,
-                expected,
-            });
+            return Err(Error::Truncated { image: size, expected });
         }
         Ok(sb)
     }
@@ -150,10 +143,7 @@ impl Superblock {
         let r = &raw[..];
         let revision = u32_at(r, 76);
         if revision > 1 {
-            return Err(Error::Unsupported {
-                what: format!("format revision {revision}"),
-                read_only_possible: false,
-            });
+            return Err(Error::Unsupported { what: format!("format revision {revision}"), read_only_possible: false });
         }
         let features = if revision == 0 {
             Features::default()
@@ -165,9 +155,7 @@ impl Superblock {
             }
         };
         if features.incompat.contains(Incompat::JOURNAL_DEV) {
-            return Err(Error::NotExt(
-                "it is an external journal (feature journal_dev)".to_string(),
-            ));
+            return Err(Error::NotExt("it is an external journal (feature journal_dev)".to_string()));
         }
         // With features that are not understood the fields below may mean something else: this check comes first,
         // but a wrong checksum says that the feature bits themselves are noise.
@@ -182,11 +170,7 @@ impl Superblock {
         }
         let unknown = features.incompat.difference(INCOMPAT_SUPPORTED);
         if !unknown.is_empty() {
-            let names = Features {
-                incompat: unknown,
-                ..Features::default()
-            }
-            .names();
+            let names = Features { incompat: unknown, ..Features::default() }.names();
             return Err(Error::Unsupported {
                 what: format!("incompatible file system features: {names}"),
                 read_only_possible: false,
@@ -198,19 +182,9 @@ impl Superblock {
         }
         let block_size = 1024u32 << log_block_size;
         let bit64 = features.incompat.contains(Incompat::BIT64);
-        let wide = |lo: usize, hi: usize| {
-            u64::from(u32_at(r, lo))
-                | if bit64 {
-                    u64::from(u32_at(r, hi)) << 32
-                } else {
-                    0
-                }
-        };
-        let (first_ino, inode_size) = if revision == 0 {
-            (11, 128)
-        } else {
-            (u32_at(r, 84), u16_at(r, 88))
-        };
+        let wide =
+            |lo: usize, hi: usize| u64::from(u32_at(r, lo)) | if bit64 { u64::from(u32_at(r, hi)) << 32 } else { 0 };
+        let (first_ino, inode_size) = if revision == 0 { (11, 128) } else { (u32_at(r, 84), u16_at(r, 88)) };
         let desc_size = if bit64 { u16_at(r, 254) } else { 32 };
         let mut seed = crc32c(!0, bytes_at(r, 104, 16));
         if features.incompat.contains(Incompat::CSUM_SEED) {
@@ -243,12 +217,7 @@ impl Superblock {
             reserved_gdt_blocks: u16_at(r, 206),
             journal_ino: u32_at(r, 224),
             last_orphan: u32_at(r, 232),
-            hash_seed: [
-                u32_at(r, 236),
-                u32_at(r, 240),
-                u32_at(r, 244),
-                u32_at(r, 248),
-            ],
+            hash_seed: [u32_at(r, 236), u32_at(r, 240), u32_at(r, 244), u32_at(r, 248)],
             default_hash: u8_at(r, 252),
             desc_size,
             first_meta_bg: u32_at(r, 260),
@@ -268,17 +237,11 @@ impl Superblock {
     /// The checks that Linux's `ext4_fill_super` makes.
     fn check(&self) -> Result<()> {
         let ensure = |ok: bool, what| {
-            if ok {
-                Ok(())
-            } else {
-                Err(Error::corrupt(what, Place::Superblock))
-            }
+            if ok { Ok(()) } else { Err(Error::corrupt(what, Place::Superblock)) }
         };
         let bs = self.block_size;
         ensure(
-            self.inode_size.is_power_of_two()
-                && self.inode_size >= 128
-                && u32::from(self.inode_size) <= bs,
+            self.inode_size.is_power_of_two() && self.inode_size >= 128 && u32::from(self.inode_size) <= bs,
             "the inode size is not a power of two from 128 to the block size",
         )?;
         if self.features.incompat.contains(Incompat::BIT64) {
@@ -288,10 +251,7 @@ impl Superblock {
             )?;
         }
         let first = u64::from(self.first_data_block);
-        ensure(
-            first == u64::from(bs == 1024),
-            "the first data block is neither 0 nor, with 1 KiB blocks, 1",
-        )?;
+        ensure(first == u64::from(bs == 1024), "the first data block is neither 0 nor, with 1 KiB blocks, 1")?;
         ensure(
             self.blocks_per_group >= 8 && self.blocks_per_group <= bs * 8,
             "the blocks per group do not fit a bitmap block",
@@ -304,34 +264,19 @@ impl Superblock {
         ensure(self.blocks_count > first, "the block count is zero")?;
         ensure(self.blocks_count < 1 << 48, "the block count is over 2^48")?;
         let groups = self.group_count_u64();
-        ensure(
-            groups <= u64::from(u32::MAX),
-            "there are too many block groups",
-        )?;
+        ensure(groups <= u64::from(u32::MAX), "there are too many block groups")?;
         ensure(
             groups * u64::from(self.inodes_per_group) == u64::from(self.inodes_count),
             "the inode count is not the number of groups times the inodes per group",
         )?;
-        ensure(
-            self.free_blocks <= self.blocks_count,
-            "more blocks are free than there are",
-        )?;
-        ensure(
-            self.free_inodes <= self.inodes_count,
-            "more inodes are free than there are",
-        )?;
-        ensure(
-            self.reserved_blocks <= self.blocks_count,
-            "more blocks are reserved than there are",
-        )?;
+        ensure(self.free_blocks <= self.blocks_count, "more blocks are free than there are")?;
+        ensure(self.free_inodes <= self.inodes_count, "more inodes are free than there are")?;
+        ensure(self.reserved_blocks <= self.blocks_count, "more blocks are reserved than there are")?;
         ensure(
             self.first_ino >= 11 && self.first_ino < self.inodes_count,
             "the first inode for files is out of range",
         )?;
-        ensure(
-            self.log_groups_per_flex < 32,
-            "log_groups_per_flex is over 31",
-        )?;
+        ensure(self.log_groups_per_flex < 32, "log_groups_per_flex is over 31")?;
         ensure(
             u32::from(self.reserved_gdt_blocks) <= bs / 4,
             "more descriptor blocks are reserved than a block can address",
@@ -343,22 +288,14 @@ impl Superblock {
     pub(crate) fn check_writable(&self) -> Result<()> {
         let unknown = self.features.ro_compat.difference(RO_COMPAT_WRITABLE);
         if !unknown.is_empty() {
-            let names = Features {
-                ro_compat: unknown,
-                ..Features::default()
-            }
-            .names();
-            return Err(Error::Unsupported {
-                what: format!("features {names}"),
-                read_only_possible: true,
-            });
+            let names = Features { ro_compat: unknown, ..Features::default() }.names();
+            return Err(Error::Unsupported { what: format!("features {names}"), read_only_possible: true });
         }
         Ok(())
     }
 
     fn group_count_u64(&self) -> u64 {
-        (self.blocks_count - u64::from(self.first_data_block))
-            .div_ceil(u64::from(self.blocks_per_group))
+        (self.blocks_count - u64::from(self.first_data_block)).div_ceil(u64::from(self.blocks_per_group))
     }
 
     /// Number of block groups.
@@ -375,9 +312,7 @@ impl Superblock {
 
     /// Whether group descriptors carry a checksum, so that their `uninit` flags count.
     pub(crate) fn has_group_csum(&self) -> bool {
-        self.features
-            .ro_compat
-            .intersects(RoCompat::METADATA_CSUM | RoCompat::GDT_CSUM)
+        self.features.ro_compat.intersects(RoCompat::METADATA_CSUM | RoCompat::GDT_CSUM)
     }
 
     /// Whether this group starts with a copy of the superblock and descriptors.
@@ -408,9 +343,7 @@ impl Superblock {
 
     /// Number of blocks in a group; the last one may be short.
     pub(crate) fn group_blocks(&self, group: u32) -> u32 {
-        let left = self
-            .blocks_count
-            .saturating_sub(self.group_first_block(group));
+        let left = self.blocks_count.saturating_sub(self.group_first_block(group));
         left.min(u64::from(self.blocks_per_group)) as u32
     }
 
@@ -440,11 +373,7 @@ impl Superblock {
         let mut n = u32::from(has_super);
         if !meta_bg || group / self.descs_per_block() < self.first_meta_bg {
             if has_super {
-                let table = if meta_bg {
-                    self.first_meta_bg.min(self.desc_blocks())
-                } else {
-                    self.desc_blocks()
-                };
+                let table = if meta_bg { self.first_meta_bg.min(self.desc_blocks()) } else { self.desc_blocks() };
                 n += table + u32::from(self.reserved_gdt_blocks);
             }
         } else {
@@ -458,10 +387,7 @@ impl Superblock {
 
     /// Blocks of a group's inode table.
     pub(crate) fn inode_table_blocks(&self) -> u32 {
-        (self
-            .inodes_per_group
-            .saturating_mul(u32::from(self.inode_size)))
-        .div_ceil(self.block_size)
+        (self.inodes_per_group.saturating_mul(u32::from(self.inode_size))).div_ceil(self.block_size)
     }
 
     /// Whether directory hashes treat characters as unsigned.
@@ -471,11 +397,7 @@ impl Superblock {
 
     /// Groups in a flexible group (1 without the feature).
     pub(crate) fn groups_per_flex(&self) -> u32 {
-        if self.features.incompat.contains(Incompat::FLEX_BG) {
-            1 << self.log_groups_per_flex
-        } else {
-            1
-        }
+        if self.features.incompat.contains(Incompat::FLEX_BG) { 1 << self.log_groups_per_flex } else { 1 }
     }
 
     /// The hint of the journal's place that mkfs left in the superblock (17 words), used when inode 8 is damaged.

@@ -282,12 +282,6 @@ pub struct MountOptions {
 
 impl Default for MountOptions {
     fn default() -> MountOptions {
-        MountOptions {
-            read_only: false,
-            journal_replay: true,
-            journal: true,
-            cache_blocks: 8192,
-            now: None,
-        }
+        MountOptions { read_only: false, journal_replay: true, journal: true, cache_blocks: 8192, now: None }
     }
 }
