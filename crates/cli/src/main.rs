@@ -1,2 +1,70 @@
 //! The `umlfs` command: one file per subcommand under `commands/`, no logic of its own.
-fn main() {}
+
+mod commands;
+mod error;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::CliError;
+
+/// How a subcommand ends: the process's exit status, or an error to print.
+///
+/// `boot --exec` hands the guest command's own status through, so this is any byte and not only success.
+type CommandResult = Result<u8, CliError>;
+
+const EXAMPLES: &str = "\
+Exit status:
+  0  done
+  1  it failed: one line says what, a second one what to do
+  2  the command line is wrong
+
+Environment:
+  UMLFS_LOG  log filter on standard error, such as `debug` or `imgtool=trace`
+  NO_COLOR   set to anything: no colours";
+
+/// Build a Linux From Scratch system from source, make its disk image, boot it in a user-mode kernel.
+#[derive(Parser)]
+#[command(
+    name = "umlfs",
+    version,
+    styles = ui::STYLES,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = EXAMPLES
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Image(commands::image::Args),
+    Completions(commands::completions::Args),
+    Man(commands::man::Args),
+}
+
+impl Command {
+    fn run(self) -> CommandResult {
+        match self {
+            Self::Image(args) => commands::image::run(args),
+            Self::Completions(args) => commands::completions::run(&args),
+            Self::Man(args) => commands::man::run(&args),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match ui::init_logging().and_then(|()| cli.command.run()) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            error.print();
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

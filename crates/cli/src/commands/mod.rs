@@ -1,0 +1,5 @@
+//! The subcommands: each file holds its arguments (`Args`) and `run`, and calls the library that does the work.
+
+pub(crate) mod completions;
+pub(crate) mod image;
+pub(crate) mod man;
