@@ -9,6 +9,7 @@ use crate::{futex, host, log, mm, time, tty};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// What the machine was started with; fixed from boot on.
 #[derive(Clone, Debug)]
@@ -43,6 +44,10 @@ pub struct Kernel {
     pub ttys: tty::Ttys,
     /// The kernel's messages (`dmesg(1)`).
     pub log: log::KernelLog,
+    /// A host file without a byte: pages behind the end of a mapped file, which give SIGBUS.
+    pub empty_file: host::HostFd,
+    /// Numbers for address spaces and other things that need one.
+    pub next_id: AtomicU64,
     /// CLOCK_MONOTONIC of the host at boot, nanoseconds: the zero of the guest's uptime.
     pub boot_monotonic: u64,
     /// CLOCK_REALTIME at boot, nanoseconds.
@@ -125,6 +130,11 @@ impl<'a> Ctx<'a> {
 }
 
 impl Kernel {
+    /// A number never given before.
+    pub fn new_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Notes a system call that the kernel does not have: logged once by name.
     pub fn unknown_call(&self, _ctx: &Ctx, _nr: u64) {}
 }

@@ -1,10 +1,12 @@
 //! Guest memory: address spaces, their VMAs, and access to user memory.
 
+pub mod map;
+mod remap;
 mod space;
 mod user;
 mod vma;
 
-pub use space::AddressSpace;
+pub use space::{AddressSpace, MAX_MAP_COUNT, MMAP_MIN, SpaceInner};
 pub use user::{IoDst, IoSrc, KernelDst, KernelSrc, Pod, UserDst, UserSrc, bytes_of};
 pub use vma::{MapFlags, Prot, SharedMemory, Vma, VmaKind};
 
@@ -13,6 +15,13 @@ pub const PAGE_SIZE: u64 = 4096;
 
 /// The first address a guest may not use (x86-64, four-level paging, one guard page).
 pub const TASK_SIZE: u64 = 0x7fff_ffff_f000;
+
+/// `RLIMIT_DATA` of `getrlimit(2)`.
+pub const RLIMIT_DATA: usize = 2;
+/// `RLIMIT_STACK` of `getrlimit(2)`.
+pub const RLIMIT_STACK: usize = 3;
+/// `RLIMIT_AS` of `getrlimit(2)`.
+pub const RLIMIT_AS: usize = 9;
 
 /// Rounds up to whole pages; `None` on overflow.
 pub fn page_up(n: u64) -> Option<u64> {

@@ -1,9 +1,22 @@
-//! An address space: the tree of a process's VMAs.
+//! An address space: the tree of a process's VMAs, and what changes it.
+//!
+//! Every change goes to the platform first and into the tree when the host has agreed, both under the space's lock.
 
-use super::Vma;
+use super::map::back_vma;
+use super::{MapFlags, PAGE_SIZE, Prot, TASK_SIZE, Vma, VmaKind, page_up};
+use crate::bail;
+use crate::errno::{Errno, Result};
+use crate::kernel::Ctx;
+use crate::platform::Reserved;
 use crate::sync::Mutex;
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use core::sync::atomic::AtomicI32;
+
+/// The lowest address that may be mapped (`vm.mmap_min_addr`).
+pub const MMAP_MIN: u64 = 0x1_0000;
+/// The most VMAs an address space may have (`vm.max_map_count`).
+pub const MAX_MAP_COUNT: usize = 65530;
 
 /// What the threads of a process share as their memory.
 pub struct AddressSpace {
@@ -16,7 +29,7 @@ pub struct AddressSpace {
 }
 
 /// The changeable part of an [`AddressSpace`].
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct SpaceInner {
     /// VMAs by start address; they never overlap.
     pub vmas: BTreeMap<u64, Vma>,
@@ -33,5 +46,246 @@ pub struct SpaceInner {
     /// Start of the stack as given to the program.
     pub stack_start: u64,
     /// The auxiliary vector as given to the program: `/proc/PID/auxv`.
-    pub auxv: alloc::vec::Vec<(u64, u64)>,
+    pub auxv: Vec<(u64, u64)>,
+}
+
+impl AddressSpace {
+    /// An empty space, but for the ranges that are not the guest's.
+    pub fn new(id: u64, reserved: &[Reserved]) -> AddressSpace {
+        let mut inner = SpaceInner { mmap_base: TASK_SIZE, ..SpaceInner::default() };
+        for r in reserved {
+            let flags = MapFlags::empty();
+            let prot = Prot::READ | if r.name == "[vdso]" { Prot::EXEC } else { Prot::empty() };
+            let kind = VmaKind::Reserved(r.name);
+            inner.vmas.insert(r.start, Vma { start: r.start, end: r.end, prot, flags, kind });
+        }
+        AddressSpace { host_pid: AtomicI32::new(0), id, inner: Mutex::new(inner) }
+    }
+
+    /// The VMA that covers an address.
+    pub fn vma_at(&self, addr: u64) -> Option<Vma> {
+        self.inner.lock().vma_at(addr).cloned()
+    }
+
+    /// A copy of the description for a forked process; the platform copies the pages.
+    pub fn fork(&self, id: u64) -> AddressSpace {
+        let mut inner = self.inner.lock().clone();
+        inner.vmas.retain(|_, vma| !vma.flags.contains(MapFlags::DONT_FORK));
+        inner.vmas.values_mut().for_each(|vma| vma.flags.remove(MapFlags::LOCKED));
+        AddressSpace { host_pid: AtomicI32::new(0), id, inner: Mutex::new(inner) }
+    }
+
+    /// Removes whatever the guest has mapped in `[start, end)` (`munmap(2)`).
+    ///
+    /// # Errors
+    /// `EINVAL` if the range holds what is not the guest's; `ENOMEM` if splitting would make too many VMAs.
+    pub fn unmap(&self, ctx: &Ctx, start: u64, end: u64) -> Result<()> {
+        self.inner.lock().unmap(ctx, start, end)
+    }
+
+    /// Maps `vma`, replacing what was there (`mmap(2)` with its address decided).
+    pub fn map(&self, ctx: &Ctx, vma: Vma) -> Result<()> {
+        self.inner.lock().map(ctx, vma)
+    }
+}
+
+impl SpaceInner {
+    /// The VMA that covers an address.
+    pub fn vma_at(&self, addr: u64) -> Option<&Vma> {
+        self.vmas.range(..=addr).next_back().map(|(_, vma)| vma).filter(|vma| addr < vma.end)
+    }
+
+    /// The VMAs that overlap `[start, end)`, whole, in order.
+    pub fn overlapping(&self, start: u64, end: u64) -> Vec<Vma> {
+        let first = self.vma_at(start).map_or(start, |vma| vma.start);
+        self.vmas.range(first..end).map(|(_, vma)| vma.clone()).collect()
+    }
+
+    /// True if nothing is mapped in `[start, end)`.
+    pub fn is_free(&self, start: u64, end: u64) -> bool {
+        self.vma_at(start).is_none() && self.vmas.range(start..end).next().is_none()
+    }
+
+    /// The highest free range of `len` bytes below `mmap_base`, or the lowest above if there is none.
+    pub fn find_free(&self, len: u64, below: u64) -> Result<u64> {
+        let mut top = below;
+        for vma in self.vmas.range(..below).rev().map(|(_, vma)| vma) {
+            if vma.end < top && top - vma.end >= len {
+                return Ok(top - len);
+            }
+            top = top.min(vma.start);
+        }
+        if top >= MMAP_MIN && top - MMAP_MIN >= len {
+            return Ok(top - len);
+        }
+        let mut bottom = below;
+        for vma in self.overlapping(below, TASK_SIZE) {
+            if vma.start > bottom && vma.start - bottom >= len {
+                return Ok(bottom);
+            }
+            bottom = bottom.max(vma.end);
+        }
+        if bottom < TASK_SIZE && TASK_SIZE - bottom >= len { Ok(bottom) } else { Err(Errno::ENOMEM.into()) }
+    }
+
+    /// Bytes mapped, but for what is not the guest's (`RLIMIT_AS`, `/proc/PID/statm`).
+    pub fn total(&self) -> u64 {
+        self.vmas.values().filter(|vma| !matches!(vma.kind, VmaKind::Reserved(_))).map(Vma::len).sum()
+    }
+
+    /// See [`AddressSpace::unmap`].
+    pub fn unmap(&mut self, ctx: &Ctx, start: u64, end: u64) -> Result<()> {
+        let hit = self.overlapping(start, end);
+        if hit.iter().any(|vma| matches!(vma.kind, VmaKind::Reserved(_))) {
+            bail!(EINVAL, "the range holds the kernel's own pages");
+        }
+        if hit.is_empty() {
+            return Ok(());
+        }
+        if self.vmas.len() >= MAX_MAP_COUNT && hit.len() == 1 && hit[0].start < start && end < hit[0].end {
+            bail!(ENOMEM, "too many mappings");
+        }
+        ctx.kernel.platform.unmap(ctx.task, start, end - start)?;
+        self.cut(start, end);
+        Ok(())
+    }
+
+    /// Takes `[start, end)` out of the tree.
+    fn cut(&mut self, start: u64, end: u64) {
+        for vma in self.overlapping(start, end) {
+            self.vmas.remove(&vma.start);
+            if vma.start < start {
+                self.vmas.insert(vma.start, vma.slice(vma.start, start));
+            }
+            if vma.end > end {
+                self.vmas.insert(end, vma.slice(end, vma.end));
+            }
+        }
+    }
+
+    /// See [`AddressSpace::map`].
+    pub fn map(&mut self, ctx: &Ctx, vma: Vma) -> Result<()> {
+        if self.overlapping(vma.start, vma.end).iter().any(|v| matches!(v.kind, VmaKind::Reserved(_))) {
+            bail!(ENOMEM, "the range holds the kernel's own pages");
+        }
+        if self.vmas.len() >= MAX_MAP_COUNT {
+            bail!(ENOMEM, "too many mappings");
+        }
+        let had_something = !self.is_free(vma.start, vma.end);
+        if let Err(e) = back_vma(ctx, &vma) {
+            // What was there may be half replaced: leave a hole rather than a lie.
+            if had_something {
+                let _ = ctx.kernel.platform.unmap(ctx.task, vma.start, vma.len());
+                self.cut(vma.start, vma.end);
+            }
+            return Err(e);
+        }
+        self.cut(vma.start, vma.end);
+        self.insert_merged(vma);
+        Ok(())
+    }
+
+    /// Changes the protection of `[start, end)` (`mprotect(2)`). `ENOMEM` at the first gap, with what lies before it changed.
+    pub fn protect(&mut self, ctx: &Ctx, start: u64, end: u64, prot: Prot) -> Result<()> {
+        let hit = self.overlapping(start, end);
+        let mut at = start;
+        for vma in hit {
+            if vma.start > at {
+                break;
+            }
+            let piece = vma.slice(start, end);
+            match &vma.kind {
+                VmaKind::Reserved(_) => bail!(EACCES, "the kernel's own pages"),
+                VmaKind::File { file, .. } if piece.flags.contains(MapFlags::SHARED) && prot.contains(Prot::WRITE) => {
+                    if !file.flags().writable() {
+                        bail!(EACCES, "a shared mapping of a file that is not open for writing");
+                    }
+                }
+                _ => {}
+            }
+            if piece.prot != prot {
+                if self.vmas.len() + 2 > MAX_MAP_COUNT {
+                    bail!(ENOMEM, "too many mappings");
+                }
+                ctx.kernel.platform.protect(ctx.task, piece.start, piece.len(), prot)?;
+                self.cut(piece.start, piece.end);
+                self.insert_merged(Vma { prot, ..piece });
+            }
+            at = vma.end;
+        }
+        if at < end { Err(Errno::ENOMEM.into()) } else { Ok(()) }
+    }
+
+    /// Adds a VMA to its free place, joined with neighbours that it continues.
+    pub fn insert_merged(&mut self, mut vma: Vma) {
+        if let Some((_, before)) = self.vmas.range(..vma.start).next_back()
+            && before.end == vma.start
+            && continues(before, &vma)
+        {
+            let before = before.clone();
+            self.vmas.remove(&before.start);
+            vma = Vma { start: before.start, kind: before.kind, ..vma };
+        }
+        if let Some(after) = self.vmas.get(&vma.end)
+            && continues(&vma, after)
+        {
+            let end = after.end;
+            self.vmas.remove(&vma.end);
+            vma.end = end;
+        }
+        self.vmas.insert(vma.start, vma);
+    }
+
+    /// Takes `[start, end)` out of the tree without telling the host, which has moved it already.
+    pub fn forget(&mut self, start: u64, end: u64) {
+        self.cut(start, end);
+    }
+
+    /// Moves the end of the heap (`brk(2)`); returns where it is afterwards, which is where it was if it cannot move.
+    pub fn set_brk(&mut self, ctx: &Ctx, wanted: u64) -> u64 {
+        let limit = ctx.task.process.limit(super::RLIMIT_DATA);
+        let within = wanted >= self.brk_start && wanted - self.brk_start <= limit && wanted < TASK_SIZE;
+        let (Some(old_end), Some(new_end)) = (page_up(self.brk), page_up(wanted)) else { return self.brk };
+        if !within {
+            return self.brk;
+        }
+        if new_end > old_end {
+            let guard = PAGE_SIZE;
+            let room = self.total().saturating_add(new_end - old_end) <= ctx.task.process.limit(super::RLIMIT_AS);
+            if !room || !self.is_free(old_end, new_end + guard) {
+                return self.brk;
+            }
+            let vma = Vma {
+                start: old_end,
+                end: new_end,
+                prot: Prot::READ | Prot::WRITE,
+                flags: MapFlags::empty(),
+                kind: VmaKind::Heap,
+            };
+            if self.map(ctx, vma).is_err() {
+                return self.brk;
+            }
+        } else if new_end < old_end && self.unmap(ctx, new_end, old_end).is_err() {
+            return self.brk;
+        }
+        self.brk = wanted;
+        wanted
+    }
+}
+
+/// Whether `b`, which starts where `a` ends, is the same mapping going on.
+fn continues(a: &Vma, b: &Vma) -> bool {
+    if a.prot != b.prot || a.flags != b.flags {
+        return false;
+    }
+    match (&a.kind, &b.kind) {
+        (VmaKind::Anonymous, VmaKind::Anonymous) | (VmaKind::Heap, VmaKind::Heap) => true,
+        (VmaKind::Shared { memory: m, offset: o }, VmaKind::Shared { memory: n, offset: p }) => {
+            alloc::sync::Arc::ptr_eq(m, n) && o + a.len() == *p
+        }
+        (VmaKind::File { file: f, offset: o }, VmaKind::File { file: g, offset: p }) => {
+            alloc::sync::Arc::ptr_eq(f, g) && o + a.len() == *p
+        }
+        _ => false,
+    }
 }

@@ -12,6 +12,13 @@ pub struct Dentry {
 /// A mounted file system.
 pub struct Mount {}
 
+impl Mount {
+    /// Mounted `noexec`.
+    pub fn no_exec(&self) -> bool {
+        false
+    }
+}
+
 /// A place in the tree.
 #[derive(Clone)]
 pub struct Location {

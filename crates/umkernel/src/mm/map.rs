@@ -1,0 +1,176 @@
+//! `mmap(2)`: choosing an address, checking rights, and telling the host what lies behind a VMA.
+
+use super::space::MMAP_MIN;
+use super::{AddressSpace, MapFlags, PAGE_SIZE, Prot, SharedMemory, TASK_SIZE, Vma, VmaKind, page_up};
+use crate::bail;
+use crate::errno::{Errno, Result};
+use crate::kernel::Ctx;
+use crate::platform::Backing;
+use crate::vfs::{File, FileType};
+use alloc::sync::Arc;
+
+/// Flags of `mmap(2)`.
+pub mod flags {
+    #![allow(missing_docs, reason = "the flags' names are those of mmap(2)")]
+    pub const SHARED: u64 = 1;
+    pub const PRIVATE: u64 = 2;
+    pub const SHARED_VALIDATE: u64 = 3;
+    pub const TYPE: u64 = 0xf;
+    pub const FIXED: u64 = 0x10;
+    pub const ANONYMOUS: u64 = 0x20;
+    pub const BIT32: u64 = 0x40;
+    pub const GROWSDOWN: u64 = 0x100;
+    pub const LOCKED: u64 = 0x2000;
+    pub const HUGETLB: u64 = 0x40000;
+    pub const FIXED_NOREPLACE: u64 = 0x100000;
+}
+
+/// Device number of `/dev/zero`.
+const DEV_ZERO: u64 = 1 << 8 | 5;
+
+/// What `mmap(2)` was asked.
+pub struct MapRequest {
+    /// Address, a wish unless `FIXED`.
+    pub addr: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Protection.
+    pub prot: Prot,
+    /// [`flags`].
+    pub flags: u64,
+    /// The file, unless anonymous.
+    pub file: Option<Arc<File>>,
+    /// Byte offset in it.
+    pub offset: u64,
+}
+
+impl AddressSpace {
+    /// `mmap(2)`; returns the address.
+    pub fn mmap(&self, ctx: &Ctx, request: MapRequest) -> Result<u64> {
+        let MapRequest { addr, prot, flags: f, file, offset, .. } = request;
+        if request.len == 0 {
+            bail!(EINVAL, "length is zero");
+        }
+        let len = page_up(request.len).filter(|&l| l <= TASK_SIZE).ok_or(Errno::ENOMEM)?;
+        if !offset.is_multiple_of(PAGE_SIZE) {
+            bail!(EINVAL, "offset is not a multiple of the page size");
+        }
+        offset.checked_add(len).ok_or(Errno::EOVERFLOW)?;
+        if f & flags::HUGETLB != 0 {
+            bail!(ENOMEM, "no huge pages are reserved");
+        }
+        let shared = match f & flags::TYPE {
+            flags::SHARED | flags::SHARED_VALIDATE => true,
+            flags::PRIVATE => false,
+            _ => bail!(EINVAL, "neither MAP_SHARED nor MAP_PRIVATE"),
+        };
+        let kind = match file {
+            Some(file) => file_kind(ctx, file, offset, len, prot, shared)?,
+            None if shared => VmaKind::Shared { memory: Arc::new(SharedMemory::new(len)?), offset: 0 },
+            None => VmaKind::Anonymous,
+        };
+        let mut map_flags = MapFlags::empty();
+        map_flags.set(MapFlags::SHARED, shared);
+        map_flags.set(MapFlags::GROWS_DOWN, f & flags::GROWSDOWN != 0);
+        map_flags.set(MapFlags::LOCKED, f & flags::LOCKED != 0);
+
+        let mut inner = self.inner.lock();
+        let fixed = f & (flags::FIXED | flags::FIXED_NOREPLACE) != 0;
+        let start = if fixed {
+            if !addr.is_multiple_of(PAGE_SIZE) {
+                bail!(EINVAL, "address is not a multiple of the page size");
+            }
+            let end = addr.checked_add(len).filter(|&end| end <= TASK_SIZE).ok_or(Errno::ENOMEM)?;
+            if addr < MMAP_MIN {
+                bail!(EPERM, "below vm.mmap_min_addr");
+            }
+            if f & flags::FIXED_NOREPLACE != 0 && !inner.is_free(addr, end) {
+                bail!(EEXIST);
+            }
+            addr
+        } else {
+            let wish = addr & !(PAGE_SIZE - 1);
+            let fits = wish >= MMAP_MIN && wish.checked_add(len).is_some_and(|end| end <= TASK_SIZE);
+            if fits && inner.is_free(wish, wish + len) {
+                wish
+            } else {
+                let below = if f & flags::BIT32 != 0 { 0x8000_0000 } else { inner.mmap_base };
+                let found = inner.find_free(len, below)?;
+                if f & flags::BIT32 != 0 && found + len > 0x8000_0000 {
+                    bail!(ENOMEM);
+                }
+                found
+            }
+        };
+        let replaced: u64 =
+            inner.overlapping(start, start + len).iter().map(|v| v.slice(start, start + len).len()).sum();
+        if (inner.total() - replaced).saturating_add(len) > ctx.task.process.limit(super::RLIMIT_AS) {
+            bail!(ENOMEM, "RLIMIT_AS");
+        }
+        inner.map(ctx, Vma { start, end: start + len, prot, flags: map_flags, kind })?;
+        Ok(start)
+    }
+}
+
+/// Checks what a file mapping needs and says what lies behind it.
+fn file_kind(ctx: &Ctx, file: Arc<File>, offset: u64, len: u64, prot: Prot, shared: bool) -> Result<VmaKind> {
+    let access = file.flags();
+    if !access.readable() {
+        bail!(EACCES, "the file is not open for reading");
+    }
+    if shared && prot.contains(Prot::WRITE) && !access.writable() {
+        bail!(EACCES, "the file is not open for writing");
+    }
+    if prot.contains(Prot::EXEC) && file.location.mount.no_exec() {
+        bail!(EPERM, "the file system is mounted noexec");
+    }
+    match file.inode.file_type() {
+        FileType::Regular => {}
+        FileType::CharDevice if file.inode.attr()?.rdev == DEV_ZERO => {
+            return Ok(if shared {
+                VmaKind::Shared { memory: Arc::new(SharedMemory::new(len)?), offset: 0 }
+            } else {
+                VmaKind::Anonymous
+            });
+        }
+        _ => bail!(ENODEV),
+    }
+    // Asked now so that a file that cannot be mapped says so before anything changes.
+    let _ = (ctx, file.inode.host_extents(offset, 0, false)?);
+    Ok(VmaKind::File { file, offset })
+}
+
+/// Makes the host's mappings for a VMA.
+pub(super) fn back_vma(ctx: &Ctx, vma: &Vma) -> Result<()> {
+    let platform = &*ctx.kernel.platform;
+    let shared = vma.flags.contains(MapFlags::SHARED);
+    match &vma.kind {
+        VmaKind::Anonymous | VmaKind::Heap | VmaKind::Stack => {
+            platform.map(ctx.task, vma.start, vma.len(), vma.prot, Backing::Anonymous)
+        }
+        VmaKind::Shared { memory, offset } => {
+            let backing = Backing::File { fd: memory.fd.raw(), offset: *offset, shared: true };
+            platform.map(ctx.task, vma.start, vma.len(), vma.prot, backing)
+        }
+        VmaKind::File { file, offset } => {
+            let mut at = *offset;
+            for extent in file.inode.host_extents(*offset, vma.len(), shared)? {
+                let addr = vma.start + (extent.file_offset - offset);
+                let backing = match extent.host {
+                    Some((fd, offset)) => Backing::File { fd, offset, shared },
+                    None => Backing::Anonymous,
+                };
+                platform.map(ctx.task, addr, extent.len, vma.prot, backing)?;
+                at = extent.file_offset + extent.len;
+            }
+            let end = offset + vma.len();
+            if at < end {
+                // Pages behind the end of the file: SIGBUS, which an empty host file gives by itself.
+                let backing = Backing::File { fd: ctx.kernel.empty_file.raw(), offset: 0, shared };
+                platform.map(ctx.task, vma.start + (at - offset), end - at, vma.prot, backing)?;
+            }
+            Ok(())
+        }
+        VmaKind::Reserved(_) => bail!(EINVAL, "the kernel's own pages"),
+    }
+}

@@ -1,0 +1,122 @@
+//! `mremap(2)`.
+
+use super::space::MMAP_MIN;
+use super::{AddressSpace, MapFlags, PAGE_SIZE, SpaceInner, TASK_SIZE, Vma, VmaKind, page_up};
+use crate::bail;
+use crate::errno::{Errno, Result};
+use crate::kernel::Ctx;
+
+const MREMAP_MAYMOVE: u64 = 1;
+const MREMAP_FIXED: u64 = 2;
+const MREMAP_DONTUNMAP: u64 = 4;
+
+impl AddressSpace {
+    /// `mremap(2)`; returns the address. `MREMAP_DONTUNMAP` is refused with `EINVAL`, as kernels before 5.7 do.
+    pub fn mremap(&self, ctx: &Ctx, old: u64, old_len: u64, new_len: u64, flags: u64, new: u64) -> Result<u64> {
+        if flags & !(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP) != 0 || flags & MREMAP_DONTUNMAP != 0 {
+            bail!(EINVAL, "unknown flags");
+        }
+        if flags & MREMAP_FIXED != 0 && flags & MREMAP_MAYMOVE == 0 {
+            bail!(EINVAL, "MREMAP_FIXED without MREMAP_MAYMOVE");
+        }
+        let old_len = page_up(old_len).ok_or(Errno::EINVAL)?;
+        let new_len = page_up(new_len).filter(|&l| l > 0).ok_or(Errno::EINVAL)?;
+        if !old.is_multiple_of(PAGE_SIZE) {
+            bail!(EINVAL, "address is not a multiple of the page size");
+        }
+        let old_end = old.checked_add(old_len).filter(|&end| end <= TASK_SIZE).ok_or(Errno::EINVAL)?;
+        let mut inner = self.inner.lock();
+        let vma = inner.vma_at(old).cloned().ok_or(Errno::EFAULT)?;
+        if matches!(vma.kind, VmaKind::Reserved(_)) {
+            bail!(EINVAL, "the kernel's own pages");
+        }
+        if old_len == 0 {
+            bail!(EINVAL, "a second mapping of the same pages is not offered");
+        }
+        if old_end > vma.end {
+            bail!(EFAULT, "the range spans several mappings");
+        }
+        if flags & MREMAP_FIXED != 0 {
+            let new_end = new.checked_add(new_len).filter(|&end| end <= TASK_SIZE).ok_or(Errno::EINVAL)?;
+            if !new.is_multiple_of(PAGE_SIZE) || new < MMAP_MIN || (new < old_end && old < new_end) {
+                bail!(EINVAL, "the new range is not usable");
+            }
+            inner.unmap(ctx, new, new_end)?;
+            if new_len < old_len {
+                inner.unmap(ctx, old + new_len, old_end)?;
+            }
+            return move_vma(&mut inner, ctx, &vma.slice(old, old + old_len.min(new_len)), new, new_len);
+        }
+        if new_len <= old_len {
+            if new_len < old_len {
+                inner.unmap(ctx, old + new_len, old_end)?;
+            }
+            return Ok(old);
+        }
+        if inner.total().saturating_add(new_len - old_len) > ctx.task.process.limit(super::RLIMIT_AS) {
+            bail!(ENOMEM, "RLIMIT_AS");
+        }
+        let grown_end = old.checked_add(new_len).filter(|&end| end <= TASK_SIZE);
+        if let Some(end) = grown_end
+            && old_end == vma.end
+            && inner.is_free(old_end, end)
+        {
+            inner.map(ctx, tail(&vma, old_end, end))?;
+            return Ok(old);
+        }
+        if flags & MREMAP_MAYMOVE == 0 {
+            bail!(ENOMEM);
+        }
+        let below = inner.mmap_base;
+        let new = inner.find_free(new_len, below)?;
+        move_vma(&mut inner, ctx, &vma.slice(old, old_end), new, new_len)
+    }
+}
+
+/// What `vma` would be from its end at `start` on to `end`.
+fn tail(vma: &Vma, start: u64, end: u64) -> Vma {
+    let moved = start - vma.start;
+    let kind = match &vma.kind {
+        VmaKind::Shared { memory, offset } => VmaKind::Shared { memory: memory.clone(), offset: offset + moved },
+        VmaKind::File { file, offset } => VmaKind::File { file: file.clone(), offset: offset + moved },
+        VmaKind::Stack => VmaKind::Anonymous,
+        other => other.clone(),
+    };
+    Vma { start, end, prot: vma.prot, flags: vma.flags, kind }
+}
+
+/// Moves the pages of `old`, a VMA or a part of one, to `new` and grows the mapping to `new_len`.
+fn move_vma(inner: &mut SpaceInner, ctx: &Ctx, old: &Vma, new: u64, new_len: u64) -> Result<u64> {
+    let len = old.len();
+    let moved = Vma { start: new, end: new + len, ..old.clone() };
+    if ctx.kernel.platform.remap(ctx.task, old.start, len, new, len).is_ok() {
+        inner.forget(old.start, old.end);
+        inner.insert_merged(moved.clone());
+    } else {
+        // The host holds the range as several mappings, which it moves one at a time only: make it anew and copy.
+        inner.map(ctx, moved.clone())?;
+        if !old.flags.contains(MapFlags::SHARED) {
+            copy_pages(ctx, old.start, new, len)?;
+        }
+        inner.unmap(ctx, old.start, old.end)?;
+    }
+    if new_len > len {
+        inner.map(ctx, tail(&moved, new + len, new + new_len))?;
+    }
+    Ok(new)
+}
+
+fn copy_pages(ctx: &Ctx, from: u64, to: u64, len: u64) -> Result<()> {
+    let mut buf = alloc::vec![0u8; 64 * PAGE_SIZE as usize];
+    let space = ctx.mm()?;
+    let mut done = 0;
+    while done < len {
+        let want = (len - done).min(buf.len() as u64) as usize;
+        let got = ctx.kernel.platform.read_memory(&space, from + done, &mut buf[..want]);
+        if got < want || ctx.kernel.platform.write_memory(&space, to + done, &buf[..want]) < want {
+            bail!(EFAULT, "private pages that cannot be read or written cannot be copied");
+        }
+        done += want as u64;
+    }
+    Ok(())
+}
