@@ -24,6 +24,7 @@ pub mod signal;
 pub mod syscall;
 pub mod task;
 pub mod time;
+pub mod trap;
 pub mod tty;
 pub mod vfs;
 

@@ -10,9 +10,10 @@ pub mod ptrace;
 pub use frame::TrapFrame;
 
 use crate::errno::Result;
-use crate::kernel::Kernel;
+use crate::kernel::{Ctx, Kernel};
 use crate::mm::{AddressSpace, Prot};
 use crate::task::Task;
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32};
@@ -24,6 +25,8 @@ pub struct HostThread {
     pub pid: AtomicI32,
     /// Host thread id.
     pub tid: AtomicI32,
+    /// Host thread id of the kernel thread, where that is another thread.
+    pub kernel_tid: AtomicI32,
     /// Guest code is running or about to: a pending signal needs a kick.
     pub in_user: AtomicBool,
 }
@@ -53,9 +56,12 @@ pub enum Spawn {
     Fork,
     /// A new process that shares the caller's memory (`CLONE_VM` without `CLONE_THREAD`).
     ShareMemory,
-    /// A new process with empty memory; there is no caller in user mode (first processes of the machine).
-    Fresh,
 }
+
+/// What a fresh task does first.
+pub type StartFn = Box<dyn FnOnce(&Ctx) -> Option<TrapFrame> + Send>;
+/// What a kernel thread does.
+pub type KernelThreadFn = Box<dyn FnOnce(&Ctx) + Send>;
 
 /// A mechanism that runs guests.
 pub trait Platform: Send + Sync {
@@ -86,6 +92,16 @@ pub trait Platform: Send + Sync {
     /// Starts `child` on a kernel thread of its own; its guest code begins with `frame`.
     fn spawn(&self, kernel: &Arc<Kernel>, parent: &Task, child: &Arc<Task>, how: Spawn, frame: TrapFrame)
     -> Result<()>;
+
+    /// Starts `child`, the first task of a process with empty memory, on a kernel thread of its own: `start` runs there and
+    /// gives the registers to begin guest code with, or `None` to end.
+    fn spawn_fresh(&self, kernel: &Arc<Kernel>, child: &Arc<Task>, start: StartFn) -> Result<()>;
+
+    /// Starts a task that never runs guest code.
+    fn spawn_kernel_thread(&self, kernel: &Arc<Kernel>, task: &Arc<Task>, body: KernelThreadFn) -> Result<()>;
+
+    /// Lets go of what the running task has on the host; the last call made for it.
+    fn release(&self, task: &Task);
 
     /// exec: gives the running task empty memory of its own (only vdso and the kernel's ranges are mapped), whether
     /// it was alone in its memory (`alone`) or shares it with others, whose memory stays as it is.

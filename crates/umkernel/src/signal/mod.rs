@@ -82,3 +82,9 @@ pub struct ProcessSignals {
 /// The actions of a process.
 #[derive(Default)]
 pub struct SigHandlers {}
+
+/// Sends a signal for a fault of the running task; it cannot be blocked or ignored.
+pub fn force(_ctx: &crate::Ctx, _info: SigInfo) {}
+
+/// See [`crate::trap::return_to_user`].
+pub fn deliver(_ctx: &crate::Ctx, _frame: &mut crate::platform::TrapFrame, _result: Option<crate::Result<usize>>) {}

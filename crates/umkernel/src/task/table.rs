@@ -48,11 +48,11 @@ impl TaskTable {
     /// Adds a task, and its process if it is the first thread.
     pub fn insert(&self, task: &Arc<Task>) {
         let mut inner = self.inner.lock();
-        inner.tasks.insert(task.tid, task.clone());
+        inner.tasks.insert(task.tid(), task.clone());
         inner.processes.entry(task.process.pid).or_insert_with(|| task.process.clone());
     }
 
-    /// Gives a task another id: exec makes the calling thread the leader.
+    /// Forgets a thread that has ended.
     pub fn remove_task(&self, tid: Pid) {
         self.inner.lock().tasks.remove(&tid);
     }

@@ -1,0 +1,176 @@
+//! One traced host thread: the `ptrace(2)` calls on it. Everything here runs on the thread that traces it.
+
+use super::stub::{STUB_CALL, STUB_CLONE};
+use crate::errno::{Errno, Error, Result};
+use crate::platform::TrapFrame;
+use nix::libc;
+use std::vec::Vec;
+
+/// The host signal that brings running guest code into the kernel.
+pub(super) const KICK: i32 = libc::SIGURG;
+
+const PTRACE_SYSEMU: u32 = 31;
+const NT_X86_XSTATE: usize = 0x202;
+/// More than the XSAVE area of any processor so far (AMX included: 11 KiB).
+const XSTATE_MAX: usize = 16384;
+
+/// Why a traced thread stopped.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stop {
+    /// At a system call, which the host has skipped.
+    Syscall,
+    /// A host signal is about to be delivered to it.
+    Signal(i32),
+    /// It has been killed.
+    Gone,
+}
+
+/// A traced host thread.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tracee {
+    pub(super) pid: i32,
+    pub(super) tid: i32,
+}
+
+fn errno() -> Error {
+    let nr = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+    Error::new(Errno(nr as u16), "ptrace")
+}
+
+impl Tracee {
+    fn request(&self, request: u32, addr: usize, data: usize) -> Result<()> {
+        // SAFETY: callers pass addresses of live memory of the right type where the request takes one.
+        let ret = unsafe { libc::ptrace(request as _, self.tid, addr, data) };
+        if ret < 0 { Err(errno()) } else { Ok(()) }
+    }
+
+    /// Takes a thread that sleeps in the stub, and stops it.
+    pub(super) fn seize(pid: i32, tid: i32) -> Result<Tracee> {
+        let tracee = Tracee { pid, tid };
+        let options = libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACESYSGOOD;
+        tracee.request(libc::PTRACE_SEIZE, 0, options as usize)?;
+        tracee.request(libc::PTRACE_INTERRUPT, 0, 0)?;
+        match tracee.wait() {
+            Stop::Gone => Err(Error::new(Errno::ESRCH, "a new guest process was killed at once")),
+            _ => Ok(tracee),
+        }
+    }
+
+    /// Waits until the thread stops.
+    pub(super) fn wait(&self) -> Stop {
+        loop {
+            let mut status = 0;
+            // SAFETY: the status word is ours.
+            let got = unsafe { libc::waitpid(self.tid, &raw mut status, libc::__WALL) };
+            if got < 0 {
+                if std::io::Error::last_os_error().raw_os_error() == Some(libc::EINTR) {
+                    continue;
+                }
+                return Stop::Gone;
+            }
+            if !libc::WIFSTOPPED(status) {
+                return Stop::Gone;
+            }
+            return match libc::WSTOPSIG(status) {
+                s if s == libc::SIGTRAP | 0x80 => Stop::Syscall,
+                s => Stop::Signal(s),
+            };
+        }
+    }
+
+    /// Lets the thread run for a moment and stops it again.
+    pub(super) fn step(&self) -> Result<()> {
+        self.request(libc::PTRACE_CONT, 0, 0)?;
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        self.request(libc::PTRACE_INTERRUPT, 0, 0)?;
+        self.wait();
+        Ok(())
+    }
+
+    /// Runs guest code until the next stop.
+    pub(super) fn run(&self) -> Stop {
+        if self.request(PTRACE_SYSEMU, 0, 0).is_err() {
+            return self.wait();
+        }
+        self.wait()
+    }
+
+    pub(super) fn registers(&self) -> Result<TrapFrame> {
+        let mut frame = TrapFrame::default();
+        self.request(libc::PTRACE_GETREGS, 0, &raw mut frame as usize)?;
+        Ok(frame)
+    }
+
+    pub(super) fn set_registers(&self, frame: &TrapFrame) -> Result<()> {
+        self.request(libc::PTRACE_SETREGS, 0, &raw const *frame as usize)
+    }
+
+    /// What the host knows of the signal that the thread stopped for.
+    pub(super) fn siginfo(&self) -> Result<libc::siginfo_t> {
+        // SAFETY: all zeroes is a valid siginfo.
+        let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
+        self.request(libc::PTRACE_GETSIGINFO, 0, &raw mut info as usize)?;
+        Ok(info)
+    }
+
+    pub(super) fn extended_state(&self) -> Result<Vec<u8>> {
+        let mut buf = vec![0u8; XSTATE_MAX];
+        let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+        self.request(libc::PTRACE_GETREGSET, NT_X86_XSTATE, &raw mut iov as usize)?;
+        buf.truncate(iov.iov_len);
+        Ok(buf)
+    }
+
+    pub(super) fn set_extended_state(&self, state: &mut [u8]) -> Result<()> {
+        let iov = libc::iovec { iov_base: state.as_mut_ptr().cast(), iov_len: state.len() };
+        self.request(libc::PTRACE_SETREGSET, NT_X86_XSTATE, &raw const iov as usize)
+    }
+
+    /// Makes a host call in the thread.
+    pub(super) fn call(&self, nr: i64, args: [u64; 6]) -> Result<u64> {
+        self.call_at(STUB_CALL, nr, args)
+    }
+
+    /// Makes a host `clone` in the thread; the child sleeps in the stub, untraced. Returns its host id.
+    pub(super) fn clone(&self, flags: i32) -> Result<i32> {
+        self.call_at(STUB_CLONE, libc::SYS_clone, [flags as u64, 0, 0, 0, 0, 0]).map(|tid| tid as i32)
+    }
+
+    /// The registers change: the caller sets them anew before guest code runs on.
+    fn call_at(&self, rip: u64, nr: i64, args: [u64; 6]) -> Result<u64> {
+        let frame = TrapFrame {
+            rax: nr as u64,
+            rdi: args[0],
+            rsi: args[1],
+            rdx: args[2],
+            r10: args[3],
+            r8: args[4],
+            r9: args[5],
+            ..TrapFrame::start(rip, 0)
+        };
+        self.set_registers(&frame)?;
+        loop {
+            self.request(libc::PTRACE_CONT, 0, 0)?;
+            match self.wait() {
+                Stop::Signal(libc::SIGTRAP) => break,
+                // A kick, or a stray signal from the host: the call is made or restarted all the same.
+                Stop::Signal(_) | Stop::Syscall => {}
+                Stop::Gone => return Err(Error::new(Errno::ESRCH, "the guest process was killed")),
+            }
+        }
+        let ret = self.registers()?.rax as i64;
+        if (-4095..0).contains(&ret) { Err(Error::new(Errno(-ret as u16), "host call")) } else { Ok(ret as u64) }
+    }
+
+    /// Ends this thread alone; its process lives on.
+    pub(super) fn exit_thread(&self) {
+        let frame = TrapFrame { rax: libc::SYS_exit as u64, ..TrapFrame::start(STUB_CALL, 0) };
+        if self.set_registers(&frame).is_ok() {
+            while self.request(libc::PTRACE_CONT, 0, 0).is_ok() {
+                if let Stop::Gone = self.wait() {
+                    break;
+                }
+            }
+        }
+    }
+}

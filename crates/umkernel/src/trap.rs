@@ -1,0 +1,68 @@
+//! What a platform calls when guest code enters the kernel, and on its way back.
+
+use crate::errno::{Errno, Result};
+use crate::kernel::Ctx;
+use crate::platform::TrapFrame;
+use crate::signal::{self, SigInfo};
+use crate::syscall;
+use crate::task::{self, WaitStatus};
+use core::sync::atomic::Ordering;
+
+/// What happens to a task next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Guest code runs on with the frame.
+    Run,
+    /// The task ends.
+    End,
+}
+
+/// A system call: services it. The result goes to [`return_to_user`], which puts it into the frame.
+pub fn syscall(ctx: &Ctx, frame: &mut TrapFrame) -> Result<usize> {
+    ctx.task.in_syscall.store(frame.orig_rax as u32, Ordering::Relaxed);
+    syscall::dispatch(ctx, frame)
+}
+
+/// A processor fault of guest code, as the signal that Linux makes of it.
+pub fn fault(ctx: &Ctx, _frame: &TrapFrame, info: SigInfo) {
+    signal::force(ctx, info);
+}
+
+/// The host process was killed from outside, by the host's out-of-memory killer for one: as if by `SIGKILL`.
+pub fn killed(ctx: &Ctx) {
+    const SIGKILL: u8 = 9;
+    task::exit_group(ctx, WaitStatus::Signaled(SIGKILL, false));
+}
+
+/// On the way to user mode: puts a system call's result into the frame, delivers signals, stops, ends.
+pub fn return_to_user(ctx: &Ctx, frame: &mut TrapFrame, result: Option<Result<usize>>) -> Next {
+    if result.is_some() {
+        ctx.task.in_syscall.store(u32::MAX, Ordering::Relaxed);
+    }
+    if !ctx.task.attention.load(Ordering::SeqCst) {
+        match result {
+            None => return Next::Run,
+            Some(Ok(value)) => {
+                frame.rax = value as u64;
+                return Next::Run;
+            }
+            // A restart number without a signal: another thread took it. `deliver` knows what to do.
+            Some(Err(e)) if e.errno >= Errno::ERESTARTSYS => {}
+            Some(Err(e)) => {
+                frame.rax = (-i64::from(e.errno.0)) as u64;
+                return Next::Run;
+            }
+        }
+    }
+    if ctx.task.dying.load(Ordering::SeqCst) {
+        return Next::End;
+    }
+    signal::deliver(ctx, frame, result);
+    if ctx.task.dying.load(Ordering::SeqCst) { Next::End } else { Next::Run }
+}
+
+/// The task has left guest code for good: undoes all that it was.
+pub fn ended(ctx: &Ctx) {
+    task::finish(ctx);
+    ctx.kernel.platform.release(ctx.task);
+}
