@@ -23,6 +23,7 @@ use nix::libc;
 use process::{HostProcess, PROCESS, Zygote};
 use std::boxed::Box;
 use std::collections::HashMap;
+use std::format;
 use std::string::String;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

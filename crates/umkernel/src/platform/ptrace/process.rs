@@ -5,6 +5,7 @@ use super::tracee::Tracee;
 use crate::errno::{Errno, Error, Result};
 use crate::platform::Reserved;
 use nix::libc;
+use std::format;
 use std::string::String;
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread;

@@ -5,6 +5,8 @@
 use nix::libc;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::vec;
+use std::vec::Vec;
 
 /// Where the page lies; in no guest's reach, see [`crate::platform::Platform::reserved_ranges`].
 pub(super) const STUB_BASE: u64 = 0x6000_0000_0000;

@@ -4,6 +4,7 @@ use super::stub::{STUB_CALL, STUB_CLONE};
 use crate::errno::{Errno, Error, Result};
 use crate::platform::TrapFrame;
 use nix::libc;
+use std::vec;
 use std::vec::Vec;
 
 /// The host signal that brings running guest code into the kernel.
