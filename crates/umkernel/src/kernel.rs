@@ -5,7 +5,7 @@ use crate::platform::Platform;
 use crate::sync::{Mutex, WaitQueue};
 use crate::task::{Task, TaskTable};
 use crate::vfs::Vfs;
-use crate::{futex, host, log, mm, time, tty};
+use crate::{futex, host, log, mm, signal, time, tty};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -36,6 +36,8 @@ pub struct Kernel {
     pub vfs: Vfs,
     /// `uname(2)`'s changeable part: host name and domain name.
     pub uts: Mutex<Uts>,
+    /// Signals queued, by user.
+    pub queued_signals: signal::QueuedByUser,
     /// Timers and what runs them.
     pub time: time::TimeKeeper,
     /// Tasks that sleep in `futex(2)`.

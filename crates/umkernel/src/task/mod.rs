@@ -5,7 +5,7 @@ mod process;
 mod table;
 
 pub use creds::{Capabilities, Creds};
-pub use process::{Process, ProcessState, Rlimit, Rusage, WaitStatus};
+pub use process::{Process, ProcessInner, ProcessState, Rlimit, Rusage, WaitStatus};
 pub use table::{PID_MAX, TaskTable};
 
 use crate::errno::{Errno, Result};

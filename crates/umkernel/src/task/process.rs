@@ -6,6 +6,7 @@ use crate::sync::{Mutex, WaitQueue};
 use crate::vfs::Location;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
 /// How a process ended, stopped or continued: the status word of `wait(2)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +134,22 @@ pub struct ProcessInner {
     pub parent_death_signal: u8,
     /// Nice value, -20..=19.
     pub nice: i8,
+}
+
+impl ProcessInner {
+    /// Begins the end of the process: every thread but `caller`, which sees to itself, is told to end. The first status counts.
+    pub fn begin_exit(&mut self, kernel: &crate::Kernel, status: WaitStatus, caller: Option<&Task>) {
+        if self.exiting.is_some() {
+            return;
+        }
+        self.exiting = Some(status);
+        for thread in &self.threads {
+            thread.dying.store(true, Ordering::SeqCst);
+            if caller.is_none_or(|c| c.tid() != thread.tid()) {
+                thread.interrupt(kernel);
+            }
+        }
+    }
 }
 
 impl Process {

@@ -5,7 +5,7 @@ use super::tracee_of;
 use crate::errno::{Errno, Error, Result};
 use crate::kernel::{Ctx, Kernel};
 use crate::platform::{StartFn, TrapFrame};
-use crate::signal::{SigDetail, SigInfo};
+use crate::signal::SigInfo;
 use crate::task::Task;
 use crate::trap;
 use nix::libc;
@@ -94,5 +94,5 @@ fn fault(tracee: &Tracee, signal: i32) -> Option<SigInfo> {
     }
     // SAFETY: a fault's siginfo holds an address.
     let addr = unsafe { info.si_addr() } as u64;
-    Some(SigInfo { signo: signal as u8, code: info.si_code, errno: 0, detail: SigDetail::Fault { addr, trapno: 0 } })
+    Some(SigInfo::fault(signal as u8, info.si_code, addr))
 }
