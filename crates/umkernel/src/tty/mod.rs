@@ -1,5 +1,8 @@
 //! Terminals (`tty(4)`, `termios(3)`).
 
+pub mod ldisc;
+pub mod termios;
+
 /// A terminal.
 pub struct Tty {}
 
