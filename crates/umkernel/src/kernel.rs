@@ -137,6 +137,9 @@ impl Kernel {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Process 1 has ended: the machine stops.
+    pub fn init_ended(&self, _status: crate::task::WaitStatus) {}
+
     /// Notes a system call that the kernel does not have: logged once by name.
     pub fn unknown_call(&self, _ctx: &Ctx, _nr: u64) {}
 }

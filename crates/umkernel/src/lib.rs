@@ -15,6 +15,7 @@ pub mod errno;
 pub mod futex;
 pub mod host;
 pub mod kernel;
+pub mod loader;
 pub mod log;
 pub mod mm;
 pub mod platform;

@@ -196,10 +196,12 @@ impl SpaceInner {
             let piece = vma.slice(start, end);
             match &vma.kind {
                 VmaKind::Reserved(_) => bail!(EACCES, "the kernel's own pages"),
-                VmaKind::File { file, .. } if piece.flags.contains(MapFlags::SHARED) && prot.contains(Prot::WRITE) => {
-                    if !file.flags().writable() {
-                        bail!(EACCES, "a shared mapping of a file that is not open for writing");
-                    }
+                VmaKind::File { file, .. }
+                    if piece.flags.contains(MapFlags::SHARED)
+                        && prot.contains(Prot::WRITE)
+                        && !file.flags().writable() =>
+                {
+                    bail!(EACCES, "a shared mapping of a file that is not open for writing");
                 }
                 _ => {}
             }

@@ -89,9 +89,17 @@ pub trait Platform: Send + Sync {
     /// `madvise(2)` on the running task's memory, for advice that changes content or residence.
     fn advise(&self, task: &Task, addr: u64, len: u64, advice: i32) -> Result<()>;
 
-    /// Starts `child` on a kernel thread of its own; its guest code begins with `frame`.
-    fn spawn(&self, kernel: &Arc<Kernel>, parent: &Task, child: &Arc<Task>, how: Spawn, frame: TrapFrame)
-    -> Result<()>;
+    /// Starts `child` on a kernel thread of its own; its guest code begins with `frame`. Its id is stored at `settid` in
+    /// its own memory first, unless that is 0.
+    fn spawn(
+        &self,
+        kernel: &Arc<Kernel>,
+        parent: &Task,
+        child: &Arc<Task>,
+        how: Spawn,
+        frame: TrapFrame,
+        settid: u64,
+    ) -> Result<()>;
 
     /// Starts `child`, the first task of a process with empty memory, on a kernel thread of its own: `start` runs there and
     /// gives the registers to begin guest code with, or `None` to end.
@@ -122,6 +130,9 @@ pub trait Platform: Send + Sync {
 
     /// Resident pages of an address space: (all, of these shared with files).
     fn resident_pages(&self, space: &AddressSpace) -> (u64, u64);
+
+    /// The entries of the auxiliary vector that describe the processor (`AT_HWCAP`, `AT_HWCAP2`, `AT_MINSIGSTKSZ`).
+    fn hardware_auxv(&self) -> Vec<(u64, u64)>;
 
     /// Where the host's vdso lies in every guest (start, length), so that exec can announce it and `mmap` avoids it.
     fn reserved_ranges(&self) -> Vec<Reserved>;

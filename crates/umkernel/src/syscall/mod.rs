@@ -1,6 +1,8 @@
 //! The system-call table and its dispatch. Handlers live in one file per family; each parses its arguments and calls
 //! the subsystem that does the work.
 
+mod memory;
+mod process;
 mod table;
 
 pub use table::{Arg, Entry, Family, Support, entry};

@@ -76,11 +76,28 @@ pub struct Entry {
     pub handler: Handler,
 }
 
+impl Entry {
+    /// An entry of a family's table.
+    pub const fn new(
+        nr: u64,
+        name: &'static str,
+        family: Family,
+        args: &'static [Arg],
+        support: Support,
+        handler: Handler,
+    ) -> Entry {
+        Entry { nr, name, family, args, support, handler }
+    }
+}
+
 /// The entry of a call; `None` for one that the kernel does not have.
 pub fn entry(nr: u64) -> Option<&'static Entry> {
     families().iter().find_map(|f| f.iter().find(|e| e.nr == nr))
 }
 
+/// The tables of the families.
+static FAMILIES: &[&[Entry]] = &[super::memory::TABLE, super::process::TABLE];
+
 fn families() -> &'static [&'static [Entry]] {
-    &[]
+    FAMILIES
 }

@@ -1,8 +1,17 @@
 //! Tasks (threads) and processes (thread groups): what `fork`, `exec`, `exit` and `wait` work on.
 
-mod creds;
+pub mod creds;
+mod exec;
+mod exit;
+mod fork;
 mod process;
 mod table;
+mod wait;
+
+pub use exec::exec;
+pub use exit::{end_process, exit_group, exit_thread, finish};
+pub use fork::{CloneArgs, CloneFlags, clone};
+pub use wait::{Found, WaitOptions, Which, wait};
 
 pub use creds::{Capabilities, Creds};
 pub use process::{Process, ProcessInner, ProcessState, Rlimit, Rusage, WaitStatus};
@@ -149,9 +158,3 @@ impl Task {
         }
     }
 }
-
-/// Ends the running task's process.
-pub fn exit_group(_ctx: &crate::Ctx, _status: WaitStatus) {}
-
-/// Undoes all that the running task was.
-pub fn finish(_ctx: &crate::Ctx) {}

@@ -3,7 +3,7 @@
 use super::{Pid, Task};
 use crate::signal::{ProcessSignals, SigHandlers};
 use crate::sync::{Mutex, WaitQueue};
-use crate::vfs::Location;
+use crate::vfs::File;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -95,7 +95,7 @@ pub struct Process {
     /// Resource limits, by `RLIMIT_*`.
     pub rlimits: Mutex<[Rlimit; 16]>,
     /// The executable, for `/proc/PID/exe`.
-    pub exe: Mutex<Option<Location>>,
+    pub exe: Mutex<Option<Arc<File>>>,
     /// `setitimer(2)`, `timer_create(2)`.
     pub timers: crate::time::ProcessTimers,
 }
@@ -118,6 +118,10 @@ pub struct ProcessInner {
     pub state: ProcessState,
     /// Set once the process is ending: the status that it will have.
     pub exiting: Option<WaitStatus>,
+    /// What the first thread said when it ended by itself; the process's status if all threads do.
+    pub leader_status: Option<WaitStatus>,
+    /// The real user id when the process ended.
+    pub uid_at_exit: u32,
     /// A stop or continue that the parent has not asked about yet.
     pub event: Option<WaitStatus>,
     /// Signal to the parent at the end (SIGCHLD for fork, 0 for none).

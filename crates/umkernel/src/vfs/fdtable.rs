@@ -46,6 +46,12 @@ impl FdTable {
         FdTable { slots: Mutex::new(self.slots.lock().clone()) }
     }
 
+    /// Closes everything: the end of the last task that has the table.
+    pub fn close_all(&self, _ctx: &crate::Ctx) {
+        let all = core::mem::take(&mut *self.slots.lock());
+        drop(all);
+    }
+
     /// Closes what is close-on-exec and returns it, to be dropped outside locks.
     pub fn close_on_exec(&self) -> Vec<Arc<File>> {
         let mut slots = self.slots.lock();

@@ -13,6 +13,11 @@ pub struct Dentry {
 pub struct Mount {}
 
 impl Mount {
+    /// Mounted `nosuid`.
+    pub fn no_suid(&self) -> bool {
+        false
+    }
+
     /// Mounted `noexec`.
     pub fn no_exec(&self) -> bool {
         false

@@ -18,3 +18,20 @@ pub use location::{Dentry, Location, Mount};
 /// Mounts and caches of the machine.
 #[derive(Default)]
 pub struct Vfs {}
+
+impl Vfs {
+    /// Opens a program.
+    pub fn open_exec(&self, _ctx: &crate::Ctx, _path: &[u8]) -> crate::Result<alloc::sync::Arc<File>> {
+        Err(crate::Errno::ENOENT.into())
+    }
+    /// Opens a program.
+    pub fn open_exec_at(
+        &self,
+        _ctx: &crate::Ctx,
+        _fd: i32,
+        _path: &[u8],
+        _flags: u32,
+    ) -> crate::Result<alloc::sync::Arc<File>> {
+        Err(crate::Errno::ENOENT.into())
+    }
+}

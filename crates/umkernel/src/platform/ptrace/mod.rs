@@ -27,6 +27,7 @@ use std::format;
 use std::string::String;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::vec;
 use std::vec::Vec;
 use tracee::Tracee;
 
@@ -138,6 +139,7 @@ impl Platform for Ptrace {
         child: &Arc<Task>,
         how: Spawn,
         frame: TrapFrame,
+        settid: u64,
     ) -> Result<()> {
         let caller = tracee_of(parent);
         let thread = libc::CLONE_VM
@@ -164,7 +166,14 @@ impl Platform for Ptrace {
         if how == Spawn::Fork {
             child.mm()?.host_pid.store(pid, Ordering::Relaxed);
         }
-        run::start(kernel, child, Box::new(move |_| Some(frame))).inspect_err(|_| {
+        let first = move |ctx: &Ctx| {
+            if settid != 0 {
+                // A bad address is the child's own loss, as on Linux.
+                let _ = ctx.write_val(settid, &ctx.task.tid());
+            }
+            Some(frame)
+        };
+        run::start(kernel, child, Box::new(first)).inspect_err(|_| {
             if pid == tid {
                 self.processes().remove(&pid);
                 kill(pid);
@@ -256,6 +265,13 @@ impl Platform for Ptrace {
         // The stub page is the kernel's.
         let resident: u64 = fields.next().unwrap_or(0);
         (resident.saturating_sub(stub::STUB_LEN / PAGE_SIZE), fields.next().unwrap_or(0))
+    }
+
+    fn hardware_auxv(&self) -> Vec<(u64, u64)> {
+        const AT_MINSIGSTKSZ: u64 = 51;
+        // SAFETY: getauxval only looks up the process's own vector.
+        let get = |key: u64| (key, unsafe { libc::getauxval(key) });
+        vec![get(libc::AT_HWCAP), get(libc::AT_HWCAP2), get(AT_MINSIGSTKSZ)]
     }
 
     fn reserved_ranges(&self) -> Vec<Reserved> {

@@ -1,0 +1,188 @@
+//! Memory: the mmap family.
+
+use super::{Arg, Entry, Family, Support};
+use crate::bail;
+use crate::errno::{Errno, Result};
+use crate::kernel::Ctx;
+use crate::mm::map::{MapRequest, flags};
+use crate::mm::{MapFlags, PAGE_SIZE, Prot, TASK_SIZE, VmaKind, page_up};
+use crate::platform::TrapFrame;
+
+/// The calls of this family.
+pub(super) const TABLE: &[Entry] = &[
+    Entry::new(9, "mmap", Family::Memory, MMAP, Support::Partial("no huge pages"), sys_mmap),
+    Entry::new(10, "mprotect", Family::Memory, MPROTECT, Support::Full, sys_mprotect),
+    Entry::new(11, "munmap", Family::Memory, &[Arg::Ptr, Arg::Uint], Support::Full, sys_munmap),
+    Entry::new(12, "brk", Family::Memory, &[Arg::Ptr], Support::Full, sys_brk),
+    Entry::new(25, "mremap", Family::Memory, MREMAP, Support::Partial("no MREMAP_DONTUNMAP"), sys_mremap),
+    Entry::new(26, "msync", Family::Memory, &[Arg::Ptr, Arg::Uint, Arg::Kind("msync_flags")], Support::Full, sys_msync),
+    Entry::new(
+        27,
+        "mincore",
+        Family::Memory,
+        &[Arg::Ptr, Arg::Uint, Arg::Ptr],
+        Support::Partial("all is resident"),
+        sys_mincore,
+    ),
+    Entry::new(28, "madvise", Family::Memory, &[Arg::Ptr, Arg::Uint, Arg::Kind("madvise")], Support::Full, sys_madvise),
+];
+
+const MMAP: &[Arg] = &[Arg::Ptr, Arg::Uint, Arg::Kind("prot"), Arg::Kind("map_flags"), Arg::Fd, Arg::Hex];
+const MPROTECT: &[Arg] = &[Arg::Ptr, Arg::Uint, Arg::Kind("prot")];
+const MREMAP: &[Arg] = &[Arg::Ptr, Arg::Uint, Arg::Uint, Arg::Kind("mremap_flags"), Arg::Ptr];
+
+/// A page-aligned range of user memory; `None` for an empty one.
+fn range(addr: u64, len: u64, bad_end: Errno) -> Result<Option<(u64, u64)>> {
+    if !addr.is_multiple_of(PAGE_SIZE) {
+        bail!(EINVAL, "address is not a multiple of the page size");
+    }
+    let end = page_up(len).and_then(|len| addr.checked_add(len)).filter(|&end| end <= TASK_SIZE).ok_or(bad_end)?;
+    Ok((end > addr).then_some((addr, end)))
+}
+
+fn sys_mmap(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
+    let anonymous = args[3] & flags::ANONYMOUS != 0;
+    let file = if anonymous { None } else { Some(ctx.task.files().get(args[4] as i32)?) };
+    let request = MapRequest {
+        addr: args[0],
+        len: args[1],
+        prot: Prot::from_bits_truncate(args[2] as u32),
+        flags: args[3],
+        file,
+        offset: if anonymous { 0 } else { args[5] },
+    };
+    if !args[5].is_multiple_of(PAGE_SIZE) {
+        bail!(EINVAL, "offset is not a multiple of the page size");
+    }
+    ctx.mm()?.mmap(ctx, request).map(|addr| addr as usize)
+}
+
+fn sys_mprotect(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
+    const PROT_GROWS: u64 = 0x0300_0000;
+    if args[2] & !(7 | 8 | PROT_GROWS) != 0 {
+        bail!(EINVAL, "unknown protection");
+    }
+    if let Some((start, end)) = range(args[0], args[1], Errno::ENOMEM)? {
+        let prot = Prot::from_bits_truncate(args[2] as u32);
+        ctx.mm()?.inner.lock().protect(ctx, start, end, prot)?;
+    }
+    Ok(0)
+}
+
+fn sys_munmap(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
+    match range(args[0], args[1], Errno::EINVAL)? {
+        Some((start, end)) => ctx.mm()?.unmap(ctx, start, end).map(|()| 0),
+        None => bail!(EINVAL, "length is zero"),
+    }
+}
+
+fn sys_brk(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
+    Ok(ctx.mm()?.inner.lock().set_brk(ctx, args[0]) as usize)
+}
+
+fn sys_mremap(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
+    ctx.mm()?.mremap(ctx, args[0], args[1], args[2], args[3], args[4]).map(|addr| addr as usize)
+}
+
+fn sys_msync(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
+    const MS_ASYNC: u64 = 1;
+    const MS_INVALIDATE: u64 = 2;
+    const MS_SYNC: u64 = 4;
+    if args[2] & !(MS_ASYNC | MS_INVALIDATE | MS_SYNC) != 0 || args[2] & (MS_ASYNC | MS_SYNC) == MS_ASYNC | MS_SYNC {
+        bail!(EINVAL, "flags");
+    }
+    let Some((start, end)) = range(args[0], args[1], Errno::ENOMEM)? else { return Ok(0) };
+    let vmas = ctx.mm()?.inner.lock().overlapping(start, end);
+    let mut at = start;
+    let mut gap = false;
+    for vma in vmas {
+        gap |= vma.start > at;
+        at = vma.end;
+        if args[2] & MS_INVALIDATE != 0 && vma.flags.contains(MapFlags::LOCKED) {
+            bail!(EBUSY);
+        }
+        if let VmaKind::File { file, .. } = &vma.kind
+            && args[2] & MS_SYNC != 0
+            && vma.flags.contains(MapFlags::SHARED)
+        {
+            file.inode.sync(true)?;
+        }
+    }
+    if gap || at < end { Err(Errno::ENOMEM.into()) } else { Ok(0) }
+}
+
+fn sys_mincore(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
+    let Some((start, end)) = range(args[0], args[1], Errno::ENOMEM)? else { return Ok(0) };
+    let mut at = start;
+    for vma in ctx.mm()?.inner.lock().overlapping(start, end) {
+        if vma.start > at {
+            bail!(ENOMEM, "not mapped");
+        }
+        at = vma.end;
+    }
+    if at < end {
+        bail!(ENOMEM, "not mapped");
+    }
+    let resident = [1u8; 4096];
+    let pages = (end - start) / PAGE_SIZE;
+    let mut done = 0;
+    while done < pages {
+        let n = (pages - done).min(resident.len() as u64);
+        ctx.write_user(args[2] + done, &resident[..n as usize])?;
+        done += n;
+    }
+    Ok(0)
+}
+
+fn sys_madvise(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
+    const DONTNEED: i32 = 4;
+    const FREE: i32 = 8;
+    const REMOVE: i32 = 9;
+    const DONTFORK: i32 = 10;
+    const DOFORK: i32 = 11;
+    const WIPEONFORK: i32 = 18;
+    const KEEPONFORK: i32 = 19;
+    let advice = args[2] as i32;
+    // Those up to KEEPONFORK, then COLD, PAGEOUT, POPULATE_READ, POPULATE_WRITE, DONTNEED_LOCKED, COLLAPSE.
+    if !matches!(advice, 0..=4 | 8..=25) {
+        bail!(EINVAL, "unknown advice");
+    }
+    let Some((start, end)) = range(args[0], args[1], Errno::EINVAL)? else { return Ok(0) };
+    let space = ctx.mm()?;
+    let mut inner = space.inner.lock();
+    let mut at = start;
+    let mut gap = false;
+    for vma in inner.overlapping(start, end) {
+        gap |= vma.start > at;
+        at = vma.end;
+        let piece = vma.slice(start, end);
+        let mut flags = piece.flags;
+        match advice {
+            DONTFORK => flags.insert(MapFlags::DONT_FORK),
+            DOFORK => flags.remove(MapFlags::DONT_FORK),
+            WIPEONFORK if !matches!(piece.kind, VmaKind::Anonymous | VmaKind::Heap | VmaKind::Stack) => bail!(EINVAL),
+            WIPEONFORK => flags.insert(MapFlags::WIPE_ON_FORK),
+            KEEPONFORK => flags.remove(MapFlags::WIPE_ON_FORK),
+            REMOVE if !piece.flags.contains(MapFlags::SHARED) => bail!(EINVAL),
+            _ => {}
+        }
+        match (advice, &piece.kind) {
+            (_, VmaKind::Reserved(_)) => bail!(EINVAL, "the kernel's own pages"),
+            (FREE, VmaKind::File { .. } | VmaKind::Shared { .. }) => bail!(EINVAL, "not private anonymous memory"),
+            // What changes content or what a child gets; the rest is advice on speed.
+            (DONTNEED | FREE | DONTFORK | DOFORK | WIPEONFORK | KEEPONFORK, _) => {
+                ctx.kernel.platform.advise(ctx.task, piece.start, piece.len(), advice)?;
+            }
+            (REMOVE, VmaKind::File { file, offset }) => {
+                const PUNCH_HOLE_KEEP_SIZE: u32 = 3;
+                file.inode.fallocate(PUNCH_HOLE_KEEP_SIZE, *offset, piece.len())?;
+            }
+            _ => {}
+        }
+        if flags != piece.flags {
+            inner.forget(piece.start, piece.end);
+            inner.insert_merged(crate::mm::Vma { flags, ..piece });
+        }
+    }
+    if gap || at < end { Err(Errno::ENOMEM.into()) } else { Ok(0) }
+}
