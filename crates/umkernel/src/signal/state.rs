@@ -76,6 +76,11 @@ impl TaskSignals {
         }
     }
 
+    /// exec: no alternate stack survives; mask and pending signals do.
+    pub fn reset_for_exec(&self) {
+        *self.altstack.lock() = AltStack::default();
+    }
+
     /// The blocked signals.
     pub fn blocked(&self) -> SigSet {
         SigSet(self.blocked.load(Ordering::SeqCst))

@@ -232,7 +232,7 @@ fn new_process(ctx: &Ctx, pid: Pid, args: &CloneArgs) -> Arc<Process> {
     let handlers = parent.handlers.lock().clone();
     let handlers = match () {
         () if args.flags.contains(CloneFlags::SIGHAND) => handlers,
-        () if args.flags.contains(CloneFlags::CLEAR_SIGHAND) => Arc::new(handlers.cleared()),
+        () if args.flags.contains(CloneFlags::CLEAR_SIGHAND) => Arc::default(),
         () => Arc::new(handlers.duplicate()),
     };
     let inner = parent.inner.lock();
