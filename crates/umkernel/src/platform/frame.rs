@@ -39,16 +39,19 @@ impl TrapFrame {
     /// `orig_rax` of a trap that is no system call.
     pub const NO_SYSCALL: u64 = u64::MAX;
 
+    /// `cs` of 64-bit code in user mode.
+    pub const USER_CS: u64 = 0x33;
+    /// `ss` in user mode.
+    pub const USER_SS: u64 = 0x2b;
+
     /// Registers of a program that starts: as Linux leaves them after `execve(2)`.
     pub fn start(entry: u64, stack: u64) -> TrapFrame {
-        const USER_CS: u64 = 0x33;
-        const USER_SS: u64 = 0x2b;
         const INTERRUPTS_ON: u64 = 0x200;
         TrapFrame {
             rip: entry,
             rsp: stack,
-            cs: USER_CS,
-            ss: USER_SS,
+            cs: TrapFrame::USER_CS,
+            ss: TrapFrame::USER_SS,
             eflags: INTERRUPTS_ON,
             orig_rax: TrapFrame::NO_SYSCALL,
             ..TrapFrame::default()

@@ -10,7 +10,8 @@ use core::sync::atomic::Ordering;
 
 /// Begins a stop of all threads; each takes part on its way to user mode. Nothing happens if a `SIGCONT` has come since the
 /// stop signal was taken.
-pub(super) fn begin_stop(ctx: &Ctx, process: &Process, inner: &ProcessInner, sig: u8) {
+pub(super) fn begin_stop(ctx: &Ctx, process: &Process, sig: u8) {
+    let inner = process.inner.lock();
     if !ctx.task.signals.stop_taken.load(Ordering::SeqCst) || process.signals.stop.lock().signal != 0 {
         // A process that stops already takes a further stop signal as part of the same stop.
         return;

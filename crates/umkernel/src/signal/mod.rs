@@ -10,6 +10,8 @@
 
 mod action;
 mod altstack;
+mod deliver;
+mod frame;
 mod info;
 mod job;
 pub mod number;
@@ -20,15 +22,14 @@ mod state;
 
 pub use action::{SaFlags, SigAction, SigHandlers};
 pub use altstack::{AltStack, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK};
+pub use deliver::{deliver, return_from_handler};
 pub use info::{SIGINFO_SIZE, SigDetail, SigInfo, code};
 pub use job::{child_ended, hang_up_orphans, is_orphaned, thread_ended};
 pub use number::{DefaultAction, default_action};
 pub use queue::{PendingQueue, QueuedByUser, TimerSignal};
+use send::force_action;
 pub use send::{force, may_signal, send_timer, send_to_all, send_to_group, send_to_process, send_to_task};
 pub use set::SigSet;
 pub use state::{
     FaultRecord, ProcessSignals, TaskSignals, dequeue, pending, recalculate_attention, set_blocked, with_mask,
 };
-
-/// See [`crate::trap::return_to_user`].
-pub fn deliver(_ctx: &crate::Ctx, _frame: &mut crate::platform::TrapFrame, _result: Option<crate::Result<usize>>) {}

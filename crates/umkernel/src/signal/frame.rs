@@ -1,0 +1,335 @@
+//! The frame that a handler runs on, and the way back from it: `struct rt_sigframe` of x86-64
+//! (`asm/sigframe.h`, `asm/ucontext.h`, `asm/sigcontext.h`), byte for byte.
+
+use super::altstack::{AltStack, SS_AUTODISARM};
+use super::{SIGINFO_SIZE, SaFlags, SigAction, SigInfo, SigSet, set_blocked};
+use crate::bail;
+use crate::errno::Result;
+use crate::kernel::Ctx;
+use crate::mm::{Pod, TASK_SIZE, bytes_of};
+use crate::platform::TrapFrame;
+use alloc::vec::Vec;
+
+/// Bytes below the stack pointer that belong to the interrupted function (x86-64 ABI).
+const RED_ZONE: u64 = 128;
+/// `uc_flags`: the frame has an XSAVE image.
+const UC_FP_XSTATE: u64 = 1;
+/// `uc_flags`: `ss` is saved, and restored as it stands.
+const UC_SIGCONTEXT_SS: u64 = 2 | 4;
+
+/// Bytes of the legacy area of an XSAVE image (`FXSAVE`).
+const FXSAVE_SIZE: usize = 512;
+/// Where the legacy area leaves room for software: `struct _fpx_sw_bytes`.
+const SOFTWARE_BYTES: usize = 464;
+/// `FP_XSTATE_MAGIC1`: the image is an extended one.
+const MAGIC1: u32 = 0x4650_5853;
+/// `FP_XSTATE_MAGIC2`: right behind the image.
+const MAGIC2: u32 = 0x4650_5845;
+/// Legacy area and header: the least extended image.
+const MIN_XSAVE_SIZE: usize = 576;
+/// Beyond what any processor's image needs (AMX included).
+const MAX_XSAVE_SIZE: usize = 16 * 1024;
+
+/// Flags that a handler may change in the interrupted context (`FIX_EFLAGS`).
+const USER_FLAGS: u64 = 0x5_0dd5;
+const DIRECTION_FLAG: u64 = 0x400;
+const TRAP_FLAG: u64 = 0x100;
+const RESUME_FLAG: u64 = 0x1_0000;
+
+/// `struct sigcontext`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct SigContext {
+    r8: u64,
+    r9: u64,
+    r10: u64,
+    r11: u64,
+    r12: u64,
+    r13: u64,
+    r14: u64,
+    r15: u64,
+    rdi: u64,
+    rsi: u64,
+    rbp: u64,
+    rbx: u64,
+    rdx: u64,
+    rax: u64,
+    rcx: u64,
+    rsp: u64,
+    rip: u64,
+    eflags: u64,
+    cs: u16,
+    gs: u16,
+    fs: u16,
+    ss: u16,
+    error_code: u64,
+    trapno: u64,
+    old_mask: u64,
+    cr2: u64,
+    fpstate: u64,
+    reserved: [u64; 8],
+}
+
+/// `struct rt_sigframe`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct SigFrame {
+    restorer: u64,
+    flags: u64,
+    link: u64,
+    stack: AltStack,
+    context: SigContext,
+    mask: SigSet,
+    info: [u8; SIGINFO_SIZE],
+}
+
+// SAFETY: integers without padding between them: 8-byte fields, and four 2-byte fields in a row.
+unsafe impl Pod for SigFrame {}
+
+/// Bytes of a frame without its processor state.
+const FRAME_SIZE: u64 = size_of::<SigFrame>() as u64;
+/// Offset of the `ucontext` in a frame.
+const UCONTEXT_OFFSET: u64 = core::mem::offset_of!(SigFrame, flags) as u64;
+/// Offset of the `siginfo` in a frame.
+const INFO_OFFSET: u64 = core::mem::offset_of!(SigFrame, info) as u64;
+
+/// Puts a frame for `action`'s handler on the running task's stack and the registers so that the handler runs next;
+/// `mask` is what returning from it goes back to.
+///
+/// # Errors
+/// When the stack or the action will not do: the caller raises `SIGSEGV`.
+pub(super) fn push(ctx: &Ctx, regs: &mut TrapFrame, info: &SigInfo, action: &SigAction, mask: SigSet) -> Result<()> {
+    if !action.flags().contains(SaFlags::RESTORER) {
+        bail!(EFAULT, "the action has no restorer");
+    }
+    if action.handler >= TASK_SIZE {
+        bail!(EFAULT, "the handler's address is not the guest's");
+    }
+    let signals = &ctx.task.signals;
+    let mut xstate = ctx.kernel.platform.extended_state(ctx.task)?;
+    let extended = seal(&mut xstate);
+    let altstack = *signals.altstack.lock();
+    let place = place(regs.rsp, &altstack, action.flags(), xstate.len() as u64)?;
+
+    let fault = *signals.fault.lock();
+    let context = SigContext {
+        r8: regs.r8,
+        r9: regs.r9,
+        r10: regs.r10,
+        r11: regs.r11,
+        r12: regs.r12,
+        r13: regs.r13,
+        r14: regs.r14,
+        r15: regs.r15,
+        rdi: regs.rdi,
+        rsi: regs.rsi,
+        rbp: regs.rbp,
+        rbx: regs.rbx,
+        rdx: regs.rdx,
+        rax: regs.rax,
+        rcx: regs.rcx,
+        rsp: regs.rsp,
+        rip: regs.rip,
+        eflags: regs.eflags,
+        cs: regs.cs as u16,
+        gs: 0,
+        fs: 0,
+        ss: regs.ss as u16,
+        error_code: fault.error_code,
+        trapno: fault.trapno,
+        old_mask: mask.0,
+        cr2: fault.cr2,
+        fpstate: place.xstate,
+        reserved: [0; 8],
+    };
+    let frame = SigFrame {
+        restorer: action.restorer,
+        flags: UC_SIGCONTEXT_SS | if extended { UC_FP_XSTATE } else { 0 },
+        link: 0,
+        stack: altstack,
+        context,
+        mask,
+        info: info.encode(),
+    };
+    let bytes = bytes_of(&frame);
+    let used = if action.flags().contains(SaFlags::SIGINFO) { bytes.len() } else { INFO_OFFSET as usize };
+    ctx.write_user(place.xstate, &xstate)?;
+    ctx.write_user(place.frame, &bytes[..used])?;
+    if altstack.flags & SS_AUTODISARM != 0 {
+        *signals.altstack.lock() = AltStack::default();
+    }
+
+    regs.rdi = u64::from(info.signo);
+    regs.rsi = place.frame + INFO_OFFSET;
+    regs.rdx = place.frame + UCONTEXT_OFFSET;
+    regs.rax = 0;
+    regs.rip = action.handler;
+    regs.rsp = place.frame;
+    regs.cs = TrapFrame::USER_CS;
+    regs.ss = TrapFrame::USER_SS;
+    regs.eflags &= !(DIRECTION_FLAG | TRAP_FLAG | RESUME_FLAG);
+    regs.orig_rax = TrapFrame::NO_SYSCALL;
+    ctx.kernel.platform.set_extended_state(ctx.task, &[])
+}
+
+/// Where a frame goes.
+struct Place {
+    frame: u64,
+    xstate: u64,
+}
+
+fn place(rsp: u64, altstack: &AltStack, flags: SaFlags, xstate_size: u64) -> Result<Place> {
+    let mut sp = rsp.wrapping_sub(RED_ZONE);
+    let nested = altstack.is_active(sp);
+    let entering = flags.contains(SaFlags::ONSTACK) && altstack.size != 0 && !nested;
+    if entering {
+        sp = altstack.base.wrapping_add(altstack.size);
+    }
+    let xstate = sp.wrapping_sub(xstate_size) & !63;
+    // As if a call instruction had pushed the return address onto an aligned stack.
+    let frame = (xstate.wrapping_sub(FRAME_SIZE) & !15).wrapping_sub(8);
+    if (nested || entering) && !altstack.contains(frame) {
+        bail!(EFAULT, "the alternate stack is full");
+    }
+    Ok(Place { frame, xstate })
+}
+
+/// Turns a bare XSAVE image into that of a frame: the marks that say how long it is, in it and behind it. False for an
+/// image that has the legacy area only, which has no marks.
+///
+/// A platform's image carries the mask of its features where the marks go, as `PTRACE_GETREGSET` gives it.
+fn seal(image: &mut Vec<u8>) -> bool {
+    let size = image.len();
+    let Some(software) = image.get_mut(SOFTWARE_BYTES..FXSAVE_SIZE).filter(|_| size >= MIN_XSAVE_SIZE) else {
+        return false;
+    };
+    let mut features = [0; 8];
+    features.copy_from_slice(&software[..8]);
+    software.fill(0);
+    software[0..4].copy_from_slice(&MAGIC1.to_ne_bytes());
+    software[4..8].copy_from_slice(&(size as u32 + 4).to_ne_bytes());
+    software[8..16].copy_from_slice(&features);
+    software[16..20].copy_from_slice(&(size as u32).to_ne_bytes());
+    image.extend_from_slice(&MAGIC2.to_ne_bytes());
+    true
+}
+
+/// Returns from a handler (`rt_sigreturn(2)`): takes the frame off the stack. The value is that of the interrupted
+/// context's `rax`, so that it passes for the call's result.
+///
+/// # Errors
+/// When the frame is not one: the caller raises `SIGSEGV`.
+pub(super) fn pop(ctx: &Ctx, regs: &mut TrapFrame) -> Result<usize> {
+    // The handler's `ret` has taken the restorer's address off.
+    let frame: SigFrame = ctx.read_val(regs.rsp.wrapping_sub(8))?;
+    set_blocked(ctx, frame.mask);
+    let context = &frame.context;
+    if context.rip >= TASK_SIZE {
+        bail!(EFAULT, "the frame's rip is not the guest's");
+    }
+    if u64::from(context.cs | 3) != TrapFrame::USER_CS {
+        bail!(EINVAL, "the frame's cs is not that of 64-bit code");
+    }
+    *regs = TrapFrame {
+        r8: context.r8,
+        r9: context.r9,
+        r10: context.r10,
+        r11: context.r11,
+        r12: context.r12,
+        r13: context.r13,
+        r14: context.r14,
+        r15: context.r15,
+        rdi: context.rdi,
+        rsi: context.rsi,
+        rbp: context.rbp,
+        rbx: context.rbx,
+        rdx: context.rdx,
+        rax: context.rax,
+        rcx: context.rcx,
+        rsp: context.rsp,
+        rip: context.rip,
+        eflags: regs.eflags & !USER_FLAGS | context.eflags & USER_FLAGS,
+        cs: TrapFrame::USER_CS,
+        ss: TrapFrame::USER_SS,
+        orig_rax: TrapFrame::NO_SYSCALL,
+        ..*regs
+    };
+    let image = if context.fpstate == 0 { Vec::new() } else { read_xstate(ctx, context.fpstate)? };
+    ctx.kernel.platform.set_extended_state(ctx.task, &image)?;
+
+    let mut altstack = ctx.task.signals.altstack.lock();
+    // A stack that sigaltstack(2) would refuse is not restored, and that is no error.
+    if let Ok(stack) = altstack.replaced_by(frame.stack, regs.rsp) {
+        *altstack = stack;
+    }
+    Ok(regs.rax as usize)
+}
+
+/// The processor state of a frame: all of an image whose marks are right, the legacy area of any other.
+fn read_xstate(ctx: &Ctx, addr: u64) -> Result<Vec<u8>> {
+    let mut image = alloc::vec![0; FXSAVE_SIZE];
+    ctx.read_user(addr, &mut image)?;
+    let word = |at: usize| u32::from_ne_bytes(core::array::from_fn(|i| image[SOFTWARE_BYTES + at + i]));
+    let (magic, total, size) = (word(0), word(4) as usize, word(16) as usize);
+    let sane = magic == MAGIC1 && (MIN_XSAVE_SIZE..=MAX_XSAVE_SIZE).contains(&size) && size <= total;
+    if sane && ctx.read_val::<u32>(addr.wrapping_add(size as u64))? == MAGIC2 {
+        image.resize(size, 0);
+        ctx.read_user(addr, &mut image)?;
+    }
+    Ok(image)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::offset_of;
+
+    #[test]
+    fn layout_is_that_of_the_headers() {
+        assert_eq!(FRAME_SIZE, 440);
+        assert_eq!(offset_of!(SigFrame, context), 8 + 40);
+        assert_eq!(offset_of!(SigContext, rip), 128);
+        assert_eq!(offset_of!(SigContext, cs), 144);
+        assert_eq!(offset_of!(SigContext, error_code), 152);
+        assert_eq!(offset_of!(SigContext, fpstate), 184);
+        assert_eq!(offset_of!(SigFrame, mask), 304);
+        assert_eq!(INFO_OFFSET, 312);
+    }
+
+    #[test]
+    fn frames_leave_the_red_zone_alone_and_are_aligned() -> Result<()> {
+        for rsp in 0x7000_0000u64..0x7000_0040 {
+            let place = place(rsp, &AltStack::default(), SaFlags::ONSTACK, 2696 + 4)?;
+            assert!(place.xstate + 2700 <= rsp - RED_ZONE);
+            assert!(place.frame + FRAME_SIZE <= place.xstate);
+            assert_eq!((place.xstate % 64, place.frame % 16), (0, 8));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_alternate_stack_is_entered_once_and_never_overrun() -> Result<()> {
+        let alt = AltStack { base: 0x10000, flags: 0, padding: 0, size: 0x4000 };
+        let first = place(0x7000_0000, &alt, SaFlags::ONSTACK, 836)?;
+        assert!(alt.contains(first.frame) && first.xstate + 836 <= 0x14000);
+        let second = place(first.frame, &alt, SaFlags::ONSTACK, 836)?;
+        assert!(second.xstate + 836 <= first.frame - RED_ZONE);
+        assert!(place(0x10400, &alt, SaFlags::empty(), 836).is_err(), "no room left");
+        assert!(place(0x7000_0000, &alt, SaFlags::empty(), 836)?.frame > 0x6fff_0000, "without SA_ONSTACK not used");
+        Ok(())
+    }
+
+    #[test]
+    fn marks_frame_an_extended_image() {
+        let mut image = alloc::vec![0u8; 832];
+        image[SOFTWARE_BYTES] = 7;
+        assert!(seal(&mut image));
+        assert_eq!(image.len(), 836);
+        assert_eq!(&image[464..468], &MAGIC1.to_ne_bytes());
+        assert_eq!(&image[468..472], &836u32.to_ne_bytes());
+        assert_eq!(image[472], 7);
+        assert_eq!(&image[480..484], &832u32.to_ne_bytes());
+        assert_eq!(&image[832..], &MAGIC2.to_ne_bytes());
+        assert!(!seal(&mut alloc::vec![0u8; 512]));
+    }
+}
