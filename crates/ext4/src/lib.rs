@@ -11,17 +11,29 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod bitmap;
+mod cache;
 mod crc;
+mod csum;
 mod device;
+mod dir;
 mod error;
 mod features;
+mod file;
+mod fs;
+mod group;
+mod inode;
+mod journal;
 mod le;
+mod map;
 mod superblock;
 mod types;
+mod xattr;
 
 pub use device::{BlockDevice, IoError};
 pub use error::{Error, Place, Result};
 pub use features::{Compat, Features, Incompat, RoCompat};
+pub use fs::Fs;
 pub use superblock::Superblock;
 pub use types::{
     Attr, DirEntry, FallocateMode, FileType, Ino, Mapping, MountOptions, NAME_MAX, NewInode, ROOT_INO, RenameFlags,

@@ -161,7 +161,7 @@ impl Superblock {
         // but a wrong checksum says that the feature bits themselves are noise.
         let csum = features.ro_compat.contains(RoCompat::METADATA_CSUM);
         if csum {
-            if u8_at(r, 375) != 1 {
+            if u8_at(r, 373) != 1 {
                 return Err(bad("the checksum type is not 1 (crc32c)"));
             }
             if crc32c(!0, bytes_at(r, 0, 1020)) != u32_at(r, 1020) {
@@ -252,8 +252,14 @@ impl Superblock {
         }
         let first = u64::from(self.first_data_block);
         ensure(first == u64::from(bs == 1024), "the first data block is neither 0 nor, with 1 KiB blocks, 1")?;
+        // With bigalloc a bitmap's bits stand for clusters of blocks.
+        let bits = if self.features.ro_compat.contains(RoCompat::BIGALLOC) {
+            u32_at(&self.raw, 36)
+        } else {
+            self.blocks_per_group
+        };
         ensure(
-            self.blocks_per_group >= 8 && self.blocks_per_group <= bs * 8,
+            self.blocks_per_group >= 8 && bits >= 8 && bits <= bs * 8,
             "the blocks per group do not fit a bitmap block",
         )?;
         let per_block = bs / u32::from(self.inode_size);

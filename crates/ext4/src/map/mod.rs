@@ -1,0 +1,66 @@
+//! From a file's blocks to the device's: extents or ext2 block maps, behind one interface.
+
+pub(crate) mod extent;
+//mod extent_insert;
+//mod extent_remove;
+pub(crate) mod indirect;
+//mod indirect_write;
+
+use crate::device::BlockDevice;
+use crate::error::{Error, Result};
+use crate::fs::Fs;
+use crate::inode::{FL_EXTENTS, Inode};
+
+/// A run of a file's blocks that share one state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// First device block; `None` for a hole.
+    pub(crate) start: Option<u64>,
+    /// Number of blocks, at least 1. A hole reaches to the next mapped block or as far as was asked.
+    pub(crate) len: u32,
+    /// Allocated, but reads as zeros.
+    pub(crate) unwritten: bool,
+}
+
+/// File blocks are numbered with 32 bits, and the last number is not used.
+pub(crate) const MAX_FILE_BLOCKS: u64 = u32::MAX as u64;
+
+impl<D: BlockDevice> Fs<D> {
+    /// The state of a file's blocks from `lblk` on, at most `max` (at least 1) of them.
+    pub(crate) fn map_run(&mut self, inode: &Inode, lblk: u32, max: u32) -> Result<Run> {
+        if !inode.has_blocks() {
+            return Err(Error::inode(inode.ino, "the inode has no block map"));
+        }
+        let max = max.max(1);
+        let run = if inode.has(FL_EXTENTS) {
+            self.extent_run(inode, lblk, max)?
+        } else {
+            self.indirect_run(inode, lblk, max)?
+        };
+        if let Some(start) = run.start {
+            let end = start.checked_add(u64::from(run.len));
+            if start < u64::from(self.sb.first_data_block) || end.is_none_or(|e| e > self.sb.blocks_count) {
+                return Err(Error::inode(inode.ino, "a block of the file lies outside the file system"));
+            }
+        }
+        Ok(run)
+    }
+
+    /// The device block behind one file block, `None` for holes and unwritten blocks.
+    pub(crate) fn map_block(&mut self, inode: &Inode, lblk: u32) -> Result<Option<u64>> {
+        let run = self.map_run(inode, lblk, 1)?;
+        Ok(run.start.filter(|_| !run.unwritten))
+    }
+
+    /// The largest size a file with this kind of map can have, in bytes.
+    pub(crate) fn max_size(&self, inode: &Inode) -> u64 {
+        let bs = self.bs as u64;
+        if inode.has(FL_EXTENTS) {
+            return MAX_FILE_BLOCKS * bs;
+        }
+        let per = bs / 4;
+        let mapped = 12 + per + per * per + per * per * per;
+        // Without huge_file the block count, in 512-byte units, has 32 bits.
+        mapped.min(MAX_FILE_BLOCKS) * bs
+    }
+}
