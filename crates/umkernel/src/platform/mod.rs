@@ -74,6 +74,10 @@ pub trait Platform: Send + Sync {
     /// Copies to guest memory; returns the bytes copied before the first address that cannot be written.
     fn write_memory(&self, space: &AddressSpace, addr: u64, buf: &[u8]) -> usize;
 
+    /// Puts `new` into the 32-bit word at `addr` of the running task's memory if it holds `expected`, in one step that guest
+    /// code on other processors cannot come between. Returns what the word held; `EFAULT` if it cannot be written.
+    fn compare_exchange(&self, task: &Task, addr: u64, expected: u32, new: u32) -> Result<u32>;
+
     /// Maps pages at exactly `addr` in the running task's memory, replacing what was there.
     fn map(&self, task: &Task, addr: u64, len: u64, prot: Prot, backing: Backing) -> Result<()>;
 

@@ -96,7 +96,7 @@ pub fn entry(nr: u64) -> Option<&'static Entry> {
 }
 
 /// The tables of the families.
-static FAMILIES: &[&[Entry]] = &[super::memory::TABLE, super::process::TABLE];
+static FAMILIES: &[&[Entry]] = &[super::futex::TABLE, super::memory::TABLE, super::process::TABLE];
 
 fn families() -> &'static [&'static [Entry]] {
     FAMILIES

@@ -112,6 +112,15 @@ impl Creds {
         self.effective.contains(cap)
     }
 
+    /// Whether a task with these credentials may look into one with `other`'s, by real ids (`PTRACE_MODE_READ_REALCREDS`
+    /// of `ptrace(2)`): same ids all through, and no capability that this one lacks; or CAP_SYS_PTRACE.
+    pub fn may_trace(&self, other: &Creds) -> bool {
+        let same_user = [other.uid, other.euid, other.suid] == [self.uid; 3];
+        let same_group = [other.gid, other.egid, other.sgid] == [self.gid; 3];
+        let covered = self.permitted.contains(other.permitted);
+        same_user && same_group && covered && other.dumpable || self.capable(Capabilities::SYS_PTRACE)
+    }
+
     /// Whether the file-system group or a supplementary group is `gid`.
     pub fn in_group(&self, gid: u32) -> bool {
         self.fsgid == gid || self.groups.contains(&gid)

@@ -4,6 +4,7 @@ use super::fork::vfork_done;
 use super::{Comm, Task, creds};
 use crate::bail;
 use crate::errno::{Errno, Result};
+use crate::futex;
 use crate::kernel::Ctx;
 use crate::loader::{self, Placed, StackPlan, Strings};
 use crate::mm::AddressSpace;
@@ -32,6 +33,7 @@ pub fn exec(ctx: &Ctx, file: Arc<File>, path: &[u8], mut strings: Strings, frame
     let (new_creds, secure) = creds::for_exec(&ctx.task.creds(), &attr, no_suid);
 
     end_other_threads(ctx)?;
+    futex::exec_robust_list(ctx);
 
     let kernel = ctx.kernel;
     let task = ctx.task;
@@ -73,7 +75,6 @@ fn become_program(ctx: &Ctx, program: &Arc<File>, path: &[u8], new_creds: super:
     *process.exe.lock() = Some(program.clone());
     process.inner.lock().has_execed = true;
     task.clear_child_tid.store(0, Ordering::Relaxed);
-    task.robust_list.store(0, Ordering::Relaxed);
     *task.restart.lock() = None;
     unshare_files(task);
     drop(task.files().close_on_exec());

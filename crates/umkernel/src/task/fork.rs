@@ -153,6 +153,8 @@ pub fn clone(ctx: &Ctx, args: &CloneArgs, frame: &TrapFrame) -> Result<Pid> {
         dying: AtomicBool::new(false),
         clear_child_tid: AtomicU64::new(if flags.contains(CloneFlags::CHILD_CLEARTID) { args.child_tid } else { 0 }),
         robust_list: AtomicU64::new(0),
+        futex: Default::default(),
+        sched: parent.sched.for_child(),
         vfork_parent: Mutex::new(vfork_done.clone()),
         restart: Mutex::new(None),
         in_syscall: AtomicU32::new(u32::MAX),
@@ -265,6 +267,7 @@ fn new_process(ctx: &Ctx, pid: Pid, args: &CloneArgs) -> Arc<Process> {
         rlimits: Mutex::new(*parent.rlimits.lock()),
         exe: Mutex::new(parent.exe.lock().clone()),
         timers: Default::default(),
+        settings: parent.settings.for_child(),
     })
 }
 

@@ -5,6 +5,7 @@ mod exec;
 mod exit;
 mod fork;
 mod process;
+mod sched;
 mod table;
 mod wait;
 
@@ -15,6 +16,7 @@ pub use wait::{Found, WaitOptions, Which, wait};
 
 pub use creds::{Capabilities, Creds};
 pub use process::{Process, ProcessInner, ProcessState, Rlimit, Rusage, WaitStatus};
+pub use sched::{ProcessSettings, SchedInner, TaskSched};
 pub use table::{PID_MAX, TaskTable};
 
 use crate::errno::{Errno, Result};
@@ -61,6 +63,10 @@ pub struct Task {
     pub clear_child_tid: AtomicU64,
     /// Head of the robust futex list; 0 for none.
     pub robust_list: AtomicU64,
+    /// What else `futex(2)` knows of the task.
+    pub futex: crate::futex::TaskFutexes,
+    /// Scheduling settings; a child's are [`TaskSched::for_child`].
+    pub sched: TaskSched,
     /// A parent sleeping in `vfork(2)` until this task lets go of its memory.
     pub vfork_parent: Mutex<Option<Arc<crate::sync::WaitQueue>>>,
     /// What `restart_syscall(2)` continues: an absolute CLOCK_MONOTONIC deadline in nanoseconds, by its own call.
@@ -80,6 +86,19 @@ pub enum Restart {
         deadline: u64,
         /// Where to store what is left; 0 for nowhere.
         remaining: u64,
+    },
+    /// `futex` until the deadline.
+    Futex {
+        /// Address of the word.
+        addr: u64,
+        /// Whether its key is that of shared memory.
+        shared: bool,
+        /// What it must hold.
+        expected: u32,
+        /// Wake-ups to take.
+        bitset: u32,
+        /// Until when.
+        timeout: crate::futex::Timeout,
     },
     /// `poll` on `count` records at `fds` until the deadline.
     Poll {

@@ -98,6 +98,8 @@ pub struct Process {
     pub exe: Mutex<Option<Arc<File>>>,
     /// `setitimer(2)`, `timer_create(2)`.
     pub timers: crate::time::ProcessTimers,
+    /// Further settings; a child's are [`super::ProcessSettings::for_child`].
+    pub settings: super::ProcessSettings,
 }
 
 /// The part of a process under its lock.

@@ -1,5 +1,9 @@
 //! Clocks and timers (`time(7)`).
 
+mod value;
+
+pub use value::{NSEC_PER_SEC, NSEC_PER_TICK, TimeVal, read_timespec, read_timeval, timespec, timeval};
+
 /// The timers that belong to a process.
 #[derive(Default)]
 pub struct ProcessTimers {}

@@ -105,6 +105,10 @@ impl Platform for Ptrace {
         host::process_vm_write(space.host_pid.load(Ordering::Relaxed), addr, buf).unwrap_or(0)
     }
 
+    fn compare_exchange(&self, task: &Task, addr: u64, expected: u32, new: u32) -> Result<u32> {
+        tracee_of(task).compare_exchange(addr, expected, new)
+    }
+
     fn map(&self, task: &Task, addr: u64, len: u64, prot: Prot, backing: Backing) -> Result<()> {
         let (flags, fd, offset) = match backing {
             Backing::Anonymous => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, u64::MAX, 0),

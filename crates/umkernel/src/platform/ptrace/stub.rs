@@ -16,6 +16,8 @@ pub(super) const STUB_LEN: u64 = 4096;
 pub(super) const STUB_CALL: u64 = STUB_BASE;
 /// `syscall`, then `int3` in the parent; the child sleeps until its tracer takes it.
 pub(super) const STUB_CLONE: u64 = STUB_BASE + 16;
+/// `lock cmpxchg %esi,(%rdi); int3`.
+pub(super) const STUB_EXCHANGE: u64 = STUB_BASE + 96;
 /// Where the child of [`STUB_CLONE`] sleeps.
 const STUB_CHILD: usize = 32;
 
@@ -32,6 +34,8 @@ fn code() -> Vec<u8> {
     child.extend_from_slice(&ORPHAN_TIMEOUT_MS.to_le_bytes());
     child.extend_from_slice(&[0xb8, 7, 0, 0, 0, 0x0f, 0x05]);
     child.extend_from_slice(&[0xbf, 1, 0, 0, 0, 0xb8, 231, 0, 0, 0, 0x0f, 0x05, 0xcc]);
+    let exchange = (STUB_EXCHANGE - STUB_BASE) as usize;
+    page[exchange..exchange + 5].copy_from_slice(&[0xf0, 0x0f, 0xb1, 0x37, 0xcc]);
     page[STUB_CHILD..STUB_CHILD + child.len()].copy_from_slice(&child);
     page
 }

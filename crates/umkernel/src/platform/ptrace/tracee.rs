@@ -1,6 +1,6 @@
 //! One traced host thread: the `ptrace(2)` calls on it. Everything here runs on the thread that traces it.
 
-use super::stub::{STUB_CALL, STUB_CLONE};
+use super::stub::{STUB_CALL, STUB_CLONE, STUB_EXCHANGE};
 use crate::errno::{Errno, Error, Result};
 use crate::platform::TrapFrame;
 use nix::libc;
@@ -135,6 +135,23 @@ impl Tracee {
     /// Makes a host `clone` in the thread; the child sleeps in the stub, untraced. Returns its host id.
     pub(super) fn clone(&self, flags: i32) -> Result<i32> {
         self.call_at(STUB_CLONE, libc::SYS_clone, [flags as u64, 0, 0, 0, 0, 0]).map(|tid| tid as i32)
+    }
+
+    /// A compare-and-exchange made by the thread itself, so that its process's other threads see one step.
+    pub(super) fn compare_exchange(&self, addr: u64, expected: u32, new: u32) -> Result<u32> {
+        let frame =
+            TrapFrame { rax: expected.into(), rdi: addr, rsi: new.into(), ..TrapFrame::start(STUB_EXCHANGE, 0) };
+        self.set_registers(&frame)?;
+        loop {
+            self.request(libc::PTRACE_CONT, 0, 0)?;
+            match self.wait() {
+                Stop::Signal(libc::SIGTRAP) => return Ok(self.registers()?.rax as u32),
+                Stop::Signal(libc::SIGSEGV | libc::SIGBUS) => return Err(Errno::EFAULT.into()),
+                // A kick, or a stray signal from the host: the instruction is still to come, or the trap behind it.
+                Stop::Signal(_) | Stop::Syscall => {}
+                Stop::Gone => return Err(Error::new(Errno::ESRCH, "the guest process was killed")),
+            }
+        }
     }
 
     /// The registers change: the caller sets them anew before guest code runs on.
