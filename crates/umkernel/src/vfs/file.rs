@@ -7,7 +7,7 @@ use crate::mm::{IoDst, IoSrc};
 use crate::sync::{Mutex, PollTable};
 use alloc::boxed::Box;
 use core::any::Any;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 /// What can be done with an open file that is not plain data on an inode: pipes, terminals, devices, sockets, `/proc`.
 ///
@@ -33,9 +33,20 @@ pub trait FileOps: Any + Send + Sync {
         Err(Errno::ENOTTY.into())
     }
 
-    /// Whether the file has a position (`lseek(2)` gives `ESPIPE` if not).
+    /// Whether the file has a position (`lseek(2)` gives `ESPIPE` if not). A seekable file does not block in `read`
+    /// and `write`: the position's lock is held.
     fn seekable(&self) -> bool {
         false
+    }
+
+    /// The size that `SEEK_END` counts from, for a seekable file whose inode does not know it (block devices).
+    fn size(&self) -> Option<u64> {
+        None
+    }
+
+    /// `fsync(2)` on a file that is not plain data; `EINVAL` for what has nothing to sync.
+    fn sync(&self) -> Result<()> {
+        Err(Errno::EINVAL.into())
     }
 
     /// Called at each `close(2)` of a descriptor of it.
@@ -55,6 +66,17 @@ pub trait FileOps: Any + Send + Sync {
     fn as_any(&self) -> &dyn Any;
 }
 
+/// What an open file keeps others from doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Nothing.
+    None,
+    /// Execution: the file is open for writing.
+    Write,
+    /// Writing: the file is being executed.
+    Execute,
+}
+
 /// An open file description. The last reference closes it: `FileOps` releases what it holds in its `Drop`.
 pub struct File {
     /// Where it was opened; anonymous files (pipes, sockets) hang off a pseudo mount.
@@ -68,7 +90,12 @@ pub struct File {
     /// File position. Held across a read or write of a seekable file, as POSIX asks.
     pub position: Mutex<u64>,
     /// Owner for `SIGIO` (`fcntl(F_SETOWN)`), 0 for none.
-    pub owner: core::sync::atomic::AtomicI32,
+    pub owner: AtomicI32,
+    /// Signal instead of `SIGIO` (`fcntl(F_SETSIG)`), 0 for none.
+    pub owner_signal: AtomicI32,
+    hold: Hold,
+    /// Has been locked: locks are to be released with the last reference.
+    pub(super) locked: AtomicBool,
 }
 
 impl File {
@@ -80,8 +107,17 @@ impl File {
             ops,
             flags: AtomicU32::new(flags.bits()),
             position: Mutex::new(0),
-            owner: core::sync::atomic::AtomicI32::new(0),
+            owner: AtomicI32::new(0),
+            owner_signal: AtomicI32::new(0),
+            hold: Hold::None,
+            locked: AtomicBool::new(false),
         }
+    }
+
+    /// Takes over a hold that was acquired for this file; the last reference gives it back.
+    pub(super) fn holding(mut self, hold: Hold) -> File {
+        self.hold = hold;
+        self
     }
 
     /// Status flags and access mode.
@@ -115,6 +151,52 @@ impl File {
         match &self.ops {
             Some(ops) => ops.poll(ctx, self, table),
             None => PollEvents::IN | PollEvents::OUT | PollEvents::RDNORM | PollEvents::WRNORM,
+        }
+    }
+}
+
+impl Hold {
+    /// Acquires the hold: `ETXTBSY` if it is in the way of another.
+    pub(super) fn acquire(self, location: &Location) -> Result<()> {
+        let common = location.dentry.inode.common();
+        match self {
+            Hold::None => {}
+            Hold::Write => {
+                common.map_or(Ok(()), |c| c.get_write())?;
+                location.mount.writers.fetch_add(1, Ordering::AcqRel);
+            }
+            Hold::Execute => common.map_or(Ok(()), |c| c.deny_write())?,
+        }
+        Ok(())
+    }
+
+    /// Gives it back.
+    pub(super) fn release(self, location: &Location) {
+        let common = location.dentry.inode.common();
+        match self {
+            Hold::None => {}
+            Hold::Write => {
+                if let Some(common) = common {
+                    common.put_write();
+                }
+                location.mount.writers.fetch_sub(1, Ordering::AcqRel);
+            }
+            Hold::Execute => {
+                if let Some(common) = common {
+                    common.allow_write();
+                }
+            }
+        }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        self.hold.release(&self.location);
+        if *self.locked.get_mut()
+            && let Some(common) = self.inode.common()
+        {
+            common.locks.release_file(self as *const File as usize);
         }
     }
 }

@@ -4,10 +4,13 @@ use super::{FileOps, Location, OpenFlags};
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::mm::{IoDst, IoSrc};
+use super::{FileLocks, Pipe};
+use crate::sync::Mutex;
 use alloc::boxed::Box;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
+use core::sync::atomic::{AtomicI32, Ordering};
 
 /// An inode in memory, shared by everyone who has the file open or cached.
 pub type InodeRef = Arc<dyn Inode>;
@@ -159,6 +162,43 @@ pub struct StatFs {
     pub flags: u64,
 }
 
+/// What the VFS keeps with an inode while it is in memory; the inode's file system only holds it.
+#[derive(Default)]
+pub struct InodeCommon {
+    /// Open for writing this many times, or, negative, being executed this many times.
+    writers: AtomicI32,
+    /// Locks of `fcntl(2)` and `flock(2)`.
+    pub locks: FileLocks,
+    /// The pipe behind a FIFO that is open.
+    pub pipe: Mutex<Weak<Pipe>>,
+}
+
+impl InodeCommon {
+    /// Counts one more writer; `ETXTBSY` while the file is being executed.
+    pub fn get_write(&self) -> Result<()> {
+        let more = |n: i32| (n >= 0).then_some(n + 1);
+        self.writers.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).map_err(|_| Errno::ETXTBSY)?;
+        Ok(())
+    }
+
+    /// Undoes [`InodeCommon::get_write`].
+    pub fn put_write(&self) {
+        self.writers.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Keeps writers away: the file is being executed. `ETXTBSY` while it is open for writing.
+    pub fn deny_write(&self) -> Result<()> {
+        let more = |n: i32| (n <= 0).then_some(n - 1);
+        self.writers.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).map_err(|_| Errno::ETXTBSY)?;
+        Ok(())
+    }
+
+    /// Undoes [`InodeCommon::deny_write`].
+    pub fn allow_write(&self) {
+        self.writers.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
 /// A file, directory, device or other object of a file system.
 ///
 /// Methods on names take one component, never `.`, `..` or an empty one; the VFS walks, checks permissions and caches.
@@ -169,6 +209,16 @@ pub trait Inode: Any + Send + Sync {
 
     /// The type; never changes.
     fn file_type(&self) -> FileType;
+
+    /// State that the VFS keeps with the inode: locks, writers, FIFOs. File systems whose files can be locked have it.
+    fn common(&self) -> Option<&InodeCommon> {
+        None
+    }
+
+    /// Whether accesses set its access time. True for file systems that store times.
+    fn keeps_times(&self) -> bool {
+        self.common().is_some()
+    }
 
     /// Changes attributes. `size` truncates or extends.
     fn set_attr(&self, _set: &SetAttr) -> Result<()> {

@@ -3,35 +3,108 @@
 //! The chain is the field's: a descriptor ([`FdTable`]) names an open file description ([`File`]), which was opened
 //! at a place in the tree ([`Location`]: mount and dentry) on an [`Inode`], and works through its [`FileOps`].
 
+mod anon;
+mod attr;
+mod dentry;
+mod devices;
 mod fdtable;
 mod file;
 mod flags;
 mod inode;
+mod io;
 mod location;
+mod locks;
+mod mount;
+mod mounting;
+mod names;
+mod open;
+mod permission;
+mod pipe;
+mod superblock;
+mod walk;
 
-pub use fdtable::{FdTable, FsContext};
+pub use dentry::Dentry;
+pub use devices::{Device, DeviceKind, Devices, major, makedev, minor};
+pub use fdtable::{FdTable, FsContext, FsInner};
 pub use file::{File, FileOps};
 pub use flags::{OpenFlags, PollEvents};
-pub use inode::{Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeRef, NewInode, SetAttr, StatFs, Timestamp};
-pub use location::{Dentry, Location, Mount};
+pub use inode::{
+    Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeRef, NewInode, SetAttr, StatFs, Timestamp,
+};
+pub use location::{Location, PathText};
+pub use attr::NewTime;
+pub use locks::{FileLocks, LockOwner, RecordLock};
+pub use mounting::{MNT_DETACH, MNT_EXPIRE, MNT_FORCE};
+pub use names::{RENAME_EXCHANGE, RENAME_NOREPLACE};
+pub use mount::{Mount, MountFlags};
+pub use open::OpenHow;
+pub use permission::{Access, check_mode};
+pub use pipe::{Pipe, PipeEnd};
+pub use superblock::{FileSystem, FsType, MountRequest, SuperBlock};
+pub use walk::{AT_FDCWD, NAME_MAX, WalkFlags};
+
+use crate::sync::Mutex;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Mounts and caches of the machine.
-#[derive(Default)]
-pub struct Vfs {}
+pub struct Vfs {
+    mounts: Mutex<mount::MountTree>,
+    lru: dentry::Lru,
+    /// Types of file system that can be mounted.
+    fs_types: Mutex<Vec<FsType>>,
+    /// Character and block devices.
+    pub devices: Devices,
+    /// Where pipes, sockets and other files without a name are.
+    anonymous: Arc<Mount>,
+    /// Sleepers for record locks.
+    lock_waits: locks::LockWaits,
+    next_mount: AtomicU32,
+    next_dev: AtomicU32,
+    next_ino: AtomicU64,
+}
+
+impl Default for Vfs {
+    fn default() -> Vfs {
+        Vfs::new()
+    }
+}
 
 impl Vfs {
-    /// Opens a program.
-    pub fn open_exec(&self, _ctx: &crate::Ctx, _path: &[u8]) -> crate::Result<alloc::sync::Arc<File>> {
-        Err(crate::Errno::ENOENT.into())
+    /// A VFS without mounts.
+    pub fn new() -> Vfs {
+        const ANONYMOUS_DEV: u64 = 1;
+        Vfs {
+            mounts: Mutex::default(),
+            lru: dentry::Lru::default(),
+            fs_types: Mutex::new(Vec::new()),
+            devices: Devices::default(),
+            lock_waits: locks::LockWaits::default(),
+            anonymous: anon::pseudo_mount(ANONYMOUS_DEV),
+            next_mount: AtomicU32::new(2),
+            next_dev: AtomicU32::new(ANONYMOUS_DEV as u32 + 1),
+            next_ino: AtomicU64::new(2),
+        }
     }
-    /// Opens a program.
-    pub fn open_exec_at(
-        &self,
-        _ctx: &crate::Ctx,
-        _fd: i32,
-        _path: &[u8],
-        _flags: u32,
-    ) -> crate::Result<alloc::sync::Arc<File>> {
-        Err(crate::Errno::ENOENT.into())
+
+    /// `st_dev` for a file system that is on no device: major 0 and a minor of its own.
+    pub fn anonymous_dev(&self) -> u64 {
+        makedev(0, self.next_dev.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// An inode number for a file without a file system.
+    pub fn anonymous_ino(&self) -> u64 {
+        self.next_ino.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Makes a type of file system known to `mount(2)`.
+    pub fn register_fs(&self, fs_type: FsType) {
+        self.fs_types.lock().push(fs_type);
+    }
+
+    /// The types of file system that can be mounted: `/proc/filesystems`.
+    pub fn fs_types(&self) -> Vec<FsType> {
+        self.fs_types.lock().clone()
     }
 }

@@ -1,0 +1,147 @@
+//! Files without a place in any file system: pipes, sockets, eventfds. They hang off a mount that is attached nowhere.
+
+use super::{
+    Attr, Dentry, File, FileOps, FileSystem, FileType, Inode, InodeCommon, InodeRef, Location, Mount, MountFlags,
+    OpenFlags, SetAttr, StatFs, SuperBlock, Timestamp, Vfs, makedev,
+};
+use crate::errno::Result;
+use crate::sync::Mutex;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::any::Any;
+use core::sync::atomic::AtomicBool;
+
+struct AnonFs {
+    dev: u64,
+}
+
+/// `ANON_INODE_FS_MAGIC` of `linux/magic.h`.
+const ANON_INODE_FS_MAGIC: u64 = 0x0904_1934;
+
+impl FileSystem for AnonFs {
+    fn name(&self) -> &'static str {
+        "anon_inodefs"
+    }
+
+    fn root(&self) -> Result<InodeRef> {
+        Ok(root_inode(self.dev))
+    }
+
+    fn dev(&self) -> u64 {
+        self.dev
+    }
+
+    fn statfs(&self) -> Result<StatFs> {
+        Ok(StatFs { fs_type: ANON_INODE_FS_MAGIC, bsize: 4096, namelen: 255, ..StatFs::default() })
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+fn root_inode(dev: u64) -> InodeRef {
+    Arc::new(AnonInode::new(dev, 1, FileType::Directory, 0o555, 0, 0))
+}
+
+/// The mount that files without a name are on.
+pub(super) fn pseudo_mount(minor: u64) -> Arc<Mount> {
+    let dev = makedev(0, minor as u32);
+    let root = Dentry::new_root(root_inode(dev));
+    let sb = SuperBlock::with_root(Arc::new(AnonFs { dev }), root, AtomicBool::new(false));
+    let root = sb.root.clone();
+    Mount::new(1, sb, root, b"none", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC)
+}
+
+/// An inode that only open files refer to.
+pub struct AnonInode {
+    file_type: FileType,
+    attr: Mutex<Attr>,
+    common: InodeCommon,
+}
+
+impl AnonInode {
+    fn new(dev: u64, ino: u64, file_type: FileType, mode: u32, uid: u32, gid: u32) -> AnonInode {
+        let now = Timestamp::now();
+        let attr = Attr {
+            dev,
+            ino,
+            file_type,
+            mode,
+            nlink: 1,
+            uid,
+            gid,
+            rdev: 0,
+            size: 0,
+            blksize: 4096,
+            blocks: 0,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            btime: None,
+        };
+        AnonInode { file_type, attr: Mutex::new(attr), common: InodeCommon::default() }
+    }
+}
+
+impl Inode for AnonInode {
+    fn attr(&self) -> Result<Attr> {
+        Ok(*self.attr.lock())
+    }
+
+    fn file_type(&self) -> FileType {
+        self.file_type
+    }
+
+    fn common(&self) -> Option<&InodeCommon> {
+        Some(&self.common)
+    }
+
+    fn set_attr(&self, set: &SetAttr) -> Result<()> {
+        self.attr.lock().apply(set);
+        Ok(())
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl Attr {
+    /// Takes over the attributes that a change names, the size aside.
+    pub fn apply(&mut self, set: &SetAttr) {
+        self.mode = set.mode.unwrap_or(self.mode);
+        self.uid = set.uid.unwrap_or(self.uid);
+        self.gid = set.gid.unwrap_or(self.gid);
+        self.atime = set.atime.unwrap_or(self.atime);
+        self.mtime = set.mtime.unwrap_or(self.mtime);
+        self.ctime = set.ctime.unwrap_or(self.ctime);
+    }
+}
+
+impl Vfs {
+    /// An inode without a name, owned by `(uid, gid)`: what sockets and pipes are to `fstat(2)`.
+    pub fn anon_inode(&self, file_type: FileType, mode: u32, (uid, gid): (u32, u32)) -> InodeRef {
+        let dev = self.anonymous.sb.fs.dev();
+        Arc::new(AnonInode::new(dev, self.anonymous_ino(), file_type, mode, uid, gid))
+    }
+
+    /// An open file without a name; `/proc/PID/fd` shows `name`, such as `"anon_inode:[eventfd]"`.
+    pub fn anon_file(&self, name: &str, ops: Box<dyn FileOps>, flags: OpenFlags) -> Arc<File> {
+        let inode = self.anon_inode(FileType::Regular, 0o600, (0, 0));
+        self.anon_file_on(name, inode, Some(ops), flags)
+    }
+
+    /// An open file on an inode without a name.
+    pub fn anon_file_on(
+        &self,
+        name: &str,
+        inode: InodeRef,
+        ops: Option<Box<dyn FileOps>>,
+        flags: OpenFlags,
+    ) -> Arc<File> {
+        let dentry = Dentry::detached(inode.clone(), name.as_bytes());
+        let location = Location { mount: self.anonymous.clone(), dentry };
+        Arc::new(File::new(location, inode, ops, flags))
+    }
+}

@@ -1,0 +1,117 @@
+//! Changing attributes: `chmod(2)`, `chown(2)`, `utimensat(2)`, access times.
+
+use super::{Access, FileType, Location, MountFlags, SetAttr, Timestamp, Vfs};
+use crate::bail;
+use crate::errno::Result;
+use crate::kernel::Ctx;
+use crate::task::Capabilities;
+
+const SET_UID: u32 = 0o4000;
+const SET_GID: u32 = 0o2000;
+const GROUP_EXEC: u32 = 0o10;
+
+/// A time that `utimensat(2)` sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewTime {
+    /// `UTIME_NOW`.
+    Now,
+    /// `UTIME_OMIT`.
+    Omit,
+    /// This one.
+    At(Timestamp),
+}
+
+impl Vfs {
+    /// `chmod(2)` on what is at a place.
+    pub fn chmod(&self, ctx: &Ctx, location: &Location, mode: u32) -> Result<()> {
+        let inode = &location.dentry.inode;
+        if inode.file_type() == FileType::Symlink {
+            bail!(EOPNOTSUPP);
+        }
+        location.mount.want_write()?;
+        let creds = ctx.task.creds();
+        let attr = inode.attr()?;
+        if !creds.owns(&attr) {
+            bail!(EPERM);
+        }
+        let mut mode = mode & 0o7777;
+        if !creds.in_group(attr.gid) && !creds.capable(Capabilities::FSETID) {
+            mode &= !SET_GID;
+        }
+        inode.set_attr(&SetAttr { mode: Some(mode), ctime: Some(Timestamp::now()), ..SetAttr::default() })
+    }
+
+    /// `chown(2)` on what is at a place; `None` leaves an id as it is.
+    pub fn chown(&self, ctx: &Ctx, location: &Location, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        location.mount.want_write()?;
+        let inode = &location.dentry.inode;
+        let creds = ctx.task.creds();
+        let attr = inode.attr()?;
+        if !creds.capable(Capabilities::CHOWN) {
+            let owner = creds.fsuid == attr.uid;
+            let uid_ok = uid.is_none_or(|uid| owner && uid == attr.uid);
+            let gid_ok = gid.is_none_or(|gid| owner && (gid == attr.gid || creds.in_group(gid)));
+            if !uid_ok || !gid_ok {
+                bail!(EPERM);
+            }
+        }
+        let mut set = SetAttr { uid, gid, ctime: Some(Timestamp::now()), ..SetAttr::default() };
+        if attr.file_type != FileType::Directory && attr.mode & (SET_UID | SET_GID) != 0 {
+            let mut mode = attr.mode & !SET_UID;
+            let in_group = creds.in_group(attr.gid) || creds.capable(Capabilities::FSETID);
+            if mode & GROUP_EXEC != 0 || !in_group {
+                mode &= !SET_GID;
+            }
+            set.mode = Some(mode);
+        }
+        inode.set_attr(&set)
+    }
+
+    /// `utimensat(2)` on what is at a place; `None` sets both times to now.
+    pub fn set_times(&self, ctx: &Ctx, location: &Location, times: Option<(NewTime, NewTime)>) -> Result<()> {
+        let (atime, mtime) = times.unwrap_or((NewTime::Now, NewTime::Now));
+        if (atime, mtime) == (NewTime::Omit, NewTime::Omit) {
+            return Ok(());
+        }
+        location.mount.want_write()?;
+        let inode = &location.dentry.inode;
+        let creds = ctx.task.creds();
+        let attr = inode.attr()?;
+        if !creds.owns(&attr) {
+            if (atime, mtime) != (NewTime::Now, NewTime::Now) {
+                bail!(EPERM);
+            }
+            location.permission(&creds, Access::WRITE)?;
+        }
+        let now = Timestamp::now();
+        let time = |t: NewTime| match t {
+            NewTime::Now => Some(now),
+            NewTime::Omit => None,
+            NewTime::At(t) => Some(t),
+        };
+        inode.set_attr(&SetAttr { atime: time(atime), mtime: time(mtime), ctime: Some(now), ..SetAttr::default() })
+    }
+
+    /// Notes an access to what is at a place, as the mount's options say (`mount(8)`: relatime).
+    pub fn touch_atime(&self, location: &Location) {
+        const DAY: i64 = 24 * 60 * 60;
+        let flags = location.mount.flags();
+        let inode = &location.dentry.inode;
+        if flags.contains(MountFlags::NOATIME)
+            || flags.contains(MountFlags::NODIRATIME) && inode.file_type() == FileType::Directory
+            || !inode.keeps_times()
+            || location.mount.read_only()
+        {
+            return;
+        }
+        let Ok(attr) = inode.attr() else {
+            return;
+        };
+        let now = Timestamp::now();
+        let stale = attr.atime <= attr.mtime || attr.atime <= attr.ctime || now.sec - attr.atime.sec >= DAY;
+        if stale || flags.contains(MountFlags::STRICTATIME) {
+            // An access time that cannot be stored is not worth failing the access.
+            let _ = inode.set_attr(&SetAttr { atime: Some(now), ..SetAttr::default() });
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Mounts: which file system is seen at which place of the tree.
+
+use super::{Dentry, FileSystem, Location, SuperBlock};
+use crate::errno::{Errno, Result};
+use crate::sync::Mutex;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+bitflags::bitflags! {
+    /// Flags of a mount, with the values of `MS_*` (`mount(2)`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct MountFlags: u32 {
+        /// No changes through this mount.
+        const RDONLY = 1;
+        /// Set-user-ID and set-group-ID bits have no effect.
+        const NOSUID = 2;
+        /// Device nodes cannot be opened.
+        const NODEV = 4;
+        /// Files cannot be executed.
+        const NOEXEC = 8;
+        /// Access times are not kept.
+        const NOATIME = 1024;
+        /// Access times of directories are not kept.
+        const NODIRATIME = 2048;
+        /// Access times are kept only when older than the modification time or a day.
+        const RELATIME = 1 << 21;
+        /// Access times are always kept.
+        const STRICTATIME = 1 << 24;
+    }
+}
+
+impl MountFlags {
+    /// The flags that belong to a mount point rather than to its file system.
+    pub(crate) const PER_MOUNT: MountFlags = MountFlags::all();
+}
+
+/// A mounted file system, or a part of one.
+pub struct Mount {
+    /// Number in `/proc/PID/mountinfo`.
+    pub id: u32,
+    /// The file system.
+    pub sb: Arc<SuperBlock>,
+    /// What of it is seen.
+    pub root: Arc<Dentry>,
+    /// First field of `/proc/mounts`.
+    pub source: Vec<u8>,
+    flags: AtomicU32,
+    /// Where it is mounted; `None` for the root and for what was detached.
+    attached: Mutex<Option<(Arc<Mount>, Arc<Dentry>)>>,
+    /// Files open for writing through it.
+    pub(super) writers: AtomicI32,
+}
+
+impl Mount {
+    /// A mount that is not attached yet.
+    pub(super) fn new(
+        id: u32,
+        sb: Arc<SuperBlock>,
+        root: Arc<Dentry>,
+        source: &[u8],
+        flags: MountFlags,
+    ) -> Arc<Mount> {
+        Arc::new(Mount {
+            id,
+            sb,
+            root,
+            source: source.to_vec(),
+            flags: AtomicU32::new(flags.bits()),
+            attached: Mutex::new(None),
+            writers: AtomicI32::new(0),
+        })
+    }
+
+    /// The mount's flags.
+    pub fn flags(&self) -> MountFlags {
+        MountFlags::from_bits_retain(self.flags.load(Ordering::Acquire))
+    }
+
+    pub(super) fn set_flags(&self, flags: MountFlags) {
+        self.flags.store(flags.bits(), Ordering::Release);
+    }
+
+    /// The mount and dentry that it covers.
+    pub fn mount_point(&self) -> Option<Location> {
+        self.attached.lock().as_ref().map(|(mount, dentry)| Location { mount: mount.clone(), dentry: dentry.clone() })
+    }
+
+    /// The location of its root.
+    pub fn root_location(self: &Arc<Mount>) -> Location {
+        Location { mount: self.clone(), dentry: self.root.clone() }
+    }
+
+    /// `EROFS` if nothing may be changed through it.
+    pub fn want_write(&self) -> Result<()> {
+        if self.flags().contains(MountFlags::RDONLY) { Err(Errno::EROFS.into()) } else { self.sb.want_write() }
+    }
+
+    /// Whether nothing may be changed through it.
+    pub fn read_only(&self) -> bool {
+        self.want_write().is_err()
+    }
+}
+
+/// The mounts of the machine.
+#[derive(Default)]
+pub(super) struct MountTree {
+    /// What is mounted on which dentry of which mount.
+    by_point: BTreeMap<(u32, usize), Arc<Mount>>,
+    /// In the order in which they were mounted.
+    order: Vec<Arc<Mount>>,
+}
+
+fn key(at: &Location) -> (u32, usize) {
+    (at.mount.id, Arc::as_ptr(&at.dentry) as usize)
+}
+
+impl MountTree {
+    pub(super) fn all(&self) -> &[Arc<Mount>] {
+        &self.order
+    }
+
+    /// What is mounted right at a place.
+    pub(super) fn covering(&self, at: &Location) -> Option<Arc<Mount>> {
+        self.by_point.get(&key(at)).cloned()
+    }
+
+    /// Adds a mount at a place, or as the root.
+    pub(super) fn attach(&mut self, mount: Arc<Mount>, at: Option<&Location>) {
+        if let Some(at) = at {
+            at.dentry.mounted.fetch_add(1, Ordering::AcqRel);
+            *mount.attached.lock() = Some((at.mount.clone(), at.dentry.clone()));
+            self.by_point.insert(key(at), mount.clone());
+        }
+        self.order.push(mount);
+    }
+
+    /// Takes a mount out; it lives on for those who use it.
+    pub(super) fn detach(&mut self, mount: &Arc<Mount>) {
+        if let Some((parent, dentry)) = mount.attached.lock().take() {
+            dentry.mounted.fetch_sub(1, Ordering::AcqRel);
+            self.by_point.remove(&key(&Location { mount: parent, dentry }));
+        }
+        self.order.retain(|m| !Arc::ptr_eq(m, mount));
+    }
+
+    /// Moves a mount to another place (`None`: it becomes the root), keeping its age.
+    pub(super) fn relocate(&mut self, mount: &Arc<Mount>, at: Option<&Location>) {
+        let index = self.order.iter().position(|m| Arc::ptr_eq(m, mount));
+        self.detach(mount);
+        self.attach(mount.clone(), at);
+        if let (Some(index), Some(moved)) = (index, self.order.pop()) {
+            self.order.insert(index, moved);
+        }
+    }
+
+    /// The mounts directly on `mount`.
+    pub(super) fn children(&self, mount: &Arc<Mount>) -> Vec<Arc<Mount>> {
+        let on = |m: &&Arc<Mount>| m.mount_point().is_some_and(|at| Arc::ptr_eq(&at.mount, mount));
+        self.order.iter().filter(on).cloned().collect()
+    }
+
+    /// `mount` and all mounts below it, parents first.
+    pub(super) fn subtree(&self, mount: &Arc<Mount>) -> Vec<Arc<Mount>> {
+        let mut all = alloc::vec![mount.clone()];
+        let mut next = 0;
+        while let Some(mount) = all.get(next).cloned() {
+            all.extend(self.children(&mount));
+            next += 1;
+        }
+        all
+    }
+
+    /// Whether any mount shows this file system.
+    pub(super) fn shows(&self, fs: &Arc<dyn FileSystem>) -> bool {
+        self.order.iter().any(|m| Arc::ptr_eq(&m.sb.fs, fs))
+    }
+}

@@ -1,0 +1,273 @@
+//! Opening files (`open(2)`, `openat2(2)`), and what the kernel itself opens.
+
+use super::file::Hold;
+use super::permission::check_mode;
+use super::walk::{Last, Walk};
+use super::{
+    Access, Attr, Dentry, DeviceKind, File, FileOps, FileType, Location, MountFlags, NewInode, OpenFlags, Pipe, Vfs,
+    WalkFlags,
+};
+use crate::bail;
+use crate::errno::{Errno, Result};
+use crate::kernel::Ctx;
+use crate::task::{Capabilities, Creds};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
+const SET_GID: u32 = 0o2000;
+const GROUP_EXEC: u32 = 0o10;
+
+/// How to open: the arguments of `openat2(2)`.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenHow {
+    /// `O_*`.
+    pub flags: OpenFlags,
+    /// Permission bits of a file that is created, before the umask.
+    pub mode: u32,
+    /// Restrictions on the walk (`RESOLVE_*`).
+    pub resolve: WalkFlags,
+}
+
+impl OpenHow {
+    /// Without restrictions on the walk.
+    pub fn new(flags: OpenFlags, mode: u32) -> OpenHow {
+        OpenHow { flags, mode, resolve: WalkFlags::empty() }
+    }
+
+    fn access(&self) -> Access {
+        match self.flags.bits() & 3 {
+            0 => Access::READ,
+            1 => Access::WRITE,
+            _ => Access::READ | Access::WRITE,
+        }
+    }
+}
+
+/// Attributes of a new inode in `dir` (`inode(7)`): the set-group-ID bit of a directory is inherited.
+pub(super) fn new_inode(ctx: &Ctx, creds: &Creds, dir: &Attr, file_type: FileType, mode: u32) -> NewInode {
+    let umask = ctx.task.fs().inner.lock().umask;
+    let mut mode = mode & 0o7777 & !umask;
+    let mut gid = creds.fsgid;
+    if dir.mode & SET_GID != 0 {
+        gid = dir.gid;
+        if file_type == FileType::Directory {
+            mode |= SET_GID;
+        } else if mode & (SET_GID | GROUP_EXEC) == SET_GID | GROUP_EXEC
+            && !creds.in_group(gid)
+            && !creds.capable(Capabilities::FSETID)
+        {
+            mode &= !SET_GID;
+        }
+    }
+    NewInode { file_type, mode, uid: creds.fsuid, gid, rdev: 0 }
+}
+
+impl Vfs {
+    /// `openat(2)`: opens what `path` names, from `dirfd` or the working directory (`AT_FDCWD`).
+    pub fn open(&self, ctx: &Ctx, dirfd: i32, path: &[u8], flags: OpenFlags, mode: u32) -> Result<Arc<File>> {
+        self.open_how(ctx, dirfd, path, OpenHow::new(flags, mode))
+    }
+
+    /// `openat2(2)`.
+    pub fn open_how(&self, ctx: &Ctx, dirfd: i32, path: &[u8], how: OpenHow) -> Result<Arc<File>> {
+        if how.flags.contains(OpenFlags::PATH) {
+            return self.open_path(ctx, dirfd, path, how);
+        }
+        if how.flags.contains(OpenFlags::TMPFILE_BIT) {
+            return self.open_tmpfile(ctx, dirfd, path, how);
+        }
+        if how.flags.contains(OpenFlags::CREAT | OpenFlags::DIRECTORY) {
+            bail!(EINVAL);
+        }
+        let creates = how.flags.contains(OpenFlags::CREAT);
+        let exclusive = how.flags.contains(OpenFlags::CREAT | OpenFlags::EXCL);
+        let follow = !how.flags.contains(OpenFlags::NOFOLLOW) && !exclusive;
+        let mut directory = how.flags.contains(OpenFlags::DIRECTORY);
+        let mut walk = Walk::begin(ctx, dirfd, path, how.resolve)?;
+        let mut path = path.to_vec();
+        loop {
+            let (name, slashes) = match walk.to_last(self, &path)? {
+                Last::Name(name, slashes) => (name, slashes),
+                _ if creates => bail!(EISDIR),
+                last => {
+                    if last == Last::DotDot {
+                        walk.dot_dot(self)?;
+                    }
+                    let creds = walk.creds.clone();
+                    return self.open_existing(ctx, &creds, walk.finish(directory)?, how, false);
+                }
+            };
+            if creates && slashes {
+                bail!(EISDIR);
+            }
+            directory |= slashes;
+            let (child, created) = self.lookup_or_create(ctx, &walk, &name, how)?;
+            if !created && exclusive {
+                bail!(EEXIST);
+            }
+            if child.inode.file_type() == FileType::Symlink && (follow || slashes) {
+                match walk.follow(self, child)? {
+                    Some(target) => path = target,
+                    None => {
+                        let creds = walk.creds.clone();
+                        return self.open_existing(ctx, &creds, walk.finish(directory)?, how, false);
+                    }
+                }
+                continue;
+            }
+            walk.step(self, child)?;
+            let creds = walk.creds.clone();
+            return self.open_existing(ctx, &creds, walk.finish(directory)?, how, created);
+        }
+    }
+
+    /// Finds the last component, or makes a regular file of it if the flags say so. True if it was made.
+    fn lookup_or_create(&self, ctx: &Ctx, walk: &Walk<'_>, name: &[u8], how: OpenHow) -> Result<(Arc<Dentry>, bool)> {
+        let dir = &walk.at;
+        if !how.flags.contains(OpenFlags::CREAT) {
+            return match dir.dentry.lookup(ctx, &self.lru, name)? {
+                Some(child) => Ok((child, false)),
+                None => Err(Errno::ENOENT.into()),
+            };
+        }
+        if let Some(Some(child)) = dir.dentry.cached(name) {
+            return Ok((child, false));
+        }
+        let _guard = dir.dentry.lock.lock();
+        if let Some(child) = dir.dentry.lookup_locked(ctx, &self.lru, name)? {
+            return Ok((child, false));
+        }
+        Vfs::alive(&dir.dentry)?;
+        dir.permission(&walk.creds, Access::WRITE | Access::EXEC)?;
+        let new = new_inode(ctx, &walk.creds, &dir.dentry.inode.attr()?, FileType::Regular, how.mode);
+        let inode = dir.dentry.inode.create(name, &new)?;
+        Ok((dir.dentry.add(&self.lru, name, inode), true))
+    }
+
+    fn open_path(&self, ctx: &Ctx, dirfd: i32, path: &[u8], how: OpenHow) -> Result<Arc<File>> {
+        let kept = OpenFlags::PATH | OpenFlags::DIRECTORY | OpenFlags::NOFOLLOW | OpenFlags::CLOEXEC;
+        let mut walk = how.resolve;
+        walk.set(WalkFlags::FOLLOW, !how.flags.contains(OpenFlags::NOFOLLOW));
+        walk.set(WalkFlags::DIRECTORY, how.flags.contains(OpenFlags::DIRECTORY));
+        let location = self.resolve(ctx, dirfd, path, walk)?;
+        let inode = location.dentry.inode.clone();
+        Ok(Arc::new(File::new(location, inode, None, how.flags & kept & !OpenFlags::CLOEXEC)))
+    }
+
+    fn open_tmpfile(&self, ctx: &Ctx, dirfd: i32, path: &[u8], how: OpenHow) -> Result<Arc<File>> {
+        if !how.flags.contains(OpenFlags::DIRECTORY) || !how.access().contains(Access::WRITE) {
+            bail!(EINVAL);
+        }
+        if how.flags.contains(OpenFlags::CREAT) {
+            bail!(EINVAL);
+        }
+        let dir = self.resolve(ctx, dirfd, path, how.resolve | WalkFlags::FOLLOW | WalkFlags::DIRECTORY)?;
+        let creds = ctx.task.creds();
+        dir.permission(&creds, Access::WRITE | Access::EXEC)?;
+        let new = new_inode(ctx, &creds, &dir.dentry.inode.attr()?, FileType::Regular, how.mode);
+        let inode = dir.dentry.inode.tmpfile(&new)?;
+        let name = alloc::format!("#{}", inode.attr()?.ino);
+        let dentry = Dentry::nameless(inode.clone(), &dir.dentry, name.as_bytes());
+        let location = Location { mount: dir.mount, dentry };
+        Hold::Write.acquire(&location)?;
+        Ok(Arc::new(File::new(location, inode, None, kept_flags(how.flags)).holding(Hold::Write)))
+    }
+
+    /// Opens what a walk found. `created`: by this very call, which may use it whatever its mode says.
+    fn open_existing(
+        &self,
+        ctx: &Ctx,
+        creds: &Creds,
+        location: Location,
+        how: OpenHow,
+        created: bool,
+    ) -> Result<Arc<File>> {
+        let inode = location.dentry.inode.clone();
+        let file_type = inode.file_type();
+        let access = how.access();
+        let truncate = how.flags.contains(OpenFlags::TRUNC) && !created;
+        match file_type {
+            FileType::Symlink => bail!(ELOOP),
+            FileType::Directory if access.contains(Access::WRITE) || how.flags.contains(OpenFlags::CREAT) => {
+                bail!(EISDIR)
+            }
+            FileType::CharDevice | FileType::BlockDevice if location.mount.flags().contains(MountFlags::NODEV) => {
+                bail!(EACCES)
+            }
+            _ => {}
+        }
+        if !created {
+            let mut want = access;
+            if truncate {
+                want |= Access::WRITE;
+            }
+            location.permission(creds, want)?;
+            if how.flags.contains(OpenFlags::NOATIME) && !creds.owns(&inode.attr()?) {
+                bail!(EPERM);
+            }
+        }
+        let hold = if file_type == FileType::Regular && access.contains(Access::WRITE) {
+            Hold::Write
+        } else {
+            Hold::None
+        };
+        hold.acquire(&location)?;
+        let opened = (|| {
+            if truncate && file_type == FileType::Regular {
+                self.truncate_inode(ctx, &location, 0)?;
+            }
+            self.open_ops(ctx, &location, how.flags)
+        })();
+        match opened {
+            Ok(ops) => Ok(Arc::new(File::new(location, inode, ops, kept_flags(how.flags)).holding(hold))),
+            Err(e) => {
+                hold.release(&location);
+                Err(e)
+            }
+        }
+    }
+
+    fn open_ops(&self, ctx: &Ctx, location: &Location, flags: OpenFlags) -> Result<Option<Box<dyn FileOps>>> {
+        let inode = &location.dentry.inode;
+        let kind = match inode.file_type() {
+            FileType::Socket => bail!(ENXIO),
+            FileType::Fifo => return Pipe::open_fifo(ctx, location, flags).map(Some),
+            FileType::CharDevice => DeviceKind::Char,
+            FileType::BlockDevice => DeviceKind::Block,
+            _ => return inode.clone().open(ctx, flags),
+        };
+        if let Some(ops) = inode.clone().open(ctx, flags)? {
+            return Ok(Some(ops));
+        }
+        let rdev = inode.attr()?.rdev;
+        self.devices.get(kind, rdev)?.open(ctx, location, rdev, flags).map(Some)
+    }
+
+    /// Opens a program to execute: a regular file with execute permission on a mount that allows it (`execve(2)`).
+    /// While the file is open, nobody can open it for writing.
+    pub fn open_exec(&self, ctx: &Ctx, path: &[u8]) -> Result<Arc<File>> {
+        self.open_exec_at(ctx, super::AT_FDCWD, path, WalkFlags::FOLLOW)
+    }
+
+    /// As [`Vfs::open_exec`], for `execveat(2)`.
+    pub fn open_exec_at(&self, ctx: &Ctx, dirfd: i32, path: &[u8], walk: WalkFlags) -> Result<Arc<File>> {
+        let location = self.resolve(ctx, dirfd, path, walk)?;
+        let inode = location.dentry.inode.clone();
+        match inode.file_type() {
+            FileType::Regular => {}
+            FileType::Symlink => bail!(ELOOP),
+            _ => bail!(EACCES, "not a regular file"),
+        }
+        if location.mount.flags().contains(MountFlags::NOEXEC) {
+            bail!(EACCES, "the mount is noexec");
+        }
+        check_mode(&ctx.task.creds(), &inode.attr()?, Access::EXEC)?;
+        Hold::Execute.acquire(&location)?;
+        Ok(Arc::new(File::new(location, inode, None, OpenFlags::LARGEFILE).holding(Hold::Execute)))
+    }
+}
+
+/// The flags that stay with an open file: those of `open(2)` that are not about opening alone.
+fn kept_flags(flags: OpenFlags) -> OpenFlags {
+    flags - (OpenFlags::CREAT | OpenFlags::EXCL | OpenFlags::NOCTTY | OpenFlags::TRUNC | OpenFlags::CLOEXEC)
+}
