@@ -11,6 +11,7 @@ extern crate alloc;
 #[cfg(feature = "ptrace")]
 extern crate std;
 
+pub mod block;
 pub mod errno;
 pub mod futex;
 pub mod host;

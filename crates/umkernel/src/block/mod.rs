@@ -1,11 +1,11 @@
 //! Block devices on host files: the disks `ubda`, `ubdb` and so on.
 
+use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::host::{self, HostFd};
 use crate::kernel::Ctx;
 use crate::mm::{IoDst, IoSrc};
 use crate::vfs::{Device, DeviceKind, File, FileOps, Location, OpenFlags, Vfs};
-use crate::bail;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;

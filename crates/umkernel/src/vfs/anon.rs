@@ -54,7 +54,7 @@ pub(super) fn pseudo_mount(minor: u64) -> Arc<Mount> {
 }
 
 /// An inode that only open files refer to.
-pub struct AnonInode {
+struct AnonInode {
     file_type: FileType,
     attr: Mutex<Attr>,
     common: InodeCommon,

@@ -153,12 +153,7 @@ impl Dentry {
     }
 
     /// As [`Dentry::lookup`], with the directory's lock held.
-    pub(super) fn lookup_locked(
-        self: &Arc<Dentry>,
-        ctx: &Ctx,
-        lru: &Lru,
-        name: &[u8],
-    ) -> Result<Option<Arc<Dentry>>> {
+    pub(super) fn lookup_locked(self: &Arc<Dentry>, ctx: &Ctx, lru: &Lru, name: &[u8]) -> Result<Option<Arc<Dentry>>> {
         if let Some(found) = self.cached(name) {
             return Ok(found);
         }
@@ -294,7 +289,7 @@ impl Drop for Dentry {
 
 /// Which cached dentries to forget first.
 #[derive(Default)]
-pub struct Lru {
+pub(super) struct Lru {
     queue: Mutex<VecDeque<Weak<Dentry>>>,
 }
 

@@ -6,10 +6,22 @@ use crate::sync::Mutex;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+/// Descriptors that one word of the map of used ones holds.
+const WORD: usize = u64::BITS as usize;
+
 /// A process's descriptors.
 #[derive(Default)]
 pub struct FdTable {
-    slots: Mutex<Vec<Option<Slot>>>,
+    slots: Mutex<Slots>,
+}
+
+#[derive(Clone, Default)]
+struct Slots {
+    files: Vec<Option<Slot>>,
+    /// One bit for each descriptor in use.
+    used: Vec<u64>,
+    /// No descriptor below is free.
+    lowest: usize,
 }
 
 #[derive(Clone)]
@@ -18,27 +30,134 @@ struct Slot {
     close_on_exec: bool,
 }
 
+impl Slots {
+    /// The lowest free descriptor that is at least `from`.
+    fn free(&self, from: usize) -> usize {
+        let from = from.max(self.lowest);
+        let mut word = from / WORD;
+        let mut mask = u64::MAX << (from % WORD);
+        while let Some(used) = self.used.get(word) {
+            let free = !used & mask;
+            if free != 0 {
+                return word * WORD + free.trailing_zeros() as usize;
+            }
+            mask = u64::MAX;
+            word += 1;
+        }
+        from.max(self.used.len() * WORD)
+    }
+
+    fn put(&mut self, fd: usize, slot: Slot) -> Option<Arc<File>> {
+        if fd >= self.files.len() {
+            self.files.resize((fd + 1).next_power_of_two().max(WORD), None);
+            self.used.resize(self.files.len().div_ceil(WORD), 0);
+        }
+        self.used[fd / WORD] |= 1 << (fd % WORD);
+        if fd == self.lowest {
+            self.lowest += 1;
+        }
+        self.files[fd].replace(slot).map(|s| s.file)
+    }
+
+    fn take(&mut self, fd: usize) -> Option<Arc<File>> {
+        let slot = self.files.get_mut(fd)?.take()?;
+        self.used[fd / WORD] &= !(1 << (fd % WORD));
+        self.lowest = self.lowest.min(fd);
+        Some(slot.file)
+    }
+
+    fn get(&self, fd: i32) -> Result<&Slot> {
+        let slot = usize::try_from(fd).ok().and_then(|fd| self.files.get(fd)).and_then(Option::as_ref);
+        slot.ok_or(Errno::EBADF.into())
+    }
+}
+
 impl FdTable {
     /// The open file behind a descriptor; `EBADF` if there is none.
     pub fn get(&self, fd: i32) -> Result<Arc<File>> {
-        let slots = self.slots.lock();
-        let slot = usize::try_from(fd).ok().and_then(|fd| slots.get(fd)).and_then(Option::as_ref);
-        slot.map(|s| s.file.clone()).ok_or(Errno::EBADF.into())
+        self.slots.lock().get(fd).map(|s| s.file.clone())
+    }
+
+    /// Whether a descriptor is closed by exec (`fcntl(F_GETFD)`).
+    pub fn close_on_exec_of(&self, fd: i32) -> Result<bool> {
+        self.slots.lock().get(fd).map(|s| s.close_on_exec)
+    }
+
+    /// Sets whether a descriptor is closed by exec (`fcntl(F_SETFD)`).
+    pub fn set_close_on_exec(&self, fd: i32, on: bool) -> Result<()> {
+        let mut slots = self.slots.lock();
+        slots.get(fd)?;
+        if let Some(Some(slot)) = slots.files.get_mut(fd as usize) {
+            slot.close_on_exec = on;
+        }
+        Ok(())
+    }
+
+    /// `EMFILE` unless a descriptor below `limit` (`RLIMIT_NOFILE`) is free.
+    pub fn check_room(&self, limit: u64) -> Result<()> {
+        if self.slots.lock().free(0) as u64 >= limit { Err(Errno::EMFILE.into()) } else { Ok(()) }
     }
 
     /// Puts a file on the lowest free descriptor that is at least `from` and below `limit` (`RLIMIT_NOFILE`); `EMFILE`
     /// if there is none.
     pub fn insert(&self, file: Arc<File>, close_on_exec: bool, from: usize, limit: u64) -> Result<i32> {
         let mut slots = self.slots.lock();
-        let free = (from..slots.len()).find(|&i| slots[i].is_none()).unwrap_or(from.max(slots.len()));
+        let free = slots.free(from);
         if free as u64 >= limit {
             return Err(Errno::EMFILE.into());
         }
-        if free >= slots.len() {
-            slots.resize(free + 1, None);
-        }
-        slots[free] = Some(Slot { file, close_on_exec });
+        slots.put(free, Slot { file, close_on_exec });
         Ok(free as i32)
+    }
+
+    /// Puts a file on a given descriptor (`dup2(2)`); what was there is returned, to be closed by [`FdTable::closed`].
+    pub fn replace(&self, fd: usize, file: Arc<File>, close_on_exec: bool) -> Option<Arc<File>> {
+        self.slots.lock().put(fd, Slot { file, close_on_exec })
+    }
+
+    /// Takes a descriptor's file out of the table, to be closed by [`FdTable::closed`].
+    pub fn remove(&self, fd: i32) -> Result<Arc<File>> {
+        let fd = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
+        self.slots.lock().take(fd).ok_or(Errno::EBADF.into())
+    }
+
+    /// Takes out all descriptors in `first..=last`.
+    pub fn remove_range(&self, first: usize, last: usize) -> Vec<Arc<File>> {
+        let mut slots = self.slots.lock();
+        let last = last.min(slots.files.len().saturating_sub(1));
+        (first..=last).filter_map(|fd| slots.take(fd)).collect()
+    }
+
+    /// Marks all descriptors in `first..=last` as closed by exec.
+    pub fn mark_range(&self, first: usize, last: usize) {
+        let mut slots = self.slots.lock();
+        let end = last.saturating_add(1).min(slots.files.len());
+        if let Some(range) = slots.files.get_mut(first..end) {
+            range.iter_mut().flatten().for_each(|s| s.close_on_exec = true);
+        }
+    }
+
+    /// What closing a descriptor of `file` means besides dropping it: the process's record locks on the file go.
+    pub fn closed(&self, file: &File) {
+        if let Some(common) = file.inode.common() {
+            common.locks.release_process(self.lock_owner());
+        }
+    }
+
+    /// Names the process in record locks.
+    pub fn lock_owner(&self) -> usize {
+        self as *const FdTable as usize
+    }
+
+    /// The descriptors in use, in order: `/proc/PID/fd`.
+    pub fn descriptors(&self) -> Vec<i32> {
+        let slots = self.slots.lock();
+        slots.files.iter().enumerate().filter(|(_, s)| s.is_some()).map(|(fd, _)| fd as i32).collect()
+    }
+
+    /// Size of the table: `FDSize` of `/proc/PID/status`.
+    pub fn size(&self) -> usize {
+        self.slots.lock().files.len()
     }
 
     /// A copy of the table: fork, `unshare(CLONE_FILES)`.
@@ -55,7 +174,19 @@ impl FdTable {
     /// Closes what is close-on-exec and returns it, to be dropped outside locks.
     pub fn close_on_exec(&self) -> Vec<Arc<File>> {
         let mut slots = self.slots.lock();
-        slots.iter_mut().filter_map(|s| s.take_if(|s| s.close_on_exec).map(|s| s.file)).collect()
+        let closing = (0..slots.files.len()).filter(|&fd| slots.files[fd].as_ref().is_some_and(|s| s.close_on_exec));
+        let closing: Vec<usize> = closing.collect();
+        let files: Vec<Arc<File>> = closing.into_iter().filter_map(|fd| slots.take(fd)).collect();
+        drop(slots);
+        files.iter().for_each(|file| self.closed(file));
+        files
+    }
+}
+
+impl Drop for FdTable {
+    fn drop(&mut self) {
+        let files = core::mem::take(&mut self.slots.get_mut().files);
+        files.iter().flatten().for_each(|slot| self.closed(&slot.file));
     }
 }
 

@@ -1,10 +1,10 @@
 //! Inodes: what a file system offers the VFS.
 
+use super::{FileLocks, Pipe};
 use super::{FileOps, Location, OpenFlags};
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::mm::{IoDst, IoSrc};
-use super::{FileLocks, Pipe};
 use crate::sync::Mutex;
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};

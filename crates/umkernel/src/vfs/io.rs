@@ -229,7 +229,7 @@ pub(super) fn file_size_room(ctx: &Ctx, offset: u64) -> Result<usize> {
         return Ok(usize::try_from(limit - offset).unwrap_or(usize::MAX));
     }
     if limit < OFFSET_MAX {
-        crate::signal::send_file_size_exceeded(ctx);
+        super::raise(ctx, crate::signal::number::SIGXFSZ);
     }
     Err(Errno::EFBIG.into())
 }

@@ -106,7 +106,7 @@ pub struct FileLocks {
 
 /// Processes that sleep for a record lock, and whom for: what deadlocks are found with.
 #[derive(Default)]
-pub struct LockWaits {
+pub(super) struct LockWaits {
     waits: Mutex<Vec<(LockOwner, LockOwner)>>,
 }
 

@@ -23,6 +23,7 @@ mod pipe;
 mod superblock;
 mod walk;
 
+pub use attr::NewTime;
 pub use dentry::Dentry;
 pub use devices::{Device, DeviceKind, Devices, major, makedev, minor};
 pub use fdtable::{FdTable, FsContext, FsInner};
@@ -32,11 +33,10 @@ pub use inode::{
     Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeRef, NewInode, SetAttr, StatFs, Timestamp,
 };
 pub use location::{Location, PathText};
-pub use attr::NewTime;
 pub use locks::{FileLocks, LockOwner, RecordLock};
+pub use mount::{Mount, MountFlags};
 pub use mounting::{MNT_DETACH, MNT_EXPIRE, MNT_FORCE};
 pub use names::{RENAME_EXCHANGE, RENAME_NOREPLACE};
-pub use mount::{Mount, MountFlags};
 pub use open::OpenHow;
 pub use permission::{Access, check_mode};
 pub use pipe::{Pipe, PipeEnd};
@@ -47,6 +47,13 @@ use crate::sync::Mutex;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Sends the running task a signal for what it does with a file.
+fn raise(ctx: &crate::Ctx, signal: u8) {
+    let info = crate::signal::SigInfo::kernel(signal);
+    // A task that is already ending misses nothing.
+    let _ = crate::signal::send_to_task(ctx.kernel, ctx.task, info);
+}
 
 /// Mounts and caches of the machine.
 pub struct Vfs {

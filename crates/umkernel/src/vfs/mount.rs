@@ -31,11 +31,6 @@ bitflags::bitflags! {
     }
 }
 
-impl MountFlags {
-    /// The flags that belong to a mount point rather than to its file system.
-    pub(crate) const PER_MOUNT: MountFlags = MountFlags::all();
-}
-
 /// A mounted file system, or a part of one.
 pub struct Mount {
     /// Number in `/proc/PID/mountinfo`.
@@ -55,13 +50,7 @@ pub struct Mount {
 
 impl Mount {
     /// A mount that is not attached yet.
-    pub(super) fn new(
-        id: u32,
-        sb: Arc<SuperBlock>,
-        root: Arc<Dentry>,
-        source: &[u8],
-        flags: MountFlags,
-    ) -> Arc<Mount> {
+    pub(super) fn new(id: u32, sb: Arc<SuperBlock>, root: Arc<Dentry>, source: &[u8], flags: MountFlags) -> Arc<Mount> {
         Arc::new(Mount {
             id,
             sb,

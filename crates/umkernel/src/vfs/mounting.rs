@@ -1,6 +1,8 @@
 //! Changing the mount tree: `mount(2)`, `umount2(2)`, `pivot_root(2)`, `chroot(2)`; and what `/proc` says of it.
 
-use super::{FileSystem, FileType, FsContext, FsInner, Location, Mount, MountFlags, MountRequest, SuperBlock, Vfs, major, minor};
+use super::{
+    FileSystem, FileType, FsContext, FsInner, Location, Mount, MountFlags, MountRequest, SuperBlock, Vfs, major, minor,
+};
 use crate::bail;
 use crate::errno::Result;
 use crate::kernel::Ctx;
@@ -107,13 +109,8 @@ impl Vfs {
 
     /// `mount(2)` with `MS_BIND`: shows what is at `from` at `at` as well; `recursive` with the mounts below it.
     pub fn bind(&self, from: &Location, at: &Location, recursive: bool) -> Result<()> {
-        let mount = self.graft(
-            at,
-            from.mount.sb.clone(),
-            from.dentry.clone(),
-            &from.mount.source,
-            from.mount.flags(),
-        )?;
+        let mount =
+            self.graft(at, from.mount.sb.clone(), from.dentry.clone(), &from.mount.source, from.mount.flags())?;
         if !recursive {
             return Ok(());
         }

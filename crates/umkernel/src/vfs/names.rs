@@ -271,10 +271,7 @@ impl Vfs {
 }
 
 /// Locks two directories, an ancestor before what is below it, so that it agrees with `rmdir`'s parent before child.
-fn lock_both<'a>(
-    a: &'a Arc<Dentry>,
-    b: &'a Arc<Dentry>,
-) -> (MutexGuard<'a, ()>, Option<MutexGuard<'a, ()>>) {
+fn lock_both<'a>(a: &'a Arc<Dentry>, b: &'a Arc<Dentry>) -> (MutexGuard<'a, ()>, Option<MutexGuard<'a, ()>>) {
     if Arc::ptr_eq(a, b) {
         return (a.lock.lock(), None);
     }

@@ -206,11 +206,8 @@ impl Vfs {
                 bail!(EPERM);
             }
         }
-        let hold = if file_type == FileType::Regular && access.contains(Access::WRITE) {
-            Hold::Write
-        } else {
-            Hold::None
-        };
+        let hold =
+            if file_type == FileType::Regular && access.contains(Access::WRITE) { Hold::Write } else { Hold::None };
         hold.acquire(&location)?;
         let opened = (|| {
             if truncate && file_type == FileType::Regular {

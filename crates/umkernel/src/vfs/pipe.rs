@@ -225,7 +225,7 @@ impl Pipe {
             let mut state = self.state.lock();
             if state.readers == 0 {
                 drop(state);
-                crate::signal::send_broken_pipe(ctx);
+                super::raise(ctx, crate::signal::number::SIGPIPE);
                 return if done > 0 { Ok(done) } else { Err(Errno::EPIPE.into()) };
             }
             let fits = state.free() >= need || nonblocking && total > PIPE_BUF && state.free() > 0;
@@ -363,7 +363,7 @@ impl Pipe {
         match room {
             Some(room) => Ok(room),
             None => {
-                crate::signal::send_broken_pipe(ctx);
+                super::raise(ctx, crate::signal::number::SIGPIPE);
                 bail!(EPIPE)
             }
         }
