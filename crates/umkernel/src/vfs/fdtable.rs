@@ -2,6 +2,7 @@
 
 use super::{File, Location};
 use crate::errno::{Errno, Result};
+use crate::kernel::Ctx;
 use crate::sync::Mutex;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -166,9 +167,15 @@ impl FdTable {
     }
 
     /// Closes everything: the end of the last task that has the table.
-    pub fn close_all(&self, _ctx: &crate::Ctx) {
-        let all = core::mem::take(&mut *self.slots.lock());
-        drop(all);
+    pub fn close_all(&self, ctx: &Ctx) {
+        let files = core::mem::take(&mut *self.slots.lock()).files;
+        for slot in files.into_iter().flatten() {
+            self.closed(&slot.file);
+            if let Some(ops) = &slot.file.ops {
+                // The process is ending: nobody is left to be told.
+                let _ = ops.flush(ctx, &slot.file);
+            }
+        }
     }
 
     /// Closes what is close-on-exec and returns it, to be dropped outside locks.

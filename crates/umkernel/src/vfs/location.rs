@@ -4,18 +4,6 @@ use super::{Dentry, Mount};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-impl Mount {
-    /// Mounted `nosuid`.
-    pub fn no_suid(&self) -> bool {
-        false
-    }
-
-    /// Mounted `noexec`.
-    pub fn no_exec(&self) -> bool {
-        false
-    }
-}
-
 /// A place in the tree.
 #[derive(Clone)]
 pub struct Location {

@@ -41,7 +41,7 @@ pub use open::OpenHow;
 pub use permission::{Access, check_mode};
 pub use pipe::{Pipe, PipeEnd};
 pub use superblock::{FileSystem, FsType, MountRequest, SuperBlock};
-pub use walk::{AT_FDCWD, NAME_MAX, WalkFlags};
+pub use walk::{AT_EMPTY_PATH, AT_FDCWD, AT_NO_AUTOMOUNT, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, NAME_MAX, WalkFlags};
 
 use crate::sync::Mutex;
 use alloc::sync::Arc;

@@ -67,6 +67,16 @@ impl Mount {
         MountFlags::from_bits_retain(self.flags.load(Ordering::Acquire))
     }
 
+    /// Mounted `nosuid`.
+    pub fn no_suid(&self) -> bool {
+        self.flags().contains(MountFlags::NOSUID)
+    }
+
+    /// Mounted `noexec`.
+    pub fn no_exec(&self) -> bool {
+        self.flags().contains(MountFlags::NOEXEC)
+    }
+
     pub(super) fn set_flags(&self, flags: MountFlags) {
         self.flags.store(flags.bits(), Ordering::Release);
     }

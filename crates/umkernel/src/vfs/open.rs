@@ -2,6 +2,7 @@
 
 use super::file::Hold;
 use super::permission::check_mode;
+use super::walk::{AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW};
 use super::walk::{Last, Walk};
 use super::{
     Access, Attr, Dentry, DeviceKind, File, FileOps, FileType, Location, MountFlags, NewInode, OpenFlags, Pipe, Vfs,
@@ -243,11 +244,12 @@ impl Vfs {
     /// Opens a program to execute: a regular file with execute permission on a mount that allows it (`execve(2)`).
     /// While the file is open, nobody can open it for writing.
     pub fn open_exec(&self, ctx: &Ctx, path: &[u8]) -> Result<Arc<File>> {
-        self.open_exec_at(ctx, super::AT_FDCWD, path, WalkFlags::FOLLOW)
+        self.open_exec_at(ctx, super::AT_FDCWD, path, 0)
     }
 
-    /// As [`Vfs::open_exec`], for `execveat(2)`.
-    pub fn open_exec_at(&self, ctx: &Ctx, dirfd: i32, path: &[u8], walk: WalkFlags) -> Result<Arc<File>> {
+    /// As [`Vfs::open_exec`], for `execveat(2)`; `flags` are `AT_EMPTY_PATH` and `AT_SYMLINK_NOFOLLOW`.
+    pub fn open_exec_at(&self, ctx: &Ctx, dirfd: i32, path: &[u8], flags: u32) -> Result<Arc<File>> {
+        let walk = WalkFlags::from_at(flags, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW)?;
         let location = self.resolve(ctx, dirfd, path, walk)?;
         let inode = location.dentry.inode.clone();
         match inode.file_type() {

@@ -38,6 +38,28 @@ bitflags::bitflags! {
     }
 }
 
+/// `AT_SYMLINK_NOFOLLOW`: do not follow a link in the last component.
+pub const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
+/// `AT_SYMLINK_FOLLOW`: follow a link in the last component (`linkat(2)`).
+pub const AT_SYMLINK_FOLLOW: u32 = 0x400;
+/// `AT_NO_AUTOMOUNT`: nothing here mounts by itself.
+pub const AT_NO_AUTOMOUNT: u32 = 0x800;
+/// `AT_EMPTY_PATH`: an empty path means the descriptor itself.
+pub const AT_EMPTY_PATH: u32 = 0x1000;
+
+impl WalkFlags {
+    /// The walk that `AT_*` flags ask for; links are followed unless they say no. `EINVAL` for flags not in `allowed`.
+    pub fn from_at(flags: u32, allowed: u32) -> Result<WalkFlags> {
+        if flags & !allowed != 0 {
+            bail!(EINVAL);
+        }
+        let mut walk = WalkFlags::empty();
+        walk.set(WalkFlags::FOLLOW, flags & AT_SYMLINK_NOFOLLOW == 0);
+        walk.set(WalkFlags::EMPTY, flags & AT_EMPTY_PATH != 0);
+        Ok(walk)
+    }
+}
+
 /// The last component of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Last {
