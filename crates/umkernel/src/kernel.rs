@@ -2,6 +2,7 @@
 
 use crate::errno::{Errno, Result};
 use crate::platform::Platform;
+use crate::power::Power;
 use crate::sync::{Mutex, WaitQueue};
 use crate::task::{Task, TaskTable};
 use crate::vfs::Vfs;
@@ -46,6 +47,10 @@ pub struct Kernel {
     pub ttys: tty::Ttys,
     /// The kernel's messages (`dmesg(1)`).
     pub log: log::KernelLog,
+    /// The power switch.
+    pub power: Power,
+    /// Where messages go besides the log, up to a level: the console.
+    pub message_sink: Mutex<Option<log::Sink>>,
     /// A host file without a byte: pages behind the end of a mapped file, which give SIGBUS.
     pub empty_file: host::HostFd,
     /// Numbers for address spaces and other things that need one.
@@ -132,13 +137,19 @@ impl<'a> Ctx<'a> {
 }
 
 impl Kernel {
+    /// Logs a message, and shows it on the console if it matters enough there.
+    pub fn message(&self, level: log::Level, text: String) {
+        let time = host::monotonic_ns().saturating_sub(self.boot_monotonic);
+        if let Some(sink) = &*self.message_sink.lock() {
+            sink(level, time, &text);
+        }
+        self.log.add(level, time, text);
+    }
+
     /// A number never given before.
     pub fn new_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
-
-    /// Process 1 has ended: the machine stops.
-    pub fn init_ended(&self, _status: crate::task::WaitStatus) {}
 
     /// Notes a system call that the kernel does not have: logged once by name.
     pub fn unknown_call(&self, _ctx: &Ctx, _nr: u64) {}

@@ -18,8 +18,11 @@ pub mod host;
 pub mod kernel;
 pub mod loader;
 pub mod log;
+#[cfg(feature = "ptrace")]
+pub mod machine;
 pub mod mm;
 pub mod platform;
+pub mod power;
 pub mod sync;
 
 pub mod signal;

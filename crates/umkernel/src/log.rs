@@ -21,6 +21,9 @@ pub enum Level {
     Debug = 7,
 }
 
+/// Shows messages: given the level, the time in nanoseconds since boot, and the text.
+pub type Sink = alloc::boxed::Box<dyn Fn(Level, u64, &str) + Send + Sync>;
+
 /// One message.
 #[derive(Clone, Debug)]
 pub struct Message {

@@ -3,6 +3,7 @@
 pub mod creds;
 mod exec;
 mod exit;
+mod first;
 mod fork;
 mod process;
 mod sched;
@@ -11,6 +12,7 @@ mod wait;
 
 pub use exec::exec;
 pub use exit::{end_process, exit_group, exit_thread, finish};
+pub use first::{FirstTask, Program, start_program};
 pub use fork::{CloneArgs, CloneFlags, clone};
 pub use wait::{Found, WaitOptions, Which, wait};
 
