@@ -75,6 +75,7 @@ impl FirstTask {
             rlimits: Mutex::new(initial_rlimits(kernel.config.max_tasks as u64)),
             exe: Mutex::new(None),
             timers: Default::default(),
+            settings: Default::default(),
         });
         let task = Arc::new(Task {
             tid: AtomicI32::new(self.pid),
@@ -87,6 +88,8 @@ impl FirstTask {
             files: Mutex::new(self.files),
             mm: Mutex::new(None),
             signals: TaskSignals::default(),
+            futex: Default::default(),
+            sched: Default::default(),
             attention: AtomicBool::new(false),
             dying: AtomicBool::new(false),
             clear_child_tid: AtomicU64::new(0),
