@@ -186,6 +186,7 @@ impl LineDiscipline {
         if !self.termios.l(NOFLSH) {
             self.echo.clear();
             self.flush_input();
+            out.flush();
             effects.flushed = true;
         }
         if self.termios.i(IXON) {

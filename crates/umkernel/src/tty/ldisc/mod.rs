@@ -23,14 +23,16 @@ pub const BUFFER: usize = 4096;
 pub struct OutQueue {
     bytes: VecDeque<u8>,
     limit: usize,
+    /// The first bytes, up to this many, count as received by the other side.
+    delivered: usize,
     /// Output is held (`^S`, `TCOOFF`): there is no room until it goes on.
     pub stopped: bool,
 }
 
 impl OutQueue {
-    /// An empty queue for `limit` bytes.
-    pub fn new(limit: usize) -> OutQueue {
-        OutQueue { bytes: VecDeque::new(), limit, stopped: false }
+    /// An empty queue for `limit` bytes, the first `delivered` of which count as received by the other side.
+    pub fn new(limit: usize, delivered: usize) -> OutQueue {
+        OutQueue { bytes: VecDeque::new(), limit, delivered, stopped: false }
     }
 
     /// Bytes that may be added now.
@@ -58,9 +60,9 @@ impl OutQueue {
         self.bytes.drain(..n.min(self.bytes.len()));
     }
 
-    /// Forgets what waits behind the first `keep` bytes.
-    pub fn discard(&mut self, keep: usize) {
-        self.bytes.truncate(keep);
+    /// Forgets what the other side has not received.
+    pub fn flush(&mut self) {
+        self.bytes.truncate(self.delivered);
     }
 
     /// Adds bytes for which [`OutQueue::room`] said that there is room.

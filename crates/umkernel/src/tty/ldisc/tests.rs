@@ -21,7 +21,7 @@ type Seen = (Option<Vec<u8>>, Vec<u8>, usize);
 
 fn ours(steps: &[Step]) -> Vec<Seen> {
     let mut ldisc = LineDiscipline::new(Termios::default());
-    let mut out = OutQueue::new(8192);
+    let mut out = OutQueue::new(8192, 4095);
     let mut pending: Vec<u8> = Vec::new();
     let mut seen = Vec::new();
     for step in steps {
