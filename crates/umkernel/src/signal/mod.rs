@@ -31,5 +31,6 @@ use send::force_action;
 pub use send::{force, may_signal, send_timer, send_to_all, send_to_group, send_to_process, send_to_task};
 pub use set::SigSet;
 pub use state::{
-    FaultRecord, ProcessSignals, TaskSignals, dequeue, pending, recalculate_attention, set_blocked, with_mask,
+    FaultRecord, ProcessSignals, TaskSignals, dequeue, pending, recalculate_attention, set_action, set_blocked,
+    wait_for, with_mask,
 };

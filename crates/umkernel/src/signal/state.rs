@@ -2,7 +2,7 @@
 
 use super::altstack::AltStack;
 use super::queue::PendingQueue;
-use super::{SigDetail, SigInfo, SigSet, code, number};
+use super::{SigAction, SigDetail, SigInfo, SigSet, code, number};
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::sync::{Mutex, WaitQueue};
@@ -241,6 +241,48 @@ pub fn dequeue(ctx: &Ctx, set: SigSet) -> Option<SigInfo> {
     drop(inner);
     recalculate_attention(task);
     info
+}
+
+/// Sleeps until a signal of `set` is pending and takes it (`rt_sigtimedwait(2)`); `deadline` is CLOCK_MONOTONIC, absolute,
+/// nanoseconds.
+///
+/// # Errors
+/// `EAGAIN` when the deadline passes, `EINTR` when another signal comes.
+pub fn wait_for(ctx: &Ctx, set: SigSet, deadline: Option<u64>) -> Result<SigInfo> {
+    if let Some(info) = dequeue(ctx, set) {
+        return Ok(info);
+    }
+    let signals = &ctx.task.signals;
+    let blocked = signals.blocked();
+    // The signals are let through, so that they end the sleep, but are still not dropped as ignored.
+    signals.awaited.store((blocked & set).0, Ordering::SeqCst);
+    set_blocked(ctx, blocked - set);
+    let arrival = ctx.task.process.signals.arrival.clone();
+    let result = ctx.wait(&arrival, deadline, || dequeue(ctx, set));
+    set_blocked(ctx, blocked);
+    signals.awaited.store(0, Ordering::SeqCst);
+    match result {
+        Ok(Some(info)) => Ok(info),
+        // It may have come between the last look and the end of the sleep.
+        ended => match (dequeue(ctx, set), ended) {
+            (Some(info), _) => Ok(info),
+            (None, Ok(_)) => Err(Errno::EAGAIN.into()),
+            (None, Err(_)) => Err(Errno::EINTR.into()),
+        },
+    }
+}
+
+/// Replaces a signal's action and returns what it was. Pending signals that the new action ignores are dropped.
+pub fn set_action(process: &Process, sig: u8, action: SigAction) -> SigAction {
+    let inner = process.inner.lock();
+    let handlers = process.handlers.lock().clone();
+    let old = handlers.update(sig, |a| *a = action);
+    if action.ignores(sig) {
+        let set = SigSet::of(&[sig]);
+        process.signals.pending.lock().discard(set);
+        inner.threads.iter().for_each(|t| t.signals.pending.lock().discard(set));
+    }
+    old
 }
 
 /// As [`dequeue`], by who holds the process's lock and recalculates afterwards.

@@ -7,7 +7,6 @@ use crate::futex::{self, Timeout, WakeOp};
 use crate::host;
 use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
-use crate::task::Restart;
 use crate::time::read_timespec;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general::*;
@@ -85,8 +84,7 @@ fn sys_futex(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize
 fn wait(ctx: &Ctx, addr: u64, shared: bool, expected: u32, bitset: u32, timeout: Timeout) -> Result<usize> {
     match futex::wait(ctx, addr, shared, expected, bitset, timeout) {
         Err(e) if e == Errno::ERESTARTSYS && timeout != Timeout::Never => {
-            *ctx.task.restart.lock() = Some(Restart::Futex { addr, shared, expected, bitset, timeout });
-            Err(Errno::ERESTART_RESTARTBLOCK.into())
+            Err(ctx.task.restart_with(move |ctx| wait(ctx, addr, shared, expected, bitset, timeout)))
         }
         other => other.map(|()| 0),
     }

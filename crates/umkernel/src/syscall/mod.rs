@@ -4,6 +4,7 @@
 mod futex;
 mod memory;
 mod process;
+mod signal;
 mod table;
 
 pub use table::{Arg, Entry, Family, Support, entry};

@@ -96,7 +96,14 @@ pub fn entry(nr: u64) -> Option<&'static Entry> {
 }
 
 /// The tables of the families.
-static FAMILIES: &[&[Entry]] = &[super::futex::TABLE, super::memory::TABLE, super::process::TABLE];
+// One a line, so that families are added side by side.
+#[rustfmt::skip]
+static FAMILIES: &[&[Entry]] = &[
+    super::futex::TABLE,
+    super::memory::TABLE,
+    super::process::TABLE,
+    super::signal::TABLE,
+];
 
 fn families() -> &'static [&'static [Entry]] {
     FAMILIES

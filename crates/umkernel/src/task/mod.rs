@@ -21,13 +21,14 @@ pub use process::{Process, ProcessInner, ProcessState, Rlimit, Rusage, WaitStatu
 pub use sched::{ProcessSettings, SchedInner, TaskSched};
 pub use table::{PID_MAX, TaskTable};
 
-use crate::errno::{Errno, Result};
-use crate::kernel::Kernel;
+use crate::errno::{Errno, Error, Result};
+use crate::kernel::{Ctx, Kernel};
 use crate::mm::AddressSpace;
 use crate::platform::HostThread;
 use crate::signal::TaskSignals;
 use crate::sync::{Mutex, Waiter, Wake};
 use crate::vfs::{FdTable, FsContext};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
@@ -71,7 +72,7 @@ pub struct Task {
     pub sched: TaskSched,
     /// A parent sleeping in `vfork(2)` until this task lets go of its memory.
     pub vfork_parent: Mutex<Option<Arc<crate::sync::WaitQueue>>>,
-    /// What `restart_syscall(2)` continues: an absolute CLOCK_MONOTONIC deadline in nanoseconds, by its own call.
+    /// What `restart_syscall(2)` continues.
     pub restart: Mutex<Option<Restart>>,
     /// Number of the system call that the task is in, `u32::MAX` in user mode (`/proc/PID/syscall`, crash reports).
     pub in_syscall: AtomicU32,
@@ -79,39 +80,9 @@ pub struct Task {
     pub start_time: u64,
 }
 
-/// An interrupted sleep that `restart_syscall(2)` goes on with.
-#[derive(Clone, Copy, Debug)]
-pub enum Restart {
-    /// `nanosleep`/`clock_nanosleep` until the deadline, with the address for the rest of the time.
-    Sleep {
-        /// CLOCK_MONOTONIC, absolute, nanoseconds.
-        deadline: u64,
-        /// Where to store what is left; 0 for nowhere.
-        remaining: u64,
-    },
-    /// `futex` until the deadline.
-    Futex {
-        /// Address of the word.
-        addr: u64,
-        /// Whether its key is that of shared memory.
-        shared: bool,
-        /// What it must hold.
-        expected: u32,
-        /// Wake-ups to take.
-        bitset: u32,
-        /// Until when.
-        timeout: crate::futex::Timeout,
-    },
-    /// `poll` on `count` records at `fds` until the deadline.
-    Poll {
-        /// Address of the `pollfd` array.
-        fds: u64,
-        /// Its length.
-        count: u64,
-        /// CLOCK_MONOTONIC, absolute, nanoseconds; `None` for no limit.
-        deadline: Option<u64>,
-    },
-}
+/// An interrupted call that `restart_syscall(2)` goes on with, deadlines made absolute. It gives the call's result, or
+/// [`Task::restart_with`] again when it is interrupted again.
+pub type Restart = Box<dyn FnOnce(&Ctx) -> Result<usize> + Send>;
 
 /// A task's name: at most 15 bytes and a NUL, as `TASK_COMM_LEN` says.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -163,6 +134,13 @@ impl Task {
     /// The task's root, working directory and umask.
     pub fn fs(&self) -> Arc<FsContext> {
         self.fs.lock().clone()
+    }
+
+    /// The error of a call that a signal interrupted and that goes on by `restart`, unless a handler runs, which makes
+    /// it `EINTR`.
+    pub fn restart_with(&self, restart: impl FnOnce(&Ctx) -> Result<usize> + Send + 'static) -> Error {
+        *self.restart.lock() = Some(Box::new(restart));
+        Errno::ERESTART_RESTARTBLOCK.into()
     }
 
     /// True when an interruptible sleep must end: see [`Task::attention`].
