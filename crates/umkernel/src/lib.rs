@@ -12,7 +12,9 @@ extern crate alloc;
 extern crate std;
 
 pub mod block;
+pub mod chardev;
 pub mod errno;
+pub mod fs;
 pub mod futex;
 pub mod host;
 pub mod kernel;

@@ -1,8 +1,9 @@
 //! The kernel log: what `dmesg(1)` shows.
 
-use crate::sync::Mutex;
+use crate::sync::{Mutex, WaitQueue};
 use alloc::collections::VecDeque;
 use alloc::string::String;
+use alloc::sync::Arc;
 
 /// Messages kept; older ones are forgotten.
 const CAPACITY: usize = 1024;
@@ -41,6 +42,8 @@ pub struct Message {
 #[derive(Default)]
 pub struct KernelLog {
     inner: Mutex<Ring>,
+    /// Woken by each message.
+    pub arrival: Arc<WaitQueue>,
 }
 
 #[derive(Default)]
@@ -59,6 +62,8 @@ impl KernelLog {
             ring.messages.pop_front();
         }
         ring.messages.push_back(Message { sequence, level, time, text });
+        drop(ring);
+        self.arrival.wake_all();
     }
 
     /// The first message whose sequence number is at least `from`.

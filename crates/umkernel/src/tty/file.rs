@@ -70,10 +70,24 @@ impl TtyFile {
         Ok(TtyFile { tty: tty.clone(), kernel: Arc::downgrade(ctx.kernel), generation, as_console: false })
     }
 
-    /// Opens the terminal as `/dev/console`.
-    pub(super) fn as_console(mut self) -> TtyFile {
-        self.as_console = true;
-        self
+    /// Opens `/dev/tty`: the caller's controlling terminal.
+    ///
+    /// # Errors
+    /// `ENXIO` without one; and as [`TtyFile::open`].
+    pub fn open_current(ctx: &Ctx) -> Result<Box<dyn FileOps>> {
+        let tty = ctx.task.process.tty().ok_or(Errno::ENXIO)?;
+        Ok(Box::new(TtyFile::open_quietly(ctx, &tty)?))
+    }
+
+    /// Opens `/dev/console`, which never becomes a controlling terminal and is not subject to job control.
+    ///
+    /// # Errors
+    /// `ENODEV` when the machine has no console.
+    pub fn open_console(ctx: &Ctx) -> Result<Box<dyn FileOps>> {
+        let tty = ctx.kernel.ttys.system_console().ok_or(Errno::ENODEV)?;
+        let mut file = TtyFile::open_quietly(ctx, &tty)?;
+        file.as_console = true;
+        Ok(Box::new(file))
     }
 
     /// The terminal.

@@ -21,6 +21,7 @@ use crate::sync::Mutex;
 use crate::task::Pid;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 /// Major number of terminals (`linux/major.h`).
 pub const TTY_MAJOR: u32 = 4;
@@ -43,6 +44,11 @@ impl Ttys {
     /// The console `conN`.
     pub fn console(&self, index: u32) -> Option<Arc<Tty>> {
         self.consoles.lock().get(&index).cloned()
+    }
+
+    /// The numbers of the consoles.
+    pub fn console_indices(&self) -> Vec<u32> {
+        self.consoles.lock().keys().copied().collect()
     }
 
     /// The terminal behind `/dev/console`: the first console.

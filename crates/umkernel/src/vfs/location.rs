@@ -1,6 +1,8 @@
 //! Places in the tree: a mount and a dentry in it.
 
 use super::{Dentry, Mount};
+use crate::errno::{Errno, Result};
+use crate::kernel::Ctx;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -28,6 +30,15 @@ impl Location {
     /// Whether both are the same place.
     pub fn same(&self, other: &Location) -> bool {
         Arc::ptr_eq(&self.dentry, &other.dentry) && Arc::ptr_eq(&self.mount, &other.mount)
+    }
+
+    /// The place of a name in this directory, without a look at permissions or at what is mounted there.
+    ///
+    /// # Errors
+    /// `ENOENT` when there is no such name, or what the file system says.
+    pub fn child(&self, ctx: &Ctx, name: &[u8]) -> Result<Location> {
+        let dentry = self.dentry.lookup(ctx, &ctx.kernel.vfs.lru, name)?.ok_or(Errno::ENOENT)?;
+        Ok(Location { mount: self.mount.clone(), dentry })
     }
 
     /// Whether this is the root of its mount.

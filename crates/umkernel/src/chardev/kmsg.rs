@@ -1,0 +1,141 @@
+//! `/dev/kmsg`: the kernel log as a stream of records (`Documentation/ABI/testing/dev-kmsg`).
+
+use crate::bail;
+use crate::errno::{Errno, Result};
+use crate::kernel::Ctx;
+use crate::log::Level;
+use crate::mm::{IoDst, IoSrc};
+use crate::sync::{Mutex, PollTable};
+use crate::vfs::{File, FileOps, PollEvents};
+use alloc::string::String;
+use core::any::Any;
+use core::fmt::Write;
+
+/// The longest message that a program may write (`LOG_LINE_MAX`).
+const LINE_MAX: usize = 1024 - 32;
+
+/// An open log.
+pub(super) struct Kmsg {
+    /// Sequence number of the record to read next.
+    next: Mutex<u64>,
+}
+
+impl Kmsg {
+    /// Opens the log at its oldest record.
+    pub(super) fn open(ctx: &Ctx) -> Kmsg {
+        Kmsg { next: Mutex::new(ctx.kernel.log.get(0).map_or(0, |m| m.sequence)) }
+    }
+}
+
+/// The text of a record: unprintable characters and backslashes as `\xNN`.
+fn escape(text: &str, into: &mut String) {
+    for b in text.bytes() {
+        if (0x20..0x7f).contains(&b) && b != b'\\' {
+            into.push(char::from(b));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(into, "\\x{b:02x}");
+        }
+    }
+}
+
+impl FileOps for Kmsg {
+    /// One record a read.
+    fn read(&self, ctx: &Ctx, file: &File, _offset: u64, dst: &mut dyn IoDst) -> Result<usize> {
+        let log = &ctx.kernel.log;
+        let from = *self.next.lock();
+        let message = match log.get(from) {
+            Some(message) => message,
+            None if file.nonblocking() => bail!(EAGAIN),
+            None => ctx.wait_for(&log.arrival, || log.get(from))?,
+        };
+        if message.sequence > from {
+            // What was to be read was overwritten; the reader learns that once.
+            *self.next.lock() = message.sequence;
+            bail!(EPIPE);
+        }
+        let mut record = String::new();
+        // Writing to a string cannot fail.
+        let _ = write!(record, "{},{},{},-;", message.level as u8, message.sequence, message.time / 1000);
+        escape(&message.text, &mut record);
+        record.push('\n');
+        if record.len() > dst.remaining() {
+            bail!(EINVAL, "the record does not fit");
+        }
+        *self.next.lock() = message.sequence + 1;
+        dst.put(record.as_bytes())
+    }
+
+    /// A message, with its level before it as `<N>`.
+    fn write(&self, ctx: &Ctx, _file: &File, _offset: u64, src: &mut dyn IoSrc) -> Result<usize> {
+        let len = src.remaining();
+        if len > LINE_MAX {
+            bail!(EINVAL, "the message is too long");
+        }
+        let mut line = alloc::vec![0; len];
+        if len > 0 && src.take(&mut line)? < len {
+            bail!(EFAULT);
+        }
+        let (level, text) = split_level(&line);
+        let text = String::from_utf8_lossy(text);
+        ctx.kernel.message(level, text.trim_end_matches('\n').into());
+        Ok(len)
+    }
+
+    fn poll(&self, ctx: &Ctx, _file: &File, table: Option<&mut PollTable>) -> PollEvents {
+        let log = &ctx.kernel.log;
+        if let Some(table) = table {
+            table.register(&log.arrival);
+        }
+        let mut events = PollEvents::OUT | PollEvents::WRNORM;
+        let from = *self.next.lock();
+        if let Some(message) = log.get(from) {
+            events |= PollEvents::IN | PollEvents::RDNORM;
+            events.set(PollEvents::ERR | PollEvents::PRI, message.sequence > from);
+        }
+        events
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// A leading `<N>`: the level is the lowest three bits, the rest the facility.
+fn split_level(line: &[u8]) -> (Level, &[u8]) {
+    const LEVELS: [Level; 8] = [
+        Level::Emergency,
+        Level::Alert,
+        Level::Critical,
+        Level::Error,
+        Level::Warning,
+        Level::Notice,
+        Level::Info,
+        Level::Debug,
+    ];
+    let parsed = line.strip_prefix(b"<").and_then(|rest| {
+        let end = rest.iter().position(|&b| b == b'>')?;
+        let number: u32 = core::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
+        Some((LEVELS[(number & 7) as usize], &rest[end + 1..]))
+    });
+    parsed.unwrap_or((Level::Warning, line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_split_off() {
+        assert_eq!(split_level(b"<3>bad"), (Level::Error, &b"bad"[..]));
+        assert_eq!(split_level(b"<14>user info"), (Level::Info, &b"user info"[..]));
+        assert_eq!(split_level(b"<x>plain"), (Level::Warning, &b"<x>plain"[..]));
+    }
+
+    #[test]
+    fn text_is_escaped() {
+        let mut out = String::new();
+        escape("a\\b\tc\u{e9}", &mut out);
+        assert_eq!(out, "a\\x5cb\\x09c\\xc3\\xa9");
+    }
+}
