@@ -1,10 +1,18 @@
 //! The system-call table and its dispatch. Handlers live in one file per family; each parses its arguments and calls
 //! the subsystem that does the work.
 
+mod attributes;
+mod directory;
+mod fcntl;
+mod file_copy;
+mod file_io;
 mod futex;
 mod memory;
+mod mount;
+mod open;
 mod process;
 mod signal;
+mod stat;
 mod table;
 
 pub use table::{Arg, Entry, Family, Support, entry};

@@ -99,10 +99,18 @@ pub fn entry(nr: u64) -> Option<&'static Entry> {
 // One a line, so that families are added side by side.
 #[rustfmt::skip]
 static FAMILIES: &[&[Entry]] = &[
+    super::attributes::TABLE,
+    super::directory::TABLE,
+    super::fcntl::TABLE,
+    super::file_copy::TABLE,
+    super::file_io::TABLE,
     super::futex::TABLE,
     super::memory::TABLE,
+    super::mount::TABLE,
+    super::open::TABLE,
     super::process::TABLE,
     super::signal::TABLE,
+    super::stat::TABLE,
 ];
 
 fn families() -> &'static [&'static [Entry]] {

@@ -95,7 +95,7 @@ pub struct File {
     pub owner_signal: AtomicI32,
     hold: Hold,
     /// Has been locked: locks are to be released with the last reference.
-    pub(super) locked: AtomicBool,
+    locked: AtomicBool,
 }
 
 impl File {
@@ -144,6 +144,11 @@ impl File {
     /// The file's operations as a concrete type.
     pub fn ops_as<T: FileOps>(&self) -> Option<&T> {
         self.ops.as_ref().and_then(|ops| ops.as_any().downcast_ref())
+    }
+
+    /// Notes that the file was locked: its locks go with its last reference.
+    pub fn note_lock(&self) {
+        self.locked.store(true, Ordering::Release);
     }
 
     /// What could be done now without blocking; plain files are always ready.

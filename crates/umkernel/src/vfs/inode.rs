@@ -10,7 +10,7 @@ use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
-use core::sync::atomic::{AtomicI32, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 /// An inode in memory, shared by everyone who has the file open or cached.
 pub type InodeRef = Arc<dyn Inode>;
@@ -171,9 +171,47 @@ pub struct InodeCommon {
     pub locks: FileLocks,
     /// The pipe behind a FIFO that is open.
     pub pipe: Mutex<Weak<Pipe>>,
+    /// Seals (`fcntl(F_GET_SEALS)`), with [`SEALABLE`] set where the file system knows them.
+    seals: AtomicU32,
 }
 
+/// Marks an inode that has seals.
+const SEALABLE: u32 = 1 << 31;
+
+/// No more seals may be added (`F_SEAL_SEAL`).
+pub const SEAL_SEAL: u32 = 1;
+/// The file must not become shorter (`F_SEAL_SHRINK`).
+pub const SEAL_SHRINK: u32 = 2;
+/// The file must not become longer (`F_SEAL_GROW`).
+pub const SEAL_GROW: u32 = 4;
+/// The contents must not change (`F_SEAL_WRITE`).
+pub const SEAL_WRITE: u32 = 8;
+/// The contents must not change but through mappings that exist (`F_SEAL_FUTURE_WRITE`).
+pub const SEAL_FUTURE_WRITE: u32 = 16;
+
 impl InodeCommon {
+    /// State of an inode that has seals, and these already.
+    pub fn sealable(seals: u32) -> InodeCommon {
+        InodeCommon { seals: AtomicU32::new(seals | SEALABLE), ..InodeCommon::default() }
+    }
+
+    /// The seals, of an inode that can have any.
+    pub fn seals(&self) -> Option<u32> {
+        let seals = self.seals.load(Ordering::Acquire);
+        (seals & SEALABLE != 0).then_some(seals & !SEALABLE)
+    }
+
+    /// `fcntl(F_ADD_SEALS)`: `EPERM` once sealed against it, `EINVAL` for unknown seals.
+    pub fn add_seals(&self, seals: u32) -> Result<()> {
+        const KNOWN: u32 = SEAL_SEAL | SEAL_SHRINK | SEAL_GROW | SEAL_WRITE | SEAL_FUTURE_WRITE;
+        if seals & !KNOWN != 0 || self.seals().is_none() {
+            return Err(Errno::EINVAL.into());
+        }
+        let more = |old: u32| (old & SEAL_SEAL == 0).then_some(old | seals);
+        self.seals.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).map_err(|_| Errno::EPERM)?;
+        Ok(())
+    }
+
     /// Counts one more writer; `ETXTBSY` while the file is being executed.
     pub fn get_write(&self) -> Result<()> {
         let more = |n: i32| (n >= 0).then_some(n + 1);

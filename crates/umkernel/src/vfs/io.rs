@@ -287,4 +287,14 @@ impl Vfs {
         }
         inode.set_attr(&SetAttr { size: Some(len), mtime: now, ctime: now, mode, ..SetAttr::default() })
     }
+
+    /// `fallocate(2)` on a regular file that is open for writing.
+    pub fn fallocate(&self, ctx: &Ctx, file: &File, mode: u32, offset: u64, len: u64) -> Result<()> {
+        const KEEP_SIZE: u32 = 1;
+        if mode & KEEP_SIZE == 0 && offset + len > file.inode.attr()?.size {
+            file_size_room(ctx, offset + len - 1)?;
+        }
+        remove_privileges(ctx, file)?;
+        file.inode.fallocate(mode, offset, len)
+    }
 }

@@ -22,6 +22,7 @@ mod permission;
 mod pipe;
 mod superblock;
 mod walk;
+mod xattr;
 
 pub use attr::NewTime;
 pub use dentry::Dentry;
@@ -30,7 +31,8 @@ pub use fdtable::{FdTable, FsContext, FsInner};
 pub use file::{File, FileOps};
 pub use flags::{OpenFlags, PollEvents};
 pub use inode::{
-    Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeRef, NewInode, SetAttr, StatFs, Timestamp,
+    Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeRef, NewInode, SEAL_FUTURE_WRITE,
+    SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, SEAL_WRITE, SetAttr, StatFs, Timestamp,
 };
 pub use location::{Location, PathText};
 pub use locks::{FileLocks, LockOwner, RecordLock};

@@ -1,0 +1,280 @@
+//! `fcntl(2)` and `flock(2)`.
+
+use super::open::RLIMIT_NOFILE;
+use super::{Arg, Entry, Family, Support};
+use crate::bail;
+use crate::errno::{Errno, Result};
+use crate::kernel::Ctx;
+use crate::platform::TrapFrame;
+use crate::vfs::{File, FileLocks, LockOwner, OpenFlags, Pipe, PipeEnd, RecordLock};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+/// The calls of this family.
+pub(super) const TABLE: &[Entry] = &[
+    Entry::new(72, "fcntl", Family::Desc, FCNTL, Support::Partial("no leases, no F_NOTIFY"), sys_fcntl),
+    Entry::new(73, "flock", Family::Desc, &[Arg::Fd, Arg::Kind("flock")], Support::Full, sys_flock),
+];
+
+const FCNTL: &[Arg] = &[Arg::Fd, Arg::Kind("fcntl_cmd"), Arg::Kind("fcntl_arg")];
+
+/// Commands (`asm-generic/fcntl.h`, `linux/fcntl.h`).
+mod cmd {
+    pub(super) const DUPFD: u32 = 0;
+    pub(super) const GETFD: u32 = 1;
+    pub(super) const SETFD: u32 = 2;
+    pub(super) const GETFL: u32 = 3;
+    pub(super) const SETFL: u32 = 4;
+    pub(super) const GETLK: u32 = 5;
+    pub(super) const SETLK: u32 = 6;
+    pub(super) const SETLKW: u32 = 7;
+    pub(super) const SETOWN: u32 = 8;
+    pub(super) const GETOWN: u32 = 9;
+    pub(super) const SETSIG: u32 = 10;
+    pub(super) const GETSIG: u32 = 11;
+    pub(super) const SETOWN_EX: u32 = 15;
+    pub(super) const GETOWN_EX: u32 = 16;
+    pub(super) const OFD_GETLK: u32 = 36;
+    pub(super) const OFD_SETLK: u32 = 37;
+    pub(super) const OFD_SETLKW: u32 = 38;
+    pub(super) const DUPFD_CLOEXEC: u32 = 1030;
+    pub(super) const SETPIPE_SZ: u32 = 1031;
+    pub(super) const GETPIPE_SZ: u32 = 1032;
+    pub(super) const ADD_SEALS: u32 = 1033;
+    pub(super) const GET_SEALS: u32 = 1034;
+}
+
+const FD_CLOEXEC: u64 = 1;
+
+fn sys_fcntl(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
+    let (fd, command, arg) = (args[0] as i32, args[1] as u32, args[2]);
+    let files = ctx.task.files();
+    let file = files.get(fd)?;
+    let about_descriptor = [cmd::DUPFD, cmd::DUPFD_CLOEXEC, cmd::GETFD, cmd::SETFD, cmd::GETFL].contains(&command);
+    if file.flags().contains(OpenFlags::PATH) && !about_descriptor {
+        bail!(EBADF);
+    }
+    match command {
+        cmd::DUPFD | cmd::DUPFD_CLOEXEC => {
+            let limit = ctx.task.process.limit(RLIMIT_NOFILE);
+            let from = u64::from(arg as u32);
+            if arg as i32 <= -1 || from >= limit {
+                bail!(EINVAL);
+            }
+            files.insert(file, command == cmd::DUPFD_CLOEXEC, from as usize, limit).map(|fd| fd as usize)
+        }
+        cmd::GETFD => files.close_on_exec_of(fd).map(usize::from),
+        cmd::SETFD => files.set_close_on_exec(fd, arg & FD_CLOEXEC != 0).map(|()| 0),
+        cmd::GETFL => Ok(file.flags().bits() as usize),
+        cmd::SETFL => {
+            let flags = OpenFlags::from_bits_retain(arg as u32);
+            if flags.contains(OpenFlags::NOATIME)
+                && !file.flags().contains(OpenFlags::NOATIME)
+                && !ctx.task.creds().owns(&file.inode.attr()?)
+            {
+                bail!(EPERM);
+            }
+            file.set_flags(flags);
+            Ok(0)
+        }
+        cmd::SETOWN => set_owner(ctx, &file, arg as i32),
+        cmd::GETOWN => Ok(file.owner.load(Ordering::Relaxed) as isize as usize),
+        cmd::SETSIG => {
+            if arg > u64::from(crate::signal::number::SIGRTMAX) {
+                bail!(EINVAL);
+            }
+            file.owner_signal.store(arg as i32, Ordering::Relaxed);
+            Ok(0)
+        }
+        cmd::GETSIG => Ok(file.owner_signal.load(Ordering::Relaxed) as usize),
+        cmd::SETOWN_EX => set_owner_ex(ctx, &file, arg),
+        cmd::GETOWN_EX => {
+            let owner = file.owner.load(Ordering::Relaxed);
+            let kind = if owner < 0 { OWNER_GROUP } else { OWNER_PROCESS };
+            ctx.write_val(arg, &[kind, owner.abs()]).map(|()| 0)
+        }
+        cmd::GETLK | cmd::OFD_GETLK => get_lock(ctx, &file, arg, command == cmd::OFD_GETLK),
+        cmd::SETLK | cmd::SETLKW => set_lock(ctx, fd, &file, arg, command == cmd::SETLKW, false),
+        cmd::OFD_SETLK | cmd::OFD_SETLKW => set_lock(ctx, fd, &file, arg, command == cmd::OFD_SETLKW, true),
+        cmd::SETPIPE_SZ => {
+            if arg as i32 <= 0 && arg != 0 {
+                bail!(EINVAL);
+            }
+            pipe_of(&file)?.set_capacity(ctx, arg as u32 as usize)
+        }
+        cmd::GETPIPE_SZ => Ok(pipe_of(&file)?.capacity()),
+        cmd::ADD_SEALS => {
+            let Some(common) = file.inode.common() else {
+                bail!(EINVAL);
+            };
+            if !file.flags().writable() {
+                bail!(EPERM);
+            }
+            common.add_seals(arg as u32).map(|()| 0)
+        }
+        cmd::GET_SEALS => match file.inode.common().and_then(|c| c.seals()) {
+            Some(seals) => Ok(seals as usize),
+            None => bail!(EINVAL),
+        },
+        _ => bail!(EINVAL),
+    }
+}
+
+fn pipe_of(file: &File) -> Result<Arc<Pipe>> {
+    file.ops_as::<PipeEnd>().map(|end| end.pipe().clone()).ok_or(Errno::EBADF.into())
+}
+
+/// `F_OWNER_*` of `struct f_owner_ex`.
+const OWNER_THREAD: i32 = 0;
+const OWNER_PROCESS: i32 = 1;
+const OWNER_GROUP: i32 = 2;
+
+/// Who gets `SIGIO`: a process, or with a negative number a process group.
+fn set_owner(ctx: &Ctx, file: &File, who: i32) -> Result<usize> {
+    if who == i32::MIN {
+        bail!(EINVAL);
+    }
+    let exists = match who {
+        0 => true,
+        pid if pid > 0 => ctx.kernel.tasks.task(pid).is_some(),
+        group => !ctx.kernel.tasks.group(-group).is_empty(),
+    };
+    if !exists {
+        bail!(ESRCH);
+    }
+    file.owner.store(who, Ordering::Relaxed);
+    Ok(0)
+}
+
+fn set_owner_ex(ctx: &Ctx, file: &File, addr: u64) -> Result<usize> {
+    let [kind, pid] = ctx.read_val::<[i32; 2]>(addr)?;
+    match kind {
+        OWNER_THREAD | OWNER_PROCESS => set_owner(ctx, file, pid),
+        OWNER_GROUP => set_owner(ctx, file, -pid),
+        _ => bail!(EINVAL),
+    }
+}
+
+const F_RDLCK: u16 = 0;
+const F_WRLCK: u16 = 1;
+const F_UNLCK: u16 = 2;
+
+/// `struct flock` of x86-64: type and whence in the first word, then start, length and process.
+type RawLock = [u64; 4];
+
+/// The bytes that a `struct flock` is about, first and last.
+fn lock_range(file: &File, raw: &RawLock) -> Result<(u64, u64)> {
+    let whence = raw[0] >> 16 & 0xffff;
+    let base = match whence {
+        0 => 0,
+        1 => *file.position.lock(),
+        2 => file.inode.attr()?.size,
+        _ => bail!(EINVAL),
+    };
+    let (offset, len) = (raw[1] as i64, raw[2] as i64);
+    let start = (base as i64).checked_add(offset).ok_or(Errno::EOVERFLOW)?;
+    if start < 0 {
+        bail!(EINVAL);
+    }
+    let (start, end) = match len {
+        0 => (start, i64::MAX),
+        len if len > 0 => (start, start.checked_add(len - 1).ok_or(Errno::EOVERFLOW)?),
+        len => (start.checked_add(len).ok_or(Errno::EINVAL)?, start - 1),
+    };
+    if start < 0 {
+        bail!(EINVAL);
+    }
+    Ok((start as u64, end as u64))
+}
+
+/// The locks of a file; `ENOLCK` on a file system that has none.
+fn locks(file: &File) -> Result<&FileLocks> {
+    file.inode.common().map(|c| &c.locks).ok_or(Errno::ENOLCK.into())
+}
+
+fn owner(ctx: &Ctx, file: &Arc<File>, description: bool) -> (LockOwner, i32) {
+    if description {
+        (LockOwner::Description(Arc::as_ptr(file) as usize), -1)
+    } else {
+        (LockOwner::Process(ctx.task.files().lock_owner()), ctx.task.process.pid)
+    }
+}
+
+fn get_lock(ctx: &Ctx, file: &Arc<File>, addr: u64, description: bool) -> Result<usize> {
+    let raw = ctx.read_val::<RawLock>(addr)?;
+    let kind = raw[0] as u16;
+    if kind != F_RDLCK && kind != F_WRLCK || description && raw[3] as u32 != 0 {
+        bail!(EINVAL);
+    }
+    let (start, end) = lock_range(file, &raw)?;
+    let (owner, pid) = owner(ctx, file, description);
+    let wanted = RecordLock { owner, pid, start, end, exclusive: kind == F_WRLCK };
+    let padding = raw[0] & !0xffff_ffff;
+    let answer: RawLock = match locks(file)?.test(&wanted) {
+        None => [raw[0] & !0xffff | u64::from(F_UNLCK), raw[1], raw[2], raw[3]],
+        Some(found) => {
+            let kind = if found.exclusive { F_WRLCK } else { F_RDLCK };
+            let len = if found.end == i64::MAX as u64 { 0 } else { found.end - found.start + 1 };
+            [padding | u64::from(kind), found.start, len, raw[3] & !0xffff_ffff | u64::from(found.pid as u32)]
+        }
+    };
+    ctx.write_val(addr, &answer).map(|()| 0)
+}
+
+fn set_lock(ctx: &Ctx, fd: i32, file: &Arc<File>, addr: u64, wait: bool, description: bool) -> Result<usize> {
+    let raw = ctx.read_val::<RawLock>(addr)?;
+    let kind = raw[0] as u16;
+    let (start, end) = lock_range(file, &raw)?;
+    if description && raw[3] as u32 != 0 {
+        bail!(EINVAL);
+    }
+    match kind {
+        F_RDLCK if !file.flags().readable() => bail!(EBADF),
+        F_WRLCK if !file.flags().writable() => bail!(EBADF),
+        F_RDLCK | F_WRLCK | F_UNLCK => {}
+        _ => bail!(EINVAL),
+    }
+    let locks = locks(file)?;
+    let (owner, pid) = owner(ctx, file, description);
+    if kind == F_UNLCK {
+        locks.clear_record(owner, start, end);
+        return Ok(0);
+    }
+    file.note_lock();
+    locks.set_record(ctx, RecordLock { owner, pid, start, end, exclusive: kind == F_WRLCK }, wait)?;
+    // Another thread may have closed the descriptor meanwhile: then nobody would ever release the lock.
+    let files = ctx.task.files();
+    if !description && !files.get(fd).is_ok_and(|now| Arc::ptr_eq(&now, file)) {
+        locks.clear_record(owner, start, end);
+        bail!(EBADF);
+    }
+    Ok(0)
+}
+
+fn sys_flock(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
+    const LOCK_SH: u32 = 1;
+    const LOCK_EX: u32 = 2;
+    const LOCK_NB: u32 = 4;
+    const LOCK_UN: u32 = 8;
+    let operation = args[1] as u32;
+    let exclusive = match operation & !LOCK_NB {
+        LOCK_SH => Some(false),
+        LOCK_EX => Some(true),
+        LOCK_UN => None,
+        _ => bail!(EINVAL),
+    };
+    let file = ctx.task.files().get(args[0] as i32)?;
+    if file.flags().contains(OpenFlags::PATH) {
+        bail!(EBADF);
+    }
+    let locks = locks(&file)?;
+    let id = Arc::as_ptr(&file) as usize;
+    match exclusive {
+        None => locks.unflock(id),
+        Some(exclusive) => {
+            file.note_lock();
+            locks.flock(ctx, id, exclusive, operation & LOCK_NB == 0)?;
+        }
+    }
+    Ok(0)
+}
