@@ -1,0 +1,419 @@
+//! Building a profile: what `umlfs build` and `umlfs up` call.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::cancel::cancelled;
+use crate::config::ConfigDir;
+use crate::error::{Error, Result};
+use crate::hash::Fields;
+use crate::jobserver::Jobserver;
+use crate::package::{MAIN, Manifest, check_conflicts, pack_rules};
+use crate::plan::{Plan, Step};
+use crate::profile::{ImageDefaults, Profile};
+use crate::progress::{Event, Progress};
+use crate::recipe::{FileRule, NodeKind};
+use crate::sources::Fetcher;
+use crate::step::Context;
+use crate::store::{Archive, Store, read_json, remove_tree, write_json};
+
+/// Seconds that one standard build unit takes on one core, where no measurement of the step itself is known.
+const SBU_SECONDS: f64 = 175.0;
+
+/// How to build.
+#[derive(Debug, Clone, Default)]
+pub struct BuildOptions {
+    /// Jobs at once, over all steps; 0 for one on each processor.
+    pub jobs: usize,
+    /// After a failure, go on with the steps that do not need the failed one.
+    pub keep_going: bool,
+    /// Directories that may have sources already.
+    pub source_dirs: Vec<PathBuf>,
+    /// Do not use the network.
+    pub offline: bool,
+}
+
+/// Which steps to build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// All of the profile.
+    All,
+    /// One step and all that it needs.
+    Until(String),
+    /// One step; what it needs must be there.
+    Only(String),
+}
+
+/// A profile, read and planned.
+#[derive(Debug)]
+pub struct Builder {
+    /// The profile.
+    pub profile: Profile,
+    /// Its plan.
+    pub plan: Plan,
+    /// Where packages are kept.
+    pub store: Store,
+}
+
+/// A built system: archives to be laid over each other in this order.
+#[derive(Debug, Clone)]
+pub struct BuildOutput {
+    /// The profile's name.
+    pub profile: String,
+    /// Defaults for the image.
+    pub image: ImageDefaults,
+    /// The archives. No path but directories is in two of them; a directory keeps the attributes that it got first.
+    pub packages: Vec<PackageArchive>,
+    /// Hash over the archives in their order: the same key, the same root file system.
+    pub key: String,
+}
+
+/// One package of a built system.
+#[derive(Debug, Clone)]
+pub struct PackageArchive {
+    /// `NAME/STAGE[:OUTPUT]`, or `profile:NAME` for the profile's own files.
+    pub name: String,
+    /// An uncompressed tar file whose headers carry owners, modes, links and device numbers.
+    pub path: PathBuf,
+    /// What is in it.
+    pub archive: Archive,
+    /// Path by path.
+    pub manifest: Manifest,
+}
+
+/// A step and whether it is finished, for `--dry-run`.
+#[derive(Debug, Clone)]
+pub struct StepStatus<'a> {
+    /// The step.
+    pub step: &'a Step,
+    /// Whether the store has it.
+    pub finished: bool,
+    /// How long building it may take or took.
+    pub estimate: Duration,
+}
+
+impl Builder {
+    /// Reads a profile and plans it.
+    ///
+    /// # Errors
+    /// Anything wrong in the configuration; a host that lacks tools.
+    pub fn open(configs: &ConfigDir, profile: &str, store: Store) -> Result<Builder> {
+        let profile = Profile::load(configs, profile)?;
+        let plan = Plan::new(configs, &profile, &store)?;
+        Ok(Builder {
+            profile,
+            plan,
+            store,
+        })
+    }
+
+    /// Builds what the store does not have, and gives the whole system.
+    ///
+    /// # Errors
+    /// Whatever stopped it; what was finished before stays finished.
+    pub fn build(&self, options: &BuildOptions, progress: &dyn Progress) -> Result<BuildOutput> {
+        self.run(&Target::All, options, progress)?;
+        self.output()
+    }
+
+    /// Builds the target's steps that the store does not have.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn run(
+        &self,
+        target: &Target,
+        options: &BuildOptions,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let steps = self.missing(target)?;
+        if steps.is_empty() {
+            progress.event(Event::Planned {
+                total: self.plan.steps.len(),
+                to_build: 0,
+                estimate: Duration::ZERO,
+            });
+            return Ok(());
+        }
+        let _lock = self.store.lock(&cancelled, || {
+            progress.event(Event::Note(
+                "another umlfs is building into the same cache; waiting for it to end",
+            ));
+        })?;
+        // It may have built them.
+        let steps = self.missing(target)?;
+        self.tidy()?;
+        let jobs = match options.jobs {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let estimates = self.estimates(jobs);
+        let total: Duration = steps.iter().filter_map(|s| estimates.get(&s.name)).sum();
+        progress.event(Event::Planned {
+            total: self.plan.steps.len(),
+            to_build: steps.len(),
+            estimate: total,
+        });
+        let jobserver = Jobserver::new(jobs)?;
+        let fetcher = Fetcher::new(&self.store, options.source_dirs.clone(), options.offline);
+        let context = Context {
+            plan: &self.plan,
+            store: &self.store,
+            fetcher: &fetcher,
+            progress,
+            makeflags: jobserver.makeflags(),
+            jobs,
+        };
+        let mut history: BTreeMap<String, f64> =
+            read_json(&self.history_path()).unwrap_or_default();
+        let result = crate::schedule::run(
+            &context,
+            &jobserver,
+            &steps,
+            &estimates,
+            options.keep_going,
+            |record| {
+                history.insert(record.step.clone(), record.wall_seconds);
+            },
+        );
+        // Estimates only: a build whose disk is full has a better error to tell.
+        let saved = write_json(&self.history_path(), &history);
+        progress.event(Event::Finished);
+        result.and(saved)
+    }
+
+    /// The steps of a target that the store does not have, in the plan's order.
+    ///
+    /// # Errors
+    /// There is no such step; with [`Target::Only`], something that it needs is not there.
+    pub fn missing(&self, target: &Target) -> Result<Vec<&Step>> {
+        let absent = |step: &&Step| self.store.record(&step.key).is_none();
+        match target {
+            Target::All => Ok(self.plan.steps.iter().filter(absent).collect()),
+            Target::Only(name) => {
+                let step = self.plan.step(name)?;
+                if let Some((need, _)) = step
+                    .needs
+                    .iter()
+                    .find(|(_, key)| self.store.record(key).is_none())
+                {
+                    return Err(Error::Usage {
+                        message: format!("{name} needs {need}, which is not built yet"),
+                        hint: Some(format!("`--until {name}` builds it with all that it needs")),
+                    });
+                }
+                Ok(Some(step).into_iter().filter(absent).collect())
+            }
+            Target::Until(name) => {
+                let mut wanted = vec![self.plan.step(name)?.name.as_str()];
+                for step in self.plan.steps.iter().rev() {
+                    if wanted.contains(&step.name.as_str()) {
+                        wanted.extend(step.needs.iter().map(|(need, _)| need.step.as_str()));
+                    }
+                }
+                Ok(self
+                    .plan
+                    .steps
+                    .iter()
+                    .filter(|s| wanted.contains(&s.name.as_str()))
+                    .filter(absent)
+                    .collect())
+            }
+        }
+    }
+
+    /// All steps with their state.
+    pub fn status(&self) -> Vec<StepStatus<'_>> {
+        let estimates = self.estimates(std::thread::available_parallelism().map_or(1, usize::from));
+        self.plan
+            .steps
+            .iter()
+            .map(|step| {
+                let record = self.store.record(&step.key);
+                let estimate = estimates.get(&step.name).copied().unwrap_or_default();
+                StepStatus {
+                    step,
+                    finished: record.is_some(),
+                    estimate: record.map_or(estimate, |r| {
+                        Duration::try_from_secs_f64(r.wall_seconds).unwrap_or(estimate)
+                    }),
+                }
+            })
+            .collect()
+    }
+
+    /// The system as built.
+    ///
+    /// # Errors
+    /// A package is missing from the store; two packages bring the same file.
+    pub fn output(&self) -> Result<BuildOutput> {
+        let mut packages = Vec::new();
+        for reference in &self.plan.packages {
+            let key = &self.plan.step(&reference.step)?.key;
+            let output = reference.output.as_deref().unwrap_or(MAIN);
+            let archive = self
+                .store
+                .record(key)
+                .and_then(|r| r.outputs.get(output).cloned())
+                .ok_or_else(|| Error::Usage {
+                    message: format!("{reference} is not built yet"),
+                    hint: Some("run `umlfs build`".into()),
+                })?;
+            packages.push(PackageArchive {
+                name: reference.to_string(),
+                path: self.store.archive_path(key, output),
+                archive,
+                manifest: self.store.manifest(key, output)?,
+            });
+        }
+        if let Some(own) = self.profile_package()? {
+            packages.push(own);
+        }
+        check_conflicts(packages.iter().map(|p| (p.name.as_str(), &p.manifest)))?;
+        let mut fields = Fields::new("umlfs root");
+        for package in &packages {
+            fields.add("archive", &package.archive.sha256);
+        }
+        Ok(BuildOutput {
+            profile: self.profile.name.clone(),
+            image: self.profile.image.clone(),
+            packages,
+            key: fields.finish(),
+        })
+    }
+
+    /// The files that the profile itself brings, as a package.
+    fn profile_package(&self) -> Result<Option<PackageArchive>> {
+        let mut rules = self.profile.files.clone();
+        if let Some(hostname) = &self.profile.image.hostname {
+            rules
+                .entry("/etc/hostname".into())
+                .or_insert_with(|| FileRule {
+                    kind: Some(NodeKind::File),
+                    content: Some(format!("{hostname}\n")),
+                    ..FileRule::default()
+                });
+        }
+        if rules.is_empty() {
+            return Ok(None);
+        }
+        let mut fields = Fields::new("umlfs profile files");
+        fields.add("format", crate::FORMAT_VERSION.to_string());
+        fields.add("epoch", crate::SOURCE_DATE_EPOCH.to_string());
+        fields.add("rules", serde_json::to_vec(&rules).unwrap_or_default());
+        let key = fields.finish();
+        let place = self.store.package_dir(&key);
+        let archive_path = place.join("archive.json");
+        let archive: Archive = match read_json(&archive_path) {
+            Some(archive) => archive,
+            None => {
+                let part = self
+                    .store
+                    .dir("packages")?
+                    .join(format!("{key}.{}.part", std::process::id()));
+                remove_tree(&part)?;
+                std::fs::create_dir_all(&part).map_err(|e| Error::io("creating", &part, e))?;
+                let archive = pack_rules(&rules, MAIN, &part)?;
+                write_json(&part.join("archive.json"), &archive)?;
+                match std::fs::rename(&part, &place) {
+                    Ok(()) => {}
+                    // Another umlfs made the same in the meantime.
+                    Err(_) if archive_path.is_file() => remove_tree(&part)?,
+                    Err(e) => return Err(Error::io("moving to", &place, e)),
+                }
+                archive
+            }
+        };
+        Ok(Some(PackageArchive {
+            name: format!("profile:{}", self.profile.name),
+            path: self.store.archive_path(&key, MAIN),
+            archive,
+            manifest: self.store.manifest(&key, MAIN)?,
+        }))
+    }
+
+    /// A shell in a step's sandbox; the value is its exit status.
+    ///
+    /// # Errors
+    /// There is no such step, something that it needs is not built yet, or the sandbox cannot be made.
+    pub fn shell(
+        &self,
+        name: &str,
+        options: &BuildOptions,
+        progress: &dyn Progress,
+    ) -> Result<i32> {
+        let step = self.plan.step(name)?;
+        if let Some((need, _)) = step
+            .needs
+            .iter()
+            .find(|(_, key)| self.store.record(key).is_none())
+        {
+            self.run(&Target::Until(need.step.clone()), options, progress)?;
+        }
+        let _lock = self.store.lock(&cancelled, || {
+            progress.event(Event::Note(
+                "another umlfs is building into the same cache; waiting for it to end",
+            ));
+        })?;
+        let fetcher = Fetcher::new(&self.store, options.source_dirs.clone(), options.offline);
+        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        let context = Context {
+            plan: &self.plan,
+            store: &self.store,
+            fetcher: &fetcher,
+            progress,
+            makeflags: format!("-j{jobs}"),
+            jobs,
+        };
+        context.shell(step)
+    }
+
+    fn history_path(&self) -> PathBuf {
+        self.store.path().join("history.json")
+    }
+
+    /// How long each step may take: as last time, else by its SBU.
+    fn estimates(&self, jobs: usize) -> BTreeMap<String, Duration> {
+        let history: BTreeMap<String, f64> = read_json(&self.history_path()).unwrap_or_default();
+        self.plan
+            .steps
+            .iter()
+            .map(|step| {
+                let by_sbu = || {
+                    self.plan
+                        .stage(step)
+                        .map_or(0.0, |(_, stage)| stage.sbu * SBU_SECONDS / jobs as f64)
+                };
+                let seconds = history.get(&step.name).copied().unwrap_or_else(by_sbu);
+                (
+                    step.name.clone(),
+                    Duration::try_from_secs_f64(seconds).unwrap_or_default(),
+                )
+            })
+            .collect()
+    }
+
+    /// Removes what interrupted builders left, but not the work directories of this plan: a failed step may be looked into.
+    fn tidy(&self) -> Result<()> {
+        let entries = |dir: PathBuf| std::fs::read_dir(dir).into_iter().flatten().flatten();
+        for entry in entries(self.store.dir("work")?) {
+            let name = entry.file_name();
+            if !self.plan.steps.iter().any(|s| *s.key == *name) {
+                remove_tree(&entry.path())?;
+            }
+        }
+        for entry in entries(self.store.dir("packages")?) {
+            if entry.file_name().to_string_lossy().ends_with(".part") {
+                remove_tree(&entry.path())?;
+            }
+        }
+        for entry in entries(self.store.dir("sources")?) {
+            if entry.file_name().to_string_lossy().ends_with(".part") {
+                let path = entry.path();
+                std::fs::remove_file(&path).map_err(|e| Error::io("removing", &path, e))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,489 @@
+//! Recipes: how one package is made. One YAML file each, `recipes/NAME.yaml`.
+//!
+//! ```yaml
+//! name: musl
+//! version: 1.2.5
+//! summary: The C library
+//! license: MIT
+//! sources:
+//!   - file: musl-1.2.5.tar.gz
+//!     sha256: a9a1...
+//!     urls: [https://...]
+//!     debian: {source: musl, version: 1.2.5-3, file: musl_1.2.5.orig.tar.gz}
+//! stages:
+//!   tools:
+//!     summary: The C library and its compiler wrapper, below /tools
+//!     needs: [linux-headers/tools]
+//!     host: [base, compiler, make]
+//!     phases:
+//!       configure: ./configure --prefix=/tools
+//!       build: make
+//!       install: make DESTDIR=$DEST install
+//! ```
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::ConfigDir;
+use crate::error::{Error, Location, Result};
+use crate::parse::{At, error_at, ordered_map, yaml};
+
+/// A recipe as read from its file, checked.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The package's name; also the file's.
+    pub name: At<String>,
+    /// The package's version.
+    pub version: String,
+    /// What it is, in one line.
+    pub summary: String,
+    /// SPDX licence expression.
+    pub license: String,
+    /// Upstream's page.
+    #[serde(default)]
+    pub homepage: Option<String>,
+    /// The files it is made from. The first is unpacked into the directory in which the phases run.
+    #[serde(default)]
+    pub sources: Vec<Source>,
+    /// The ways in which it is built (`tools`, `temporary`, `final`), by name.
+    pub stages: BTreeMap<String, Stage>,
+    /// The file it was read from, for messages.
+    #[serde(skip)]
+    pub path: String,
+}
+
+/// One file that comes from outside, pinned by its hash.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Its name in `/sources`.
+    pub file: At<String>,
+    /// SHA-256 of upstream's file, in hex.
+    pub sha256: At<String>,
+    /// Where upstream has it (http, https or file), in order of preference.
+    #[serde(default)]
+    pub urls: Vec<At<String>>,
+    /// Where Debian has it.
+    #[serde(default)]
+    pub debian: Option<DebianSource>,
+    /// Whether to unpack it (tar, plain or compressed by gzip, bzip2, xz); otherwise it is only put into `/sources`.
+    #[serde(default = "yes")]
+    pub unpack: bool,
+}
+
+/// The same file in a Debian source package.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DebianSource {
+    /// Name of the source package.
+    pub source: String,
+    /// Its version in the pinned suite when the pin was made; a later one with the same file serves too.
+    pub version: String,
+    /// The file's name there.
+    pub file: String,
+    /// SHA-256 of Debian's file, where Debian repacked it and it therefore differs from upstream's.
+    #[serde(default)]
+    pub sha256: Option<At<String>>,
+}
+
+/// One way of building the package.
+///
+/// What is serialized here is what decides whether a finished step can be reused: descriptions and estimates are left out.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// What this stage makes and why, in a line or a few.
+    #[serde(skip_serializing)]
+    pub summary: String,
+    /// The section of the Linux From Scratch book that it follows.
+    #[serde(default, skip_serializing)]
+    pub book: Option<String>,
+    /// Expected time in standard build units (the time of the book's first binutils, on one core).
+    #[serde(default = "small", skip_serializing)]
+    pub sbu: f64,
+    /// Steps whose packages must be there, `NAME/STAGE` or `NAME/STAGE:OUTPUT`. Counted by their keys.
+    #[serde(default, skip_serializing)]
+    pub needs: Vec<At<String>>,
+    /// What the root of the sandbox is made of.
+    #[serde(default)]
+    pub root: Root,
+    /// Names of the tool groups of `host.yaml` that the phases use (only with `root: host`). Counted by the tools' contents.
+    #[serde(default, skip_serializing)]
+    pub host: Vec<At<String>>,
+    /// Files or directories of the configuration tree, copied to `/inputs/BASENAME`. Counted by their contents.
+    #[serde(default, skip_serializing)]
+    pub inputs: Vec<At<String>>,
+    /// Shell text, phase by phase, in this order; each runs in a shell of its own that stops at the first error.
+    #[serde(default, deserialize_with = "ordered_map")]
+    pub phases: Vec<(String, At<String>)>,
+    /// Owners, modes and kinds that an unprivileged build cannot give, by absolute path.
+    #[serde(default)]
+    pub files: BTreeMap<String, FileRule>,
+    /// Parts of what is installed that become outputs of their own: output name to absolute paths (with all below them).
+    #[serde(default)]
+    pub outputs: BTreeMap<String, Vec<String>>,
+}
+
+/// What the root of a step's sandbox is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Root {
+    /// The host's `/usr`, read-only, with only the declared tools in `PATH`; needed packages are below `/sysroot`.
+    #[default]
+    Host,
+    /// Nothing but the needed packages: the book's chroot.
+    Packages,
+}
+
+/// How an installed path is recorded, or made when it does not exist.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileRule {
+    /// Kind of a path that the rule makes; without it the path must have been installed.
+    #[serde(default, rename = "type")]
+    pub kind: Option<NodeKind>,
+    /// Permission bits in octal, as text (`"4755"`).
+    #[serde(default)]
+    pub mode: Option<Mode>,
+    /// Numeric user ID of the owner.
+    #[serde(default)]
+    pub uid: u32,
+    /// Numeric group ID.
+    #[serde(default)]
+    pub gid: u32,
+    /// Device numbers `[major, minor]`.
+    #[serde(default)]
+    pub device: Option<(u32, u32)>,
+    /// Target of a symbolic link.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// Text of a regular file.
+    #[serde(default)]
+    pub content: Option<String>,
+}
+
+/// Kinds of path that a [`FileRule`] can make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeKind {
+    /// Directory.
+    Dir,
+    /// Regular file with the rule's `content`.
+    File,
+    /// Symbolic link to `target`.
+    Symlink,
+    /// Character device.
+    Char,
+    /// Block device.
+    Block,
+    /// Named pipe.
+    Fifo,
+}
+
+/// Permission bits written in octal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mode(pub u32);
+
+impl<'de> Deserialize<'de> for Mode {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match u32::from_str_radix(&text, 8) {
+            Ok(mode) if mode <= 0o7777 => Ok(Mode(mode)),
+            _ => Err(serde::de::Error::custom(format!(
+                "found mode {text:?}, expected octal digits between \"0000\" and \"7777\""
+            ))),
+        }
+    }
+}
+
+impl Serialize for Mode {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format!("{:04o}", self.0))
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn small() -> f64 {
+    0.01
+}
+
+/// `NAME/STAGE[:OUTPUT]`, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OutputRef {
+    /// `NAME/STAGE`.
+    pub step: String,
+    /// The output; none for the main one.
+    pub output: Option<String>,
+}
+
+impl OutputRef {
+    /// Takes `NAME/STAGE[:OUTPUT]` apart; none when it is not of that form.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (step, output) = match text.split_once(':') {
+            Some((step, output)) => (step, Some(output)),
+            None => (text, None),
+        };
+        let (name, stage) = step.split_once('/')?;
+        let good = |s: &str| {
+            !s.is_empty()
+                && s.chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "+-._".contains(c))
+        };
+        (good(name) && good(stage) && output.is_none_or(good)).then(|| OutputRef {
+            step: step.to_owned(),
+            output: output.map(str::to_owned),
+        })
+    }
+}
+
+impl std::fmt::Display for OutputRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.output {
+            Some(output) => write!(f, "{}:{output}", self.step),
+            None => f.write_str(&self.step),
+        }
+    }
+}
+
+impl Recipe {
+    /// Reads and checks `recipes/NAME.yaml`; none when there is no such file.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the place of what is wrong.
+    pub fn load(configs: &ConfigDir, name: &str) -> Result<Option<Recipe>> {
+        let relative = format!("recipes/{name}.yaml");
+        let Some(text) = configs.read(&relative)? else {
+            return Ok(None);
+        };
+        let path = configs.display_name(&relative);
+        let recipe = Recipe::parse(&path, &text)?;
+        if *recipe.name != name {
+            return Err(error_at(
+                &path,
+                &recipe.name,
+                format!(
+                    "found name {:?}, expected {name:?} as the file is called",
+                    recipe.name.value
+                ),
+                None,
+            ));
+        }
+        for stage in recipe.stages.values() {
+            for input in &stage.inputs {
+                if configs.read(input)?.is_none() && configs.read_tree(input)?.is_empty() {
+                    return Err(error_at(
+                        &path,
+                        input,
+                        format!("input {} does not exist", configs.display_name(input)),
+                        Some("inputs are paths below the configuration directory".into()),
+                    ));
+                }
+            }
+        }
+        Ok(Some(recipe))
+    }
+
+    /// Parses and checks a recipe's text. `path` is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn parse(path: &str, text: &[u8]) -> Result<Recipe> {
+        let mut recipe: Recipe = yaml(path, text)?;
+        recipe.path = path.to_owned();
+        recipe.check()?;
+        Ok(recipe)
+    }
+
+    fn check(&self) -> Result<()> {
+        let path = self.path.as_str();
+        for source in &self.sources {
+            check_sha256(path, &source.sha256)?;
+            if let Some(sha256) = source.debian.as_ref().and_then(|d| d.sha256.as_ref()) {
+                check_sha256(path, sha256)?;
+            }
+            if source.file.is_empty() || source.file.contains('/') || source.file.starts_with('.') {
+                return Err(error_at(
+                    path,
+                    &source.file,
+                    format!("found {:?}, expected a plain file name", source.file.value),
+                    None,
+                ));
+            }
+            for url in &source.urls {
+                if !["https://", "http://", "file:///"]
+                    .iter()
+                    .any(|p| url.starts_with(p))
+                {
+                    return Err(error_at(
+                        path,
+                        url,
+                        format!(
+                            "found {:?}, expected a URL beginning with https://, http:// or file:///",
+                            url.value
+                        ),
+                        None,
+                    ));
+                }
+            }
+            if source.urls.is_empty() && source.debian.is_none() {
+                return Err(error_at(
+                    path,
+                    &source.file,
+                    format!(
+                        "source {} has neither `urls` nor `debian`, expected at least one",
+                        source.file.value
+                    ),
+                    None,
+                ));
+            }
+        }
+        for (name, stage) in &self.stages {
+            let step = format!("{}/{name}", self.name.value);
+            let whole = |message: String| Error::Config {
+                location: Location {
+                    file: path.to_owned(),
+                    line: 0,
+                    column: 0,
+                },
+                message: format!("{step}: {message}"),
+                hint: None,
+            };
+            if OutputRef::parse(&step).is_none() {
+                return Err(whole(
+                    "names of recipes and stages are letters, digits and + - . _".into(),
+                ));
+            }
+            for need in &stage.needs {
+                if OutputRef::parse(need).is_none() {
+                    return Err(error_at(
+                        path,
+                        need,
+                        format!(
+                            "found {:?}, expected NAME/STAGE or NAME/STAGE:OUTPUT",
+                            need.value
+                        ),
+                        None,
+                    ));
+                }
+            }
+            if stage.root == Root::Packages {
+                if let Some(group) = stage.host.first() {
+                    return Err(error_at(
+                        path,
+                        group,
+                        "`root: packages` has no access to the host, expected no `host` entries",
+                        None,
+                    ));
+                }
+                if stage.needs.is_empty() {
+                    return Err(whole(
+                        "`root: packages` needs packages to make a root from".into(),
+                    ));
+                }
+            }
+            if stage.phases.is_empty() && stage.files.is_empty() {
+                return Err(whole(
+                    "found neither `phases` nor `files`, expected at least one".into(),
+                ));
+            }
+            for (path, rule) in &stage.files {
+                rule.check(path).map_err(&whole)?;
+            }
+            for (output, paths) in &stage.outputs {
+                for p in paths {
+                    check_path(p).map_err(|e| whole(format!("output {output}: {e}")))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_path(path: &str) -> Result<(), String> {
+    if !path.starts_with('/')
+        || path.len() < 2
+        || path.ends_with('/')
+        || path
+            .split('/')
+            .skip(1)
+            .any(|c| matches!(c, "" | "." | ".."))
+    {
+        return Err(format!(
+            "found path {path:?}, expected an absolute path without empty, . and .. parts"
+        ));
+    }
+    Ok(())
+}
+
+impl FileRule {
+    /// Whether the rule's parts fit together.
+    ///
+    /// # Errors
+    /// A message that names the path and what does not fit.
+    pub fn check(&self, path: &str) -> Result<(), String> {
+        check_path(path)?;
+        let is = |kinds: &[NodeKind]| self.kind.is_some_and(|k| kinds.contains(&k));
+        let wants = [
+            (
+                "device",
+                self.device.is_some(),
+                is(&[NodeKind::Char, NodeKind::Block]),
+                "type: char or block",
+            ),
+            (
+                "target",
+                self.target.is_some(),
+                is(&[NodeKind::Symlink]),
+                "type: symlink",
+            ),
+            (
+                "content",
+                self.content.is_some(),
+                is(&[NodeKind::File]),
+                "type: file",
+            ),
+        ];
+        for (key, present, wanted, kind) in wants {
+            if present != wanted {
+                return Err(format!(
+                    "{path}: `{key}` and `{kind}` go together, found only one of them"
+                ));
+            }
+        }
+        if is(&[NodeKind::Symlink]) && self.mode.is_some() {
+            return Err(format!("{path}: a symbolic link has no mode of its own"));
+        }
+        if let Some((major, minor)) = self.device
+            && (major > 0xfff || minor > 0xf_ffff)
+        {
+            return Err(format!(
+                "{path}: found device [{major}, {minor}], expected at most [4095, 1048575]"
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn check_sha256(path: &str, sha256: &At<String>) -> Result<()> {
+    if sha256.len() == 64
+        && sha256
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    {
+        return Ok(());
+    }
+    Err(error_at(
+        path,
+        sha256,
+        format!(
+            "found {:?}, expected 64 lower-case hexadecimal digits",
+            sha256.value
+        ),
+        None,
+    ))
+}

@@ -1,0 +1,316 @@
+//! Getting sources: from the store, a directory of the user's, upstream, then Debian through apt. All against pinned hashes.
+
+mod apt;
+mod http;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use crate::error::{Error, Result};
+use crate::hash::sha256_file;
+use crate::progress::{Event, Progress};
+use crate::recipe::{Recipe, Source};
+use crate::store::Store;
+
+/// Where to look, besides the store, and what was learnt in this run.
+#[derive(Debug)]
+pub struct Fetcher<'a> {
+    store: &'a Store,
+    directories: Vec<PathBuf>,
+    offline: bool,
+    /// Hosts that failed in this run; they are not asked again.
+    failed_hosts: Mutex<HashSet<String>>,
+    apt: Mutex<apt::Apt>,
+}
+
+/// A source in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// The file.
+    pub path: PathBuf,
+    /// Which of the pinned files it is.
+    pub sha256: String,
+}
+
+/// What `umlfs sources list` and `verify` say about a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceState {
+    /// In the store; its hash is right where it was checked.
+    Present,
+    /// Not in the store.
+    Missing,
+    /// In the store, but not what the pin says.
+    Damaged,
+}
+
+impl<'a> Fetcher<'a> {
+    /// A fetcher into `store`, which also looks into `directories`; `offline` keeps it from the network.
+    pub fn new(store: &'a Store, directories: Vec<PathBuf>, offline: bool) -> Self {
+        Fetcher {
+            store,
+            directories,
+            offline,
+            failed_hosts: Mutex::new(HashSet::new()),
+            apt: Mutex::new(apt::Apt::new(store.path().join("apt"))),
+        }
+    }
+
+    /// Brings one source into the store, unless it is there, and checks it.
+    ///
+    /// # Errors
+    /// [`Error::SourceUnavailable`] with each place's answer; [`Error::HashMismatch`] when all that came was something else.
+    pub fn fetch(
+        &self,
+        recipe: &Recipe,
+        source: &Source,
+        progress: &dyn Progress,
+    ) -> Result<Fetched> {
+        if let Some(present) = self.present(source, true)? {
+            return Ok(present);
+        }
+        let mut attempts = Vec::new();
+        let mut mismatch = None;
+        let mut note = |place: String, error: Error, attempts: &mut Vec<String>| {
+            let text = match &error {
+                Error::HashMismatch {
+                    expected,
+                    found,
+                    size,
+                    ..
+                } => {
+                    format!(
+                        "{place}: not the pinned file: sha256 {found} ({size} bytes), expected {expected}"
+                    )
+                }
+                other => format!("{place}: {other}"),
+            };
+            if attempts.is_empty() || matches!(error, Error::HashMismatch { .. }) {
+                mismatch = Some(error);
+            }
+            attempts.push(text);
+        };
+        for dir in &self.directories {
+            for (name, sha256) in candidates(source) {
+                let path = dir.join(name);
+                if path.is_file() {
+                    match self.take(&path, source, sha256) {
+                        Ok(fetched) => return Ok(fetched),
+                        Err(e) => note(path.display().to_string(), e, &mut attempts),
+                    }
+                }
+            }
+        }
+        for url in &source.urls {
+            match self.from_url(url, source, progress) {
+                Ok(Some(fetched)) => return Ok(fetched),
+                Ok(None) => attempts.push(format!(
+                    "{}: skipped, its host failed before in this run",
+                    url.value
+                )),
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(e @ Error::DiskFull { .. }) => return Err(e),
+                Err(e) => note(url.value.clone(), e, &mut attempts),
+            }
+        }
+        if let Some(debian) = &source.debian {
+            let place = format!("Debian source package {} {}", debian.source, debian.version);
+            if self.offline {
+                attempts.push(format!("{place}: not asked (--offline)"));
+            } else {
+                match self.from_debian(source, progress) {
+                    Ok(fetched) => return Ok(fetched),
+                    Err(Error::Interrupted) => return Err(Error::Interrupted),
+                    Err(e @ Error::DiskFull { .. }) => return Err(e),
+                    Err(e) => note(place, e, &mut attempts),
+                }
+            }
+        }
+        match (mismatch, attempts.len()) {
+            (
+                Some(Error::HashMismatch {
+                    expected,
+                    found,
+                    size,
+                    ..
+                }),
+                1,
+            ) => Err(Error::HashMismatch {
+                what: attempts
+                    .first()
+                    .and_then(|a| a.split(": not the pinned").next())
+                    .unwrap_or_default()
+                    .to_owned(),
+                expected,
+                found,
+                size,
+            }),
+            _ => Err(Error::SourceUnavailable {
+                file: source.file.value.clone(),
+                recipe: recipe.name.value.clone(),
+                attempts,
+            }),
+        }
+    }
+
+    /// The source in the store; with `verify` its hash is computed and a damaged file is removed.
+    fn present(&self, source: &Source, verify: bool) -> Result<Option<Fetched>> {
+        for (_, sha256) in candidates(source) {
+            let path = self.store.source_path(sha256, &source.file);
+            if !path.is_file() {
+                continue;
+            }
+            if verify && sha256_file(&path)?.0 != sha256 {
+                std::fs::remove_file(&path)
+                    .map_err(|e| Error::io("removing the damaged", &path, e))?;
+                continue;
+            }
+            return Ok(Some(Fetched {
+                path,
+                sha256: sha256.to_owned(),
+            }));
+        }
+        Ok(None)
+    }
+
+    /// What the store has of a source; with `verify` its hash is computed. Nothing is changed.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn state(&self, source: &Source, verify: bool) -> Result<SourceState> {
+        let mut state = SourceState::Missing;
+        for (_, sha256) in candidates(source) {
+            let path = self.store.source_path(sha256, &source.file);
+            if path.is_file() {
+                if !verify || sha256_file(&path)?.0 == sha256 {
+                    return Ok(SourceState::Present);
+                }
+                state = SourceState::Damaged;
+            }
+        }
+        Ok(state)
+    }
+
+    /// A place beside the source's in the store, for a download that is under way.
+    fn scratch(&self, source: &Source) -> Result<PathBuf> {
+        Ok(self.store.dir("sources")?.join(format!(
+            ".{}.{}.part",
+            source.file.value,
+            std::process::id()
+        )))
+    }
+
+    /// Copies a file of the user's into the store, if it is the pinned one.
+    fn take(&self, path: &Path, source: &Source, sha256: &str) -> Result<Fetched> {
+        let scratch = self.scratch(source)?;
+        std::fs::copy(path, &scratch).map_err(|e| Error::io("copying", path, e))?;
+        self.keep(&scratch, &path.display().to_string(), source, sha256)
+    }
+
+    /// Moves a finished download into its place, if it is the pinned file; otherwise removes it.
+    fn keep(&self, scratch: &Path, from: &str, source: &Source, sha256: &str) -> Result<Fetched> {
+        let (found, size) = sha256_file(scratch)?;
+        if found != sha256 {
+            std::fs::remove_file(scratch).map_err(|e| Error::io("removing", scratch, e))?;
+            return Err(Error::HashMismatch {
+                what: from.to_owned(),
+                expected: sha256.to_owned(),
+                found,
+                size,
+            });
+        }
+        let path = self.store.source_path(sha256, &source.file);
+        std::fs::rename(scratch, &path).map_err(|e| Error::io("moving to", &path, e))?;
+        Ok(Fetched {
+            path,
+            sha256: sha256.to_owned(),
+        })
+    }
+
+    /// From upstream; none when the host is not asked again.
+    fn from_url(
+        &self,
+        url: &str,
+        source: &Source,
+        progress: &dyn Progress,
+    ) -> Result<Option<Fetched>> {
+        if let Some(path) = url.strip_prefix("file://") {
+            return self.take(Path::new(path), source, &source.sha256).map(Some);
+        }
+        let host = url.split('/').nth(2).unwrap_or(url).to_owned();
+        if self.offline {
+            return Err(Error::Usage {
+                message: "not asked (--offline)".into(),
+                hint: None,
+            });
+        }
+        let failed = |hosts: &Mutex<HashSet<String>>| {
+            hosts.lock().map(|h| h.contains(&host)).unwrap_or(false)
+        };
+        if failed(&self.failed_hosts) {
+            return Ok(None);
+        }
+        progress.event(Event::FetchStarted {
+            file: &source.file,
+            from: &host,
+        });
+        let scratch = self.scratch(source)?;
+        let result = http::download(url, &scratch, &source.file, progress)
+            .and_then(|()| self.keep(&scratch, url, source, &source.sha256));
+        match result {
+            Ok(fetched) => {
+                progress.event(Event::FetchFinished { file: &source.file });
+                Ok(Some(fetched))
+            }
+            Err(e) => {
+                let _ = std::fs::remove_file(&scratch);
+                if !matches!(
+                    e,
+                    Error::HashMismatch { .. } | Error::Interrupted | Error::DiskFull { .. }
+                ) && let Ok(mut hosts) = self.failed_hosts.lock()
+                    && hosts.insert(host.clone())
+                {
+                    progress.event(Event::Note(&format!(
+                        "{host} does not answer ({e}); it is not asked again in this run"
+                    )));
+                }
+                Err(e)
+            }
+        }
+    }
+
+    fn from_debian(&self, source: &Source, progress: &dyn Progress) -> Result<Fetched> {
+        let Some(debian) = &source.debian else {
+            return Err(Error::Usage {
+                message: "no Debian package is named".into(),
+                hint: None,
+            });
+        };
+        let sha256 = debian.sha256.as_ref().unwrap_or(&source.sha256);
+        progress.event(Event::FetchStarted {
+            file: &source.file,
+            from: "Debian",
+        });
+        let scratch = self.scratch(source)?;
+        // One apt at a time: its state directory has one user.
+        let mut apt = self
+            .apt
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let from = apt.download(debian, sha256, &scratch, progress)?;
+        drop(apt);
+        let fetched = self.keep(&scratch, &from, source, sha256)?;
+        progress.event(Event::FetchFinished { file: &source.file });
+        Ok(fetched)
+    }
+}
+
+/// The files that may serve as a source: name outside, pinned hash. Upstream's first.
+fn candidates(source: &Source) -> Vec<(&str, &str)> {
+    let mut all = vec![(source.file.as_str(), source.sha256.as_str())];
+    if let Some(debian) = &source.debian {
+        let sha256 = debian.sha256.as_ref().unwrap_or(&source.sha256);
+        all.push((debian.file.as_str(), sha256.as_str()));
+    }
+    all
+}

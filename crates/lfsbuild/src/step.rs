@@ -1,0 +1,483 @@
+//! Running one step: its work directory, its sandbox, its package.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::SOURCE_DATE_EPOCH;
+use crate::cancel::cancelled;
+use crate::compose::compose;
+use crate::error::{Error, Location, Result, StepFailure};
+use crate::package::{MAIN, check_conflicts, pack};
+use crate::plan::{Plan, Step};
+use crate::progress::{Event, Progress};
+use crate::recipe::{Recipe, Root, Stage};
+use crate::sandbox::{EXIT_NO_SANDBOX, Report, Spec, helper, namespace_hint, write_spec};
+use crate::sources::Fetcher;
+use crate::store::{Record, Store, remove_tree, write_json};
+use crate::unpack::unpack;
+
+/// Output lines that a failure shows.
+const TAIL_LINES: usize = 15;
+
+/// What all steps of a build share.
+pub(crate) struct Context<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) store: &'a Store,
+    pub(crate) fetcher: &'a Fetcher<'a>,
+    pub(crate) progress: &'a dyn Progress,
+    pub(crate) makeflags: String,
+    pub(crate) jobs: usize,
+}
+
+/// A step's place on the host, ready to be run.
+pub(crate) struct Prepared {
+    pub(crate) work: PathBuf,
+    spec: Spec,
+    /// Sources by file name, with the hash of the file that was taken.
+    sources: BTreeMap<String, String>,
+}
+
+fn unknown_step(step: &Step) -> Error {
+    Error::Usage {
+        message: format!("there is no step {:?}", step.name),
+        hint: None,
+    }
+}
+
+impl Context<'_> {
+    /// Makes an empty work directory with sources, inputs and needed packages in it.
+    pub(crate) fn prepare(&self, step: &Step) -> Result<Prepared> {
+        let (recipe, stage) = self.plan.stage(step).ok_or_else(|| unknown_step(step))?;
+        let work = self.store.dir("work")?.join(&step.key);
+        remove_tree(&work)?;
+        for sub in ["build", "dest", "inputs", "sysroot", "tmp", "mnt"] {
+            let path = work.join(sub);
+            std::fs::create_dir_all(&path).map_err(|e| Error::io("creating", &path, e))?;
+        }
+        let prepared = self.spec(step, recipe, stage, work)?;
+        self.fill(step, recipe, &prepared)?;
+        Ok(prepared)
+    }
+
+    /// The orders for the sandbox. Fetches the sources, if need be.
+    pub(crate) fn spec(
+        &self,
+        step: &Step,
+        recipe: &Recipe,
+        stage: &Stage,
+        work: PathBuf,
+    ) -> Result<Prepared> {
+        let mut sources = BTreeMap::new();
+        let mut files = Vec::new();
+        for source in &recipe.sources {
+            let fetched = self.fetcher.fetch(recipe, source, self.progress)?;
+            files.push((source.file.value.clone(), fetched.path));
+            sources.insert(source.file.value.clone(), fetched.sha256);
+        }
+        let build_dir = format!("/build/{}-{}", recipe.name.value, recipe.version);
+        let path = match stage.root {
+            Root::Host => "/tools/bin:/host/bin",
+            Root::Packages => "/usr/bin:/usr/sbin:/bin:/sbin",
+        };
+        let env = [
+            ("PATH", path.to_owned()),
+            ("HOME", "/build".into()),
+            ("LC_ALL", "C".into()),
+            ("TZ", "UTC".into()),
+            ("TERM", "dumb".into()),
+            ("SOURCE_DATE_EPOCH", SOURCE_DATE_EPOCH.to_string()),
+            ("MAKEFLAGS", self.makeflags.clone()),
+            ("JOBS", self.jobs.to_string()),
+            ("NAME", recipe.name.value.clone()),
+            ("VERSION", recipe.version.clone()),
+            ("DEST", "/dest".into()),
+            ("SOURCES", "/sources".into()),
+            ("INPUTS", "/inputs".into()),
+            ("SYSROOT", "/sysroot".into()),
+        ];
+        let spec = Spec {
+            builder: std::process::id() as i32,
+            root: stage.root,
+            work: work.clone(),
+            sources: files,
+            commands: step.commands.clone(),
+            env: env.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+            cwd: build_dir.into(),
+            phases: stage
+                .phases
+                .iter()
+                .map(|(name, text)| (name.clone(), text.value.clone()))
+                .collect(),
+            interactive: false,
+        };
+        Ok(Prepared {
+            work,
+            spec,
+            sources,
+        })
+    }
+
+    fn fill(&self, step: &Step, recipe: &Recipe, prepared: &Prepared) -> Result<()> {
+        let work = &prepared.work;
+        let build = work.join("build");
+        let main = build.join(format!("{}-{}", recipe.name.value, recipe.version));
+        let mut first = true;
+        for (source, (_, path)) in recipe.sources.iter().zip(&prepared.spec.sources) {
+            if !source.unpack {
+                continue;
+            }
+            // The first is the package's own; others lie beside it, under their archive's name.
+            let into = if first {
+                main.clone()
+            } else {
+                build.join(source.file.split(".tar").next().unwrap_or(&source.file))
+            };
+            first = false;
+            unpack(path, &into)?;
+        }
+        std::fs::create_dir_all(&main).map_err(|e| Error::io("creating", &main, e))?;
+        for (name, bytes) in &step.inputs {
+            let path = work.join("inputs").join(name);
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent).map_err(|e| Error::io("creating", parent, e))?;
+            }
+            std::fs::write(&path, bytes).map_err(|e| Error::io("writing", &path, e))?;
+        }
+        let mut manifests = Vec::new();
+        let mut archives = Vec::new();
+        for (need, key) in &step.needs {
+            let output = need.output.as_deref().unwrap_or(MAIN);
+            manifests.push((need.to_string(), self.store.manifest(key, output)?));
+            archives.push(self.store.archive_path(key, output));
+        }
+        check_conflicts(
+            manifests
+                .iter()
+                .map(|(name, manifest)| (name.as_str(), manifest)),
+        )?;
+        compose(archives.iter().map(PathBuf::as_path), &work.join("sysroot"))
+    }
+
+    /// Builds a step and puts its package into the store.
+    pub(crate) fn build(&self, step: &Step) -> Result<Record> {
+        let started = Instant::now();
+        let (recipe, stage) = self.plan.stage(step).ok_or_else(|| unknown_step(step))?;
+        let prepared = self.prepare(step)?;
+        let log = self.log_path(step)?;
+        let cpu = self.run(step, recipe, stage, &prepared, &log)?;
+        let packages = self.store.dir("packages")?;
+        let part = packages.join(format!("{}.part", step.key));
+        remove_tree(&part)?;
+        std::fs::create_dir_all(&part).map_err(|e| Error::io("creating", &part, e))?;
+        let outputs = pack(
+            &step.name,
+            &prepared.work.join("dest"),
+            &stage.files,
+            &stage.outputs,
+            &part,
+        )?;
+        let record = Record {
+            step: step.name.clone(),
+            key: step.key.clone(),
+            version: recipe.version.clone(),
+            license: recipe.license.clone(),
+            sources: prepared.sources,
+            needs: step
+                .needs
+                .iter()
+                .map(|(need, key)| (need.to_string(), key.clone()))
+                .collect(),
+            outputs,
+            wall_seconds: started.elapsed().as_secs_f64(),
+            cpu_seconds: cpu.as_secs_f64(),
+            finished: SystemTime::UNIX_EPOCH
+                .elapsed()
+                .unwrap_or_default()
+                .as_secs(),
+            builder: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let kept_log = part.join("build.log");
+        std::fs::rename(&log, &kept_log).map_err(|e| Error::io("moving to", &kept_log, e))?;
+        write_json(&part.join("record.json"), &record)?;
+        let place = self.store.package_dir(&step.key);
+        remove_tree(&place)?;
+        std::fs::rename(&part, &place).map_err(|e| Error::io("moving to", &place, e))?;
+        remove_tree(&prepared.work)?;
+        Ok(record)
+    }
+
+    fn log_path(&self, step: &Step) -> Result<PathBuf> {
+        Ok(self
+            .store
+            .dir("logs")?
+            .join(format!("{}.log", step.name.replace('/', "-"))))
+    }
+
+    /// Runs the phases; the value is the processor time that they took.
+    fn run(
+        &self,
+        step: &Step,
+        recipe: &Recipe,
+        stage: &Stage,
+        prepared: &Prepared,
+        log: &Path,
+    ) -> Result<Duration> {
+        if stage.phases.is_empty() {
+            File::create(log).map_err(|e| Error::io("creating", log, e))?;
+            return Ok(Duration::ZERO);
+        }
+        let spec_path = prepared.work.join("spec.json");
+        write_spec(&prepared.spec, &spec_path)?;
+        let log_file = File::create(log).map_err(|e| Error::io("creating", log, e))?;
+        let mut command = helper(&spec_path);
+        // A group of its own: Ctrl-C on the terminal reaches the builder, which then ends the step.
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log_file)
+            .process_group(0);
+        let mut child = command
+            .spawn()
+            .map_err(|e| Error::io("starting the sandbox for", &prepared.work, e))?;
+        let pid = Pid::from_raw(child.id() as i32);
+        let mut last_phase = stage
+            .phases
+            .first()
+            .map(|(name, _)| name.clone())
+            .unwrap_or_default();
+        let mut failed = None;
+        let mut no_sandbox = None;
+        let mut interrupted = false;
+        if let Some(mut reports) = child.stdout.take() {
+            interrupted = read_reports(&mut reports, pid, |report| match report {
+                Report::Phase(phase) => {
+                    self.progress.event(Event::Phase {
+                        step: &step.name,
+                        phase: &phase,
+                    });
+                    last_phase = phase;
+                }
+                Report::Failed { .. } => failed = Some(report),
+                Report::NoSandbox { message } => no_sandbox = Some(message),
+            })
+            .map_err(|e| Error::io("reading the reports of", &prepared.work, e))?;
+        }
+        let (status, cpu) =
+            wait_with_usage(pid).map_err(|e| Error::io("waiting for", &prepared.work, e))?;
+        if interrupted {
+            return Err(Error::Interrupted);
+        }
+        if let Some(message) = no_sandbox {
+            return Err(Error::Sandbox {
+                message,
+                hint: namespace_hint(),
+            });
+        }
+        if status.success() {
+            return Ok(cpu);
+        }
+        Err(self.failure(
+            step,
+            recipe,
+            stage,
+            prepared,
+            log,
+            (last_phase, status, failed),
+        ))
+    }
+
+    fn failure(
+        &self,
+        step: &Step,
+        recipe: &Recipe,
+        stage: &Stage,
+        prepared: &Prepared,
+        log: &Path,
+        (last_phase, status, report): (String, ExitStatus, Option<Report>),
+    ) -> Error {
+        let tail = tail(log, TAIL_LINES);
+        let free = nix::sys::statvfs::statvfs(&prepared.work)
+            .map_or(u64::MAX, |s| s.blocks_available() * s.fragment_size());
+        if free < 1 << 20 || tail.iter().any(|l| l.contains("No space left on device")) {
+            return Error::DiskFull {
+                path: prepared.work.clone(),
+            };
+        }
+        let mut failure = StepFailure {
+            step: step.name.clone(),
+            phase: last_phase,
+            location: None,
+            command: None,
+            status: match (status.code(), status.signal()) {
+                (Some(EXIT_NO_SANDBOX), _) => "the sandbox ended without a reason".into(),
+                (Some(code), _) => format!("exit status {code}"),
+                (None, signal) => {
+                    format!("the sandbox was killed by signal {}", signal.unwrap_or(0))
+                }
+            },
+            log: log.to_owned(),
+            tail,
+        };
+        if let Some(Report::Failed {
+            phase,
+            status,
+            line,
+            command,
+        }) = report
+        {
+            failure.location = stage
+                .phases
+                .iter()
+                .find(|(name, _)| *name == phase)
+                .and_then(|(_, text)| {
+                    let line = line?;
+                    Some(Location {
+                        file: recipe.path.clone(),
+                        // The text of a block (`build: |`) begins on the line after its key.
+                        line: if text.contains('\n') {
+                            text.line + line
+                        } else {
+                            text.line
+                        },
+                        column: 0,
+                    })
+                });
+            failure.phase = phase;
+            failure.status = status;
+            failure.command = command;
+        }
+        Error::Step(Box::new(failure))
+    }
+
+    /// Gives the user a shell in a step's sandbox: in the state in which it failed, if it did, else freshly prepared.
+    /// The value is the shell's exit status.
+    pub(crate) fn shell(&self, step: &Step) -> Result<i32> {
+        let (recipe, stage) = self.plan.stage(step).ok_or_else(|| unknown_step(step))?;
+        let work = self.store.dir("work")?.join(&step.key);
+        let mut prepared = if work.join("spec.json").is_file() {
+            self.progress.event(Event::Note(&format!(
+                "{}: as its last run left it",
+                step.name
+            )));
+            self.spec(step, recipe, stage, work)?
+        } else {
+            self.progress
+                .event(Event::Note(&format!("{}: freshly unpacked", step.name)));
+            self.prepare(step)?
+        };
+        self.progress.event(Event::Note(
+            "the phases are scripts in /run/umlfs/phases (bash -eux /run/umlfs/phases/1-...); `exit` leaves; nothing is packaged",
+        ));
+        prepared.spec.interactive = true;
+        let prompt = format!("[{}] \\w\\$ ", step.name);
+        prepared.spec.env.extend([
+            ("PS1".to_owned(), prompt),
+            (
+                "TERM".to_owned(),
+                std::env::var("TERM").unwrap_or_else(|_| "dumb".into()),
+            ),
+        ]);
+        let spec_path = prepared.work.join("shell.json");
+        write_spec(&prepared.spec, &spec_path)?;
+        let status = helper(&spec_path)
+            .status()
+            .map_err(|e| Error::io("starting the sandbox for", &prepared.work, e))?;
+        Ok(status.code().unwrap_or(1))
+    }
+}
+
+/// Hands the helper's reports on until it closes the stream; kills it, and says so, when the user interrupts.
+fn read_reports(
+    reports: &mut std::process::ChildStdout,
+    pid: Pid,
+    mut handle: impl FnMut(Report),
+) -> std::io::Result<bool> {
+    let mut pending = Vec::new();
+    let mut buffer = [0; 4096];
+    let mut interrupted = false;
+    loop {
+        if cancelled() && !interrupted {
+            interrupted = true;
+            // The helper takes the whole pid namespace with it. It may have ended by itself just now.
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        let mut fds = [PollFd::new(reports.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::from(100u16)) {
+            Ok(0) | Err(Errno::EINTR) => continue,
+            Ok(_) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let n = reports.read(&mut buffer)?;
+        if n == 0 {
+            return Ok(interrupted);
+        }
+        pending.extend_from_slice(buffer.get(..n).unwrap_or_default());
+        while let Some(end) = pending.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = pending.drain(..=end).collect();
+            if let Ok(report) = serde_json::from_slice(&line) {
+                handle(report);
+            }
+        }
+    }
+}
+
+/// Waits for a child; the value has the processor time of it and of all its descendants that were waited for.
+fn wait_with_usage(pid: Pid) -> Result<(ExitStatus, Duration), std::io::Error> {
+    let mut raw = 0;
+    // SAFETY: all-zero bytes are a valid rusage.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: both pointers are to valid places. The child was started by us and is waited for here only.
+        let got = unsafe { libc::wait4(pid.as_raw(), &raw mut raw, 0, &raw mut usage) };
+        match Errno::result(got) {
+            Ok(_) => break,
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    let time = |t: libc::timeval| {
+        Duration::new(
+            t.tv_sec.max(0) as u64,
+            t.tv_usec.clamp(0, 999_999) as u32 * 1000,
+        )
+    };
+    Ok((
+        ExitStatus::from_raw(raw),
+        time(usage.ru_utime) + time(usage.ru_stime),
+    ))
+}
+
+/// The last lines of a log, made printable.
+fn tail(log: &Path, lines: usize) -> Vec<String> {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(log)?;
+        let size = file.metadata()?.len();
+        file.seek(SeekFrom::Start(size.saturating_sub(16 << 10)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let all: Vec<_> = text.lines().collect();
+    all.iter()
+        .skip(all.len().saturating_sub(lines))
+        .map(|line| {
+            line.chars()
+                .map(|c| if c.is_control() && c != '\t' { '.' } else { c })
+                .collect()
+        })
+        .collect()
+}
