@@ -8,10 +8,7 @@ fn collect(dir: &Path, prefix: &str, files: &mut Vec<(String, PathBuf)>) {
     let entries = std::fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
     for entry in entries {
         let entry = entry.unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
-        let name = entry
-            .file_name()
-            .into_string()
-            .unwrap_or_else(|n| panic!("{n:?} is not UTF-8"));
+        let name = entry.file_name().into_string().unwrap_or_else(|n| panic!("{n:?} is not UTF-8"));
         let path = entry.path();
         if path.is_dir() {
             collect(&path, &format!("{prefix}{name}/"), files);
@@ -23,13 +20,10 @@ fn collect(dir: &Path, prefix: &str, files: &mut Vec<(String, PathBuf)>) {
 }
 
 fn main() {
-    let manifest_dir =
-        std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|e| panic!("CARGO_MANIFEST_DIR: {e}"));
+    let manifest_dir = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|e| panic!("CARGO_MANIFEST_DIR: {e}"));
     let out_dir = std::env::var("OUT_DIR").unwrap_or_else(|e| panic!("OUT_DIR: {e}"));
     let configs = Path::new(&manifest_dir).join("../../configs");
-    let configs = configs
-        .canonicalize()
-        .unwrap_or_else(|e| panic!("{}: {e}", configs.display()));
+    let configs = configs.canonicalize().unwrap_or_else(|e| panic!("{}: {e}", configs.display()));
     let mut files = Vec::new();
     collect(&configs, "", &mut files);
     files.sort();

@@ -32,6 +32,11 @@ impl CliError {
         Self { code: USAGE, ..Self::failed(message) }
     }
 
+    /// The same error with another exit status.
+    pub(crate) fn with_code(self, code: u8) -> Self {
+        Self { code, ..self }
+    }
+
     /// An error with its chain of causes, joined by colons. A cause that the message above it already spells out
     /// is not repeated.
     pub(crate) fn chain(error: &dyn Error) -> Self {

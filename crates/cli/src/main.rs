@@ -43,6 +43,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Build(commands::build::Args),
+    Sources(commands::sources::Args),
+    Doctor(commands::doctor::Args),
     Image(commands::image::Args),
     Completions(commands::completions::Args),
     Man(commands::man::Args),
@@ -51,6 +54,9 @@ enum Command {
 impl Command {
     fn run(self) -> CommandResult {
         match self {
+            Self::Build(args) => commands::build::run(args),
+            Self::Sources(args) => commands::sources::run(args),
+            Self::Doctor(args) => commands::doctor::run(&args),
             Self::Image(args) => commands::image::run(args),
             Self::Completions(args) => commands::completions::run(&args),
             Self::Man(args) => commands::man::run(&args),
@@ -59,6 +65,8 @@ impl Command {
 }
 
 fn main() -> ExitCode {
+    // Build steps run in a copy of this program that becomes their sandbox.
+    lfsbuild::sandbox::run_if_helper();
     let cli = Cli::parse();
     match ui::init_logging().and_then(|()| cli.command.run()) {
         Ok(status) => ExitCode::from(status),

@@ -1,7 +1,7 @@
 //! Building a profile: what `umlfs build` and `umlfs up` call.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cancel::cancelled;
@@ -16,7 +16,7 @@ use crate::progress::{Event, Progress};
 use crate::recipe::{FileRule, NodeKind};
 use crate::sources::Fetcher;
 use crate::step::Context;
-use crate::store::{Archive, Store, read_json, remove_tree, write_json};
+use crate::store::{Archive, Store, StoreLock, read_json, remove_tree, write_json};
 
 /// Seconds that one standard build unit takes on one core, where no measurement of the step itself is known.
 const SBU_SECONDS: f64 = 175.0;
@@ -82,6 +82,17 @@ pub struct PackageArchive {
     pub manifest: Manifest,
 }
 
+impl BuildOutput {
+    /// Writes all packages as one tar file.
+    ///
+    /// # Errors
+    /// The file cannot be written; a package's archive cannot be read.
+    pub fn write_merged(&self, path: &Path) -> Result<()> {
+        let archives: Vec<_> = self.packages.iter().map(|p| p.path.as_path()).collect();
+        crate::compose::merge(&archives, path)
+    }
+}
+
 /// A step and whether it is finished, for `--dry-run`.
 #[derive(Debug, Clone)]
 pub struct StepStatus<'a> {
@@ -101,11 +112,7 @@ impl Builder {
     pub fn open(configs: &ConfigDir, profile: &str, store: Store) -> Result<Builder> {
         let profile = Profile::load(configs, profile)?;
         let plan = Plan::new(configs, &profile, &store)?;
-        Ok(Builder {
-            profile,
-            plan,
-            store,
-        })
+        Ok(Builder { profile, plan, store })
     }
 
     /// Builds what the store does not have, and gives the whole system.
@@ -121,26 +128,13 @@ impl Builder {
     ///
     /// # Errors
     /// As [`Builder::build`].
-    pub fn run(
-        &self,
-        target: &Target,
-        options: &BuildOptions,
-        progress: &dyn Progress,
-    ) -> Result<()> {
+    pub fn run(&self, target: &Target, options: &BuildOptions, progress: &dyn Progress) -> Result<()> {
         let steps = self.missing(target)?;
         if steps.is_empty() {
-            progress.event(Event::Planned {
-                total: self.plan.steps.len(),
-                to_build: 0,
-                estimate: Duration::ZERO,
-            });
+            progress.event(Event::Planned { total: self.plan.steps.len(), to_build: 0, estimate: Duration::ZERO });
             return Ok(());
         }
-        let _lock = self.store.lock(&cancelled, || {
-            progress.event(Event::Note(
-                "another umlfs is building into the same cache; waiting for it to end",
-            ));
-        })?;
+        let _lock = self.lock(progress)?;
         // It may have built them.
         let steps = self.missing(target)?;
         self.tidy()?;
@@ -150,11 +144,7 @@ impl Builder {
         };
         let estimates = self.estimates(jobs);
         let total: Duration = steps.iter().filter_map(|s| estimates.get(&s.name)).sum();
-        progress.event(Event::Planned {
-            total: self.plan.steps.len(),
-            to_build: steps.len(),
-            estimate: total,
-        });
+        progress.event(Event::Planned { total: self.plan.steps.len(), to_build: steps.len(), estimate: total });
         let jobserver = Jobserver::new(jobs)?;
         let fetcher = Fetcher::new(&self.store, options.source_dirs.clone(), options.offline);
         let context = Context {
@@ -165,18 +155,10 @@ impl Builder {
             makeflags: jobserver.makeflags(),
             jobs,
         };
-        let mut history: BTreeMap<String, f64> =
-            read_json(&self.history_path()).unwrap_or_default();
-        let result = crate::schedule::run(
-            &context,
-            &jobserver,
-            &steps,
-            &estimates,
-            options.keep_going,
-            |record| {
-                history.insert(record.step.clone(), record.wall_seconds);
-            },
-        );
+        let mut history: BTreeMap<String, f64> = read_json(&self.history_path()).unwrap_or_default();
+        let result = crate::schedule::run(&context, &jobserver, &steps, &estimates, options.keep_going, |record| {
+            history.insert(record.step.clone(), record.wall_seconds);
+        });
         // Estimates only: a build whose disk is full has a better error to tell.
         let saved = write_json(&self.history_path(), &history);
         progress.event(Event::Finished);
@@ -193,11 +175,7 @@ impl Builder {
             Target::All => Ok(self.plan.steps.iter().filter(absent).collect()),
             Target::Only(name) => {
                 let step = self.plan.step(name)?;
-                if let Some((need, _)) = step
-                    .needs
-                    .iter()
-                    .find(|(_, key)| self.store.record(key).is_none())
-                {
+                if let Some((need, _)) = step.needs.iter().find(|(_, key)| self.store.record(key).is_none()) {
                     return Err(Error::Usage {
                         message: format!("{name} needs {need}, which is not built yet"),
                         hint: Some(format!("`--until {name}` builds it with all that it needs")),
@@ -212,13 +190,7 @@ impl Builder {
                         wanted.extend(step.needs.iter().map(|(need, _)| need.step.as_str()));
                     }
                 }
-                Ok(self
-                    .plan
-                    .steps
-                    .iter()
-                    .filter(|s| wanted.contains(&s.name.as_str()))
-                    .filter(absent)
-                    .collect())
+                Ok(self.plan.steps.iter().filter(|s| wanted.contains(&s.name.as_str())).filter(absent).collect())
             }
         }
     }
@@ -235,9 +207,8 @@ impl Builder {
                 StepStatus {
                     step,
                     finished: record.is_some(),
-                    estimate: record.map_or(estimate, |r| {
-                        Duration::try_from_secs_f64(r.wall_seconds).unwrap_or(estimate)
-                    }),
+                    estimate: record
+                        .map_or(estimate, |r| Duration::try_from_secs_f64(r.wall_seconds).unwrap_or(estimate)),
                 }
             })
             .collect()
@@ -252,11 +223,8 @@ impl Builder {
         for reference in &self.plan.packages {
             let key = &self.plan.step(&reference.step)?.key;
             let output = reference.output.as_deref().unwrap_or(MAIN);
-            let archive = self
-                .store
-                .record(key)
-                .and_then(|r| r.outputs.get(output).cloned())
-                .ok_or_else(|| Error::Usage {
+            let archive =
+                self.store.record(key).and_then(|r| r.outputs.get(output).cloned()).ok_or_else(|| Error::Usage {
                     message: format!("{reference} is not built yet"),
                     hint: Some("run `umlfs build`".into()),
                 })?;
@@ -287,13 +255,11 @@ impl Builder {
     fn profile_package(&self) -> Result<Option<PackageArchive>> {
         let mut rules = self.profile.files.clone();
         if let Some(hostname) = &self.profile.image.hostname {
-            rules
-                .entry("/etc/hostname".into())
-                .or_insert_with(|| FileRule {
-                    kind: Some(NodeKind::File),
-                    content: Some(format!("{hostname}\n")),
-                    ..FileRule::default()
-                });
+            rules.entry("/etc/hostname".into()).or_insert_with(|| FileRule {
+                kind: Some(NodeKind::File),
+                content: Some(format!("{hostname}\n")),
+                ..FileRule::default()
+            });
         }
         if rules.is_empty() {
             return Ok(None);
@@ -308,10 +274,7 @@ impl Builder {
         let archive: Archive = match read_json(&archive_path) {
             Some(archive) => archive,
             None => {
-                let part = self
-                    .store
-                    .dir("packages")?
-                    .join(format!("{key}.{}.part", std::process::id()));
+                let part = self.store.dir("packages")?.join(format!("{key}.{}.part", std::process::id()));
                 remove_tree(&part)?;
                 std::fs::create_dir_all(&part).map_err(|e| Error::io("creating", &part, e))?;
                 let archive = pack_rules(&rules, MAIN, &part)?;
@@ -333,29 +296,41 @@ impl Builder {
         }))
     }
 
+    /// Brings every source of the plan into the store. All are tried, and the first error is given back.
+    ///
+    /// # Errors
+    /// As [`Fetcher::fetch`].
+    pub fn fetch_sources(&self, options: &BuildOptions, progress: &dyn Progress) -> Result<()> {
+        let _lock = self.lock(progress)?;
+        self.tidy()?;
+        let fetcher = Fetcher::new(&self.store, options.source_dirs.clone(), options.offline);
+        let mut first_error = Ok(());
+        for (recipe, source) in self.plan.sources() {
+            match fetcher.fetch(recipe, source, progress) {
+                Ok(_) => {}
+                Err(e @ (Error::Interrupted | Error::DiskFull { .. })) => return Err(e),
+                Err(e) => first_error = first_error.and(Err(e)),
+            }
+        }
+        first_error
+    }
+
+    fn lock(&self, progress: &dyn Progress) -> Result<StoreLock> {
+        self.store.lock(&cancelled, || {
+            progress.event(Event::Note("another umlfs is building into the same cache; waiting for it to end"));
+        })
+    }
+
     /// A shell in a step's sandbox; the value is its exit status.
     ///
     /// # Errors
     /// There is no such step, something that it needs is not built yet, or the sandbox cannot be made.
-    pub fn shell(
-        &self,
-        name: &str,
-        options: &BuildOptions,
-        progress: &dyn Progress,
-    ) -> Result<i32> {
+    pub fn shell(&self, name: &str, options: &BuildOptions, progress: &dyn Progress) -> Result<i32> {
         let step = self.plan.step(name)?;
-        if let Some((need, _)) = step
-            .needs
-            .iter()
-            .find(|(_, key)| self.store.record(key).is_none())
-        {
+        if let Some((need, _)) = step.needs.iter().find(|(_, key)| self.store.record(key).is_none()) {
             self.run(&Target::Until(need.step.clone()), options, progress)?;
         }
-        let _lock = self.store.lock(&cancelled, || {
-            progress.event(Event::Note(
-                "another umlfs is building into the same cache; waiting for it to end",
-            ));
-        })?;
+        let _lock = self.lock(progress)?;
         let fetcher = Fetcher::new(&self.store, options.source_dirs.clone(), options.offline);
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
         let context = Context {
@@ -380,16 +355,9 @@ impl Builder {
             .steps
             .iter()
             .map(|step| {
-                let by_sbu = || {
-                    self.plan
-                        .stage(step)
-                        .map_or(0.0, |(_, stage)| stage.sbu * SBU_SECONDS / jobs as f64)
-                };
+                let by_sbu = || self.plan.stage(step).map_or(0.0, |(_, stage)| stage.sbu * SBU_SECONDS / jobs as f64);
                 let seconds = history.get(&step.name).copied().unwrap_or_else(by_sbu);
-                (
-                    step.name.clone(),
-                    Duration::try_from_secs_f64(seconds).unwrap_or_default(),
-                )
+                (step.name.clone(), Duration::try_from_secs_f64(seconds).unwrap_or_default())
             })
             .collect()
     }

@@ -22,19 +22,11 @@ impl CancelOnSignal {
     /// Takes the signals over.
     pub fn install() -> Self {
         CANCELLED.store(false, Ordering::Relaxed);
-        let action = SigAction::new(
-            SigHandler::Handler(note),
-            SaFlags::SA_RESTART,
-            SigSet::empty(),
-        );
+        let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
         let before = SIGNALS
             .into_iter()
             // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
-            .filter_map(|signal| {
-                unsafe { sigaction(signal, &action) }
-                    .ok()
-                    .map(|old| (signal, old))
-            })
+            .filter_map(|signal| unsafe { sigaction(signal, &action) }.ok().map(|old| (signal, old)))
             .collect();
         CancelOnSignal { before }
     }

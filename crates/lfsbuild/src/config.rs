@@ -52,14 +52,7 @@ impl ConfigDir {
                 let path = dir.join(relative);
                 match std::fs::read(&path) {
                     Ok(bytes) => Ok(Some(bytes)),
-                    Err(e)
-                        if matches!(
-                            e.kind(),
-                            std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
-                        ) =>
-                    {
-                        Ok(None)
-                    }
+                    Err(e) if is_absent(e.kind()) => Ok(None),
                     Err(e) => Err(Error::io("reading", &path, e)),
                 }
             }
@@ -112,11 +105,7 @@ impl ConfigDir {
                 };
                 for entry in entries {
                     let entry = entry.map_err(|e| Error::io("reading", &top, e))?;
-                    if let Some(name) = entry
-                        .file_name()
-                        .to_str()
-                        .and_then(|n| n.strip_suffix(".yaml"))
-                    {
+                    if let Some(name) = entry.file_name().to_str().and_then(|n| n.strip_suffix(".yaml")) {
                         names.push(name.to_owned());
                     }
                 }
@@ -124,10 +113,7 @@ impl ConfigDir {
             ConfigDir::Embedded => {
                 let prefix = format!("{directory}/");
                 for (name, _) in EMBEDDED {
-                    if let Some(name) = name
-                        .strip_prefix(&prefix)
-                        .and_then(|n| n.strip_suffix(".yaml"))
-                    {
+                    if let Some(name) = name.strip_prefix(&prefix).and_then(|n| n.strip_suffix(".yaml")) {
                         names.push(name.to_owned());
                     }
                 }
@@ -138,26 +124,24 @@ impl ConfigDir {
     }
 }
 
+/// No such file: also where a directory bears its name, or a file that of a directory above it.
+fn is_absent(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind;
+    matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory)
+}
+
 fn read_dir_into(dir: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) -> Result<()> {
     for entry in std::fs::read_dir(dir).map_err(|e| Error::io("reading", dir, e))? {
         let entry = entry.map_err(|e| Error::io("reading", dir, e))?;
         let path = entry.path();
         let Some(name) = entry.file_name().to_str().map(|n| format!("{prefix}{n}")) else {
-            return Err(Error::Usage {
-                message: format!("{}: file name is not UTF-8", path.display()),
-                hint: None,
-            });
+            return Err(Error::Usage { message: format!("{}: file name is not UTF-8", path.display()), hint: None });
         };
-        let kind = entry
-            .file_type()
-            .map_err(|e| Error::io("reading", &path, e))?;
+        let kind = entry.file_type().map_err(|e| Error::io("reading", &path, e))?;
         if kind.is_dir() {
             read_dir_into(&path, &format!("{name}/"), files)?;
         } else if kind.is_file() {
-            files.insert(
-                name,
-                std::fs::read(&path).map_err(|e| Error::io("reading", &path, e))?,
-            );
+            files.insert(name, std::fs::read(&path).map_err(|e| Error::io("reading", &path, e))?);
         } else {
             return Err(Error::Usage {
                 message: format!("{}: neither a regular file nor a directory", path.display()),

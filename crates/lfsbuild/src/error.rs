@@ -44,11 +44,7 @@ pub struct StepFailure {
 
 impl std::fmt::Display for StepFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{}: phase {} failed: {}",
-            self.step, self.phase, self.status
-        )?;
+        write!(f, "{}: phase {} failed: {}", self.step, self.phase, self.status)?;
         if let Some(command) = &self.command {
             write!(f, "\n  command: {command}")?;
         }
@@ -176,14 +172,9 @@ impl Error {
     /// Wraps a system error; a full disk gets its own variant.
     pub(crate) fn io(action: impl Into<String>, path: &Path, source: std::io::Error) -> Self {
         if source.kind() == std::io::ErrorKind::StorageFull {
-            return Error::DiskFull {
-                path: path.to_owned(),
-            };
+            return Error::DiskFull { path: path.to_owned() };
         }
-        Error::Io {
-            action: format!("{} {}", action.into(), path.display()),
-            source,
-        }
+        Error::Io { action: format!("{} {}", action.into(), path.display()), source }
     }
 
     /// What the user can do about it; none where the message says it all.

@@ -10,12 +10,10 @@ use crate::error::{Error, Result};
 /// Lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// SHA-256 of bytes, in hex.
@@ -30,9 +28,7 @@ pub(crate) fn sha256_file(path: &Path) -> Result<(String, u64)> {
     let mut buffer = vec![0; 1 << 17];
     let mut size = 0;
     loop {
-        let n = file
-            .read(&mut buffer)
-            .map_err(|e| Error::io("reading", path, e))?;
+        let n = file.read(&mut buffer).map_err(|e| Error::io("reading", path, e))?;
         if n == 0 {
             return Ok((hex(&hasher.finalize()), size));
         }
@@ -84,9 +80,6 @@ mod tests {
 
     #[test]
     fn known_digest() {
-        assert_eq!(
-            sha256(b"abc"),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(sha256(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 }

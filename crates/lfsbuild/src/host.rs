@@ -43,23 +43,13 @@ pub fn find_command(name: &str) -> Option<PathBuf> {
     DIRECTORIES
         .iter()
         .map(|dir| Path::new(dir).join(name))
-        .find(|path| {
-            path.metadata()
-                .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-        })
+        .find(|path| path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0))
 }
 
 /// The command that installs packages here, for a user as we are.
 pub fn install_command(packages: &[String]) -> String {
-    let root = if nix::unistd::geteuid().is_root() {
-        ""
-    } else {
-        "sudo "
-    };
-    format!(
-        "{root}apt-get install -y --no-install-recommends {}",
-        packages.join(" ")
-    )
+    let root = if nix::unistd::geteuid().is_root() { "" } else { "sudo " };
+    format!("{root}apt-get install -y --no-install-recommends {}", packages.join(" "))
 }
 
 impl HostTools {
@@ -70,9 +60,7 @@ impl HostTools {
     pub fn load(configs: &ConfigDir) -> Result<Self> {
         match configs.read("host.yaml")? {
             Some(text) => yaml(&configs.display_name("host.yaml"), &text),
-            None => Ok(HostTools {
-                tools: BTreeMap::new(),
-            }),
+            None => Ok(HostTools { tools: BTreeMap::new() }),
         }
     }
 
@@ -91,12 +79,7 @@ impl HostTools {
                     None => {
                         missing.push(name.as_str());
                         packages.extend(
-                            group
-                                .debian
-                                .iter()
-                                .filter(|p| !packages.contains(*p))
-                                .cloned()
-                                .collect::<Vec<_>>(),
+                            group.debian.iter().filter(|p| !packages.contains(*p)).cloned().collect::<Vec<_>>(),
                         );
                     }
                 }
@@ -108,10 +91,7 @@ impl HostTools {
             return Ok(commands);
         }
         Err(Error::Host {
-            message: format!(
-                "the host lacks {}, which {wanted_by} needs",
-                missing.join(", ")
-            ),
+            message: format!("the host lacks {}, which {wanted_by} needs", missing.join(", ")),
             hint: install_command(&packages),
         })
     }
@@ -138,10 +118,7 @@ const HASHES: &str = "host-hashes.json";
 impl HostHashes {
     /// What the store remembers.
     pub fn load(store: &Store) -> Self {
-        HostHashes {
-            known: read_json(&store.path().join(HASHES)).unwrap_or_default(),
-            changed: false,
-        }
+        HostHashes { known: read_json(&store.path().join(HASHES)).unwrap_or_default(), changed: false }
     }
 
     /// Lets the store remember.
@@ -174,11 +151,7 @@ impl HostHashes {
         }
         let mut names = Vec::new();
         for entry in std::fs::read_dir(path).map_err(|e| Error::io("reading", path, e))? {
-            names.push(
-                entry
-                    .map_err(|e| Error::io("reading", path, e))?
-                    .file_name(),
-            );
+            names.push(entry.map_err(|e| Error::io("reading", path, e))?.file_name());
         }
         names.sort();
         for child in names {

@@ -29,10 +29,7 @@ pub(crate) struct Jobserver {
 impl Jobserver {
     /// A pot with `jobs` tokens. Its descriptors are inherited by the programs that are started.
     pub(crate) fn new(jobs: usize) -> Result<Self> {
-        let io = |e: std::io::Error| Error::Io {
-            action: "making the jobserver".into(),
-            source: e,
-        };
+        let io = |e: std::io::Error| Error::Io { action: "making the jobserver".into(), source: e };
         let (read, write) = nix::unistd::pipe().map_err(|e| io(e.into()))?;
         let high = |fd: &OwnedFd| -> Result<OwnedFd> {
             let raw = fcntl(fd, FcntlArg::F_DUPFD(LOWEST_FD)).map_err(|e| io(e.into()))?;
@@ -45,24 +42,14 @@ impl Jobserver {
             .custom_flags(nix::libc::O_NONBLOCK)
             .open(format!("/proc/self/fd/{}", read.as_raw_fd()))
             .map_err(io)?;
-        let pot = Jobserver {
-            read,
-            write: write.into(),
-            try_read,
-            jobs: jobs.max(1),
-        };
+        let pot = Jobserver { read, write: write.into(), try_read, jobs: jobs.max(1) };
         pot.refill().map_err(io)?;
         Ok(pot)
     }
 
     /// The value of `MAKEFLAGS` that lets make find the pot.
     pub(crate) fn makeflags(&self) -> String {
-        format!(
-            "-j{} --jobserver-auth={},{}",
-            self.jobs,
-            self.read.as_raw_fd(),
-            self.write.as_raw_fd()
-        )
+        format!("-j{} --jobserver-auth={},{}", self.jobs, self.read.as_raw_fd(), self.write.as_raw_fd())
     }
 
     /// Takes a token if there is one.
@@ -104,21 +91,14 @@ mod tests {
     fn make_finds_the_pot() {
         let pot = Jobserver::new(3).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(
-            dir.path().join("Makefile"),
-            "all: a b\n\t@echo done\na b:\n\t@echo $@\n",
-        )
-        .unwrap();
+        std::fs::write(dir.path().join("Makefile"), "all: a b\n\t@echo done\na b:\n\t@echo $@\n").unwrap();
         let output = std::process::Command::new("make")
             .current_dir(dir.path())
             .env("MAKEFLAGS", pot.makeflags())
             .output()
             .unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success() && !stderr.contains("jobserver"),
-            "{stderr}"
-        );
+        assert!(output.status.success() && !stderr.contains("jobserver"), "{stderr}");
         // make gave back all that it took.
         assert!(pot.try_acquire() && pot.try_acquire() && pot.try_acquire() && !pot.try_acquire());
     }

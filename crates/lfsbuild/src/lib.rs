@@ -9,6 +9,7 @@ pub mod cancel;
 mod compose;
 pub mod config;
 
+pub mod doctor;
 pub mod error;
 mod hash;
 pub mod host;

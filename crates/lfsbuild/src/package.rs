@@ -102,10 +102,7 @@ pub(crate) fn pack(
     outputs: &BTreeMap<String, Vec<String>>,
     into: &Path,
 ) -> Result<BTreeMap<String, Archive>> {
-    let fail = |message: String| Error::Package {
-        step: step.to_owned(),
-        message,
-    };
+    let fail = |message: String| Error::Package { step: step.to_owned(), message };
     let mut items = BTreeMap::new();
     walk(dest, "", &mut items, &fail)?;
     apply_rules(&mut items, rules, &fail)?;
@@ -116,14 +113,9 @@ pub(crate) fn pack(
     }
     let mut found: HashMap<&str, bool> = HashMap::new();
     for (path, item) in items {
-        let owner = outputs
-            .iter()
-            .flat_map(|(output, paths)| paths.iter().map(move |p| (output, p)))
-            .find(|(_, prefix)| {
-                path == **prefix
-                    || path
-                        .strip_prefix(prefix.as_str())
-                        .is_some_and(|rest| rest.starts_with('/'))
+        let owner =
+            outputs.iter().flat_map(|(output, paths)| paths.iter().map(move |p| (output, p))).find(|(_, prefix)| {
+                path == **prefix || path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('/'))
             });
         let output = match owner {
             Some((output, prefix)) => {
@@ -136,37 +128,22 @@ pub(crate) fn pack(
     }
     for (output, paths) in outputs {
         if let Some(missing) = paths.iter().find(|p| !found.contains_key(p.as_str())) {
-            return Err(fail(format!(
-                "output {output} is to have {missing}, which the step did not install"
-            )));
+            return Err(fail(format!("output {output} is to have {missing}, which the step did not install")));
         }
     }
-    parts
-        .into_iter()
-        .map(|(output, items)| Ok((output.to_owned(), write_archive(output, items, into)?)))
-        .collect()
+    parts.into_iter().map(|(output, items)| Ok((output.to_owned(), write_archive(output, items, into)?))).collect()
 }
 
-fn walk(
-    dir: &Path,
-    prefix: &str,
-    items: &mut BTreeMap<String, Item>,
-    fail: &dyn Fn(String) -> Error,
-) -> Result<()> {
+fn walk(dir: &Path, prefix: &str, items: &mut BTreeMap<String, Item>, fail: &dyn Fn(String) -> Error) -> Result<()> {
     for entry in std::fs::read_dir(dir).map_err(|e| Error::io("reading", dir, e))? {
         let entry = entry.map_err(|e| Error::io("reading", dir, e))?;
         let file = entry.path();
         let name = entry.file_name();
         let Some(name) = name.to_str() else {
-            return Err(fail(format!(
-                "installed a file whose name is not UTF-8: {}",
-                file.display()
-            )));
+            return Err(fail(format!("installed a file whose name is not UTF-8: {}", file.display())));
         };
         let path = format!("{prefix}/{name}");
-        let meta = file
-            .symlink_metadata()
-            .map_err(|e| Error::io("reading", &file, e))?;
+        let meta = file.symlink_metadata().map_err(|e| Error::io("reading", &file, e))?;
         let kind = meta.file_type();
         let mut inode = None;
         let kind = if kind.is_dir() {
@@ -182,40 +159,18 @@ fn walk(
             match String::from_utf8(target.as_os_str().as_bytes().to_vec()) {
                 Ok(target) => EntryKind::Symlink { target },
                 Err(_) => {
-                    return Err(fail(format!(
-                        "installed a link whose target is not UTF-8: {path}"
-                    )));
+                    return Err(fail(format!("installed a link whose target is not UTF-8: {path}")));
                 }
             }
         } else if kind.is_fifo() {
             EntryKind::Fifo
         } else {
-            return Err(fail(format!(
-                "installed {path}, which is neither file, directory, link nor pipe"
-            )));
+            return Err(fail(format!("installed {path}, which is neither file, directory, link nor pipe")));
         };
         let is_dir = kind == EntryKind::Dir;
-        let mode = if matches!(kind, EntryKind::Symlink { .. }) {
-            0o777
-        } else {
-            meta.mode() & 0o7777
-        };
-        let entry = Entry {
-            path: path.clone(),
-            kind,
-            mode,
-            uid: 0,
-            gid: 0,
-        };
-        items.insert(
-            path.clone(),
-            Item {
-                entry,
-                file: Some(file.clone()),
-                content: Vec::new(),
-                inode,
-            },
-        );
+        let mode = if matches!(kind, EntryKind::Symlink { .. }) { 0o777 } else { meta.mode() & 0o7777 };
+        let entry = Entry { path: path.clone(), kind, mode, uid: 0, gid: 0 };
+        items.insert(path.clone(), Item { entry, file: Some(file.clone()), content: Vec::new(), inode });
         if is_dir {
             walk(&file, &path, items, fail)?;
         }
@@ -243,9 +198,7 @@ fn apply_rules(
                 item.entry.mode = rule.mode.map_or(0o755, |m| m.0);
             }
             (Some(_), Some(_)) => {
-                return Err(fail(format!(
-                    "`files` makes {path}, which a phase has installed already"
-                )));
+                return Err(fail(format!("`files` makes {path}, which a phase has installed already")));
             }
             (None, None) => {
                 return Err(fail(format!(
@@ -264,15 +217,9 @@ fn apply_rules(
             if parent.is_empty() {
                 break;
             }
-            items.entry(parent.to_owned()).or_insert_with(|| {
-                made(
-                    parent,
-                    &FileRule {
-                        kind: Some(NodeKind::Dir),
-                        ..FileRule::default()
-                    },
-                )
-            });
+            items
+                .entry(parent.to_owned())
+                .or_insert_with(|| made(parent, &FileRule { kind: Some(NodeKind::Dir), ..FileRule::default() }));
             above = parent;
         }
     }
@@ -285,19 +232,10 @@ fn made(path: &str, rule: &FileRule) -> Item {
     let device = rule.device.unwrap_or_default();
     let (kind, mode) = match rule.kind.unwrap_or(NodeKind::File) {
         NodeKind::Dir => (EntryKind::Dir, 0o755),
-        NodeKind::File => (
-            EntryKind::File {
-                size: content.len() as u64,
-                sha256: crate::hash::sha256(&content),
-            },
-            0o644,
-        ),
-        NodeKind::Symlink => (
-            EntryKind::Symlink {
-                target: rule.target.clone().unwrap_or_default(),
-            },
-            0o777,
-        ),
+        NodeKind::File => {
+            (EntryKind::File { size: content.len() as u64, sha256: crate::hash::sha256(&content) }, 0o644)
+        }
+        NodeKind::Symlink => (EntryKind::Symlink { target: rule.target.clone().unwrap_or_default() }, 0o777),
         NodeKind::Char => (EntryKind::Char { device }, 0o600),
         NodeKind::Block => (EntryKind::Block { device }, 0o600),
         NodeKind::Fifo => (EntryKind::Fifo, 0o644),
@@ -320,11 +258,7 @@ fn made(path: &str, rule: &FileRule) -> Item {
 ///
 /// # Errors
 /// The disk is full.
-pub(crate) fn pack_rules(
-    rules: &BTreeMap<String, FileRule>,
-    output: &str,
-    into: &Path,
-) -> Result<Archive> {
+pub(crate) fn pack_rules(rules: &BTreeMap<String, FileRule>, output: &str, into: &Path) -> Result<Archive> {
     let items = rules.iter().map(|(path, rule)| made(path, rule)).collect();
     write_archive(output, items, into)
 }
@@ -340,11 +274,7 @@ fn write_archive(output: &str, items: Vec<Item>, into: &Path) -> Result<Archive>
     for mut item in items {
         if let Some(inode) = item.inode {
             match first_names.get(&inode) {
-                Some(first) => {
-                    item.entry.kind = EntryKind::Hardlink {
-                        target: first.clone(),
-                    }
-                }
+                Some(first) => item.entry.kind = EntryKind::Hardlink { target: first.clone() },
                 None => {
                     first_names.insert(inode, item.entry.path.clone());
                 }
@@ -363,12 +293,7 @@ fn write_archive(output: &str, items: Vec<Item>, into: &Path) -> Result<Archive>
     drop(file);
     crate::store::write_json(&into.join(format!("{output}.json")), &manifest)?;
     let (sha256, size) = sha256_file(&tar_path)?;
-    Ok(Archive {
-        sha256,
-        size,
-        installed_size,
-        entries: manifest.entries.len() as u64,
-    })
+    Ok(Archive { sha256, size, installed_size, entries: manifest.entries.len() as u64 })
 }
 
 /// Appends one path, named relative to the root directory (`usr/bin/ls`).
@@ -440,9 +365,7 @@ fn append_symlink<W: Write>(
 ///
 /// # Errors
 /// [`Error::Conflict`] with the first such path.
-pub fn check_conflicts<'a>(
-    packages: impl IntoIterator<Item = (&'a str, &'a Manifest)>,
-) -> Result<()> {
+pub fn check_conflicts<'a>(packages: impl IntoIterator<Item = (&'a str, &'a Manifest)>) -> Result<()> {
     let mut owners: HashMap<&str, (&str, bool)> = HashMap::new();
     for (name, manifest) in packages {
         for entry in &manifest.entries {

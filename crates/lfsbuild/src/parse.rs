@@ -19,11 +19,7 @@ pub struct At<T> {
 impl<T> At<T> {
     /// The place, in the file that the value was read from.
     pub fn location(&self, file: &str) -> Location {
-        Location {
-            file: file.to_owned(),
-            line: self.line,
-            column: self.column,
-        }
+        Location { file: file.to_owned(), line: self.line, column: self.column }
     }
 }
 
@@ -37,11 +33,7 @@ impl<T> std::ops::Deref for At<T> {
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = serde_saphyr::Spanned::<T>::deserialize(deserializer)?;
-        Ok(At {
-            line: spanned.referenced.line(),
-            column: spanned.referenced.column(),
-            value: spanned.value,
-        })
+        Ok(At { line: spanned.referenced.line(), column: spanned.referenced.column(), value: spanned.value })
     }
 }
 
@@ -84,11 +76,7 @@ pub(crate) fn yaml<T: DeserializeOwned>(file: &str, text: &[u8]) -> Result<T> {
         let before = text.get(..e.valid_up_to()).unwrap_or_default();
         let line = before.iter().filter(|&&b| b == b'\n').count() as u64 + 1;
         Error::Config {
-            location: Location {
-                file: file.to_owned(),
-                line,
-                column: 0,
-            },
+            location: Location { file: file.to_owned(), line, column: 0 },
             message: "found a byte that is not UTF-8, expected YAML text".into(),
             hint: None,
         }
@@ -115,15 +103,6 @@ pub(crate) fn yaml<T: DeserializeOwned>(file: &str, text: &[u8]) -> Result<T> {
 }
 
 /// An error at a value of a file.
-pub(crate) fn error_at<T>(
-    file: &str,
-    at: &At<T>,
-    message: impl Into<String>,
-    hint: Option<String>,
-) -> Error {
-    Error::Config {
-        location: at.location(file),
-        message: message.into(),
-        hint,
-    }
+pub(crate) fn error_at<T>(file: &str, at: &At<T>, message: impl Into<String>, hint: Option<String>) -> Error {
+    Error::Config { location: at.location(file), message: message.into(), hint }
 }

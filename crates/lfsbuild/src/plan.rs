@@ -80,26 +80,13 @@ impl Graph<'_> {
             circle.push(reference.step.clone());
             return Err(Error::Cycle(circle));
         }
-        let unknown = |message: String, hint: Option<String>| Error::Config {
-            location: at.clone(),
-            message,
-            hint,
-        };
-        let (name, stage_name) = reference
-            .step
-            .split_once('/')
-            .unwrap_or((&reference.step, ""));
+        let unknown = |message: String, hint: Option<String>| Error::Config { location: at.clone(), message, hint };
+        let (name, stage_name) = reference.step.split_once('/').unwrap_or((&reference.step, ""));
         let configs = self.configs;
         let Some(recipe) = self.recipe(name)? else {
             return Err(unknown(
-                format!(
-                    "{reference}: there is no recipe {}",
-                    configs.display_name(&format!("recipes/{name}.yaml"))
-                ),
-                Some(format!(
-                    "the recipes are: {}",
-                    configs.list("recipes")?.join(", ")
-                )),
+                format!("{reference}: there is no recipe {}", configs.display_name(&format!("recipes/{name}.yaml"))),
+                Some(format!("the recipes are: {}", configs.list("recipes")?.join(", "))),
             ));
         };
         let Some(stage) = recipe.stages.get(stage_name) else {
@@ -113,10 +100,7 @@ impl Graph<'_> {
             && !stage.outputs.contains_key(output)
             && output != MAIN
         {
-            return Err(unknown(
-                format!("{reference}: the stage has no output {output:?}"),
-                None,
-            ));
+            return Err(unknown(format!("{reference}: the stage has no output {output:?}"), None));
         }
         if done.contains(&reference.step) {
             return Ok(());
@@ -143,11 +127,7 @@ impl Plan {
     /// # Errors
     /// Anything wrong in the recipes, a circle, a host that lacks a tool or a declared file.
     pub fn new(configs: &ConfigDir, profile: &Profile, store: &Store) -> Result<Plan> {
-        let mut graph = Graph {
-            configs,
-            recipes: BTreeMap::new(),
-            order: Vec::new(),
-        };
+        let mut graph = Graph { configs, recipes: BTreeMap::new(), order: Vec::new() };
         let mut done = BTreeSet::new();
         let mut packages = Vec::new();
         for package in &profile.packages {
@@ -159,25 +139,13 @@ impl Plan {
         let mut keys: BTreeMap<String, String> = BTreeMap::new();
         let mut steps = Vec::new();
         for name in graph.order {
-            let step = keyed(
-                configs,
-                &graph.recipes,
-                &name,
-                &keys,
-                &host,
-                &mut hashes,
-                store,
-            )?;
+            let step = keyed(configs, &graph.recipes, &name, &keys, &host, &mut hashes, store)?;
             keys.insert(name, step.key.clone());
             steps.push(step);
         }
         // The store may be missing or not writable while nothing is to be built; then the hashes are computed again next time.
         let _ = hashes.save(store);
-        Ok(Plan {
-            steps,
-            recipes: graph.recipes,
-            packages,
-        })
+        Ok(Plan { steps, recipes: graph.recipes, packages })
     }
 
     /// A step by name.
@@ -185,20 +153,13 @@ impl Plan {
     /// # Errors
     /// [`Error::Usage`], naming the steps that there are.
     pub fn step(&self, name: &str) -> Result<&Step> {
-        self.steps
-            .iter()
-            .find(|s| s.name == name)
-            .ok_or_else(|| Error::Usage {
-                message: format!("the plan has no step {name:?}"),
-                hint: Some(format!(
-                    "its steps are: {}",
-                    self.steps
-                        .iter()
-                        .map(|s| s.name.as_str())
-                        .collect::<Vec<_>>()
-                        .join(", ")
-                )),
-            })
+        self.steps.iter().find(|s| s.name == name).ok_or_else(|| Error::Usage {
+            message: format!("the plan has no step {name:?}"),
+            hint: Some(format!(
+                "its steps are: {}",
+                self.steps.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ")
+            )),
+        })
     }
 
     /// The recipe and stage of a step of this plan.
@@ -209,17 +170,11 @@ impl Plan {
 
     /// All sources of the plan's recipes, with the recipe's name.
     pub fn sources(&self) -> impl Iterator<Item = (&Recipe, &Source)> {
-        self.recipes
-            .values()
-            .flat_map(|r| r.sources.iter().map(move |s| (r, s)))
+        self.recipes.values().flat_map(|r| r.sources.iter().map(move |s| (r, s)))
     }
 }
 
-fn visit_package(
-    graph: &mut Graph<'_>,
-    package: &crate::profile::Package,
-    done: &mut BTreeSet<String>,
-) -> Result<()> {
+fn visit_package(graph: &mut Graph<'_>, package: &crate::profile::Package, done: &mut BTreeSet<String>) -> Result<()> {
     graph.visit(&package.reference, &package.location, &mut Vec::new(), done)
 }
 
@@ -246,10 +201,7 @@ fn keyed(
     store: &Store,
 ) -> Result<Step> {
     let (recipe_name, stage_name) = name.split_once('/').unwrap_or((name, ""));
-    let missing = || Error::Usage {
-        message: format!("there is no step {name:?}"),
-        hint: None,
-    };
+    let missing = || Error::Usage { message: format!("there is no step {name:?}"), hint: None };
     let recipe = recipes.get(recipe_name).ok_or_else(missing)?;
     let stage = recipe.stages.get(stage_name).ok_or_else(missing)?;
     let mut fields = Fields::new("umlfs step");
@@ -258,10 +210,8 @@ fn keyed(
     fields.add("epoch", SOURCE_DATE_EPOCH.to_string());
     fields.add("step", name);
     fields.add("version", &recipe.version);
-    let text = serde_json::to_string(stage).map_err(|e| Error::Usage {
-        message: format!("{name}: {e}"),
-        hint: None,
-    })?;
+    let text =
+        serde_json::to_string(stage).map_err(|e| Error::Usage { message: format!("{name}: {e}"), hint: None })?;
     fields.add("stage", text);
     for source in &recipe.sources {
         fields.add("source", source.file.as_str());
@@ -320,11 +270,7 @@ fn host_inputs(
             return Err(error_at(
                 &recipe.path,
                 group,
-                format!(
-                    "found tool group {:?}, expected one of host.yaml's: {}",
-                    group.value,
-                    known.join(", ")
-                ),
+                format!("found tool group {:?}, expected one of host.yaml's: {}", group.value, known.join(", ")),
                 None,
             ));
         }

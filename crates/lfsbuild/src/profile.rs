@@ -81,10 +81,7 @@ impl Profile {
         let Some(text) = configs.read(&relative)? else {
             return Err(Error::Usage {
                 message: format!("there is no profile {name:?}"),
-                hint: Some(format!(
-                    "the profiles are: {}",
-                    configs.list("profiles")?.join(", ")
-                )),
+                hint: Some(format!("the profiles are: {}", configs.list("profiles")?.join(", "))),
             });
         };
         let path = configs.display_name(&relative);
@@ -93,10 +90,7 @@ impl Profile {
             return Err(error_at(
                 &path,
                 &file.name,
-                format!(
-                    "found name {:?}, expected {name:?} as the file is called",
-                    file.name.value
-                ),
+                format!("found name {:?}, expected {name:?} as the file is called", file.name.value),
                 None,
             ));
         }
@@ -106,25 +100,15 @@ impl Profile {
                 return Err(error_at(
                     &path,
                     package,
-                    format!(
-                        "found {:?}, expected NAME/STAGE or NAME/STAGE:OUTPUT",
-                        package.value
-                    ),
+                    format!("found {:?}, expected NAME/STAGE or NAME/STAGE:OUTPUT", package.value),
                     None,
                 ));
             };
-            packages.push(Package {
-                reference,
-                location: package.location(&path),
-            });
+            packages.push(Package { reference, location: package.location(&path) });
         }
         for (file_path, rule) in &file.files {
             rule.check(file_path).map_err(|message| Error::Config {
-                location: Location {
-                    file: path.clone(),
-                    line: 0,
-                    column: 0,
-                },
+                location: Location { file: path.clone(), line: 0, column: 0 },
                 message,
                 hint: None,
             })?;
@@ -143,18 +127,11 @@ impl Profile {
                 return Err(error_at(
                     &path,
                     &base_name,
-                    format!(
-                        "profiles extend each other in a circle: {} -> {}",
-                        chain.join(" -> "),
-                        base_name.value
-                    ),
+                    format!("profiles extend each other in a circle: {} -> {}", chain.join(" -> "), base_name.value),
                     None,
                 ));
             }
-            if configs
-                .read(&format!("profiles/{}.yaml", base_name.value))?
-                .is_none()
-            {
+            if configs.read(&format!("profiles/{}.yaml", base_name.value))?.is_none() {
                 return Err(error_at(
                     &path,
                     &base_name,
@@ -168,12 +145,7 @@ impl Profile {
             let mut files = base.files;
             files.append(&mut profile.files);
             profile.files = files;
-            let ImageDefaults {
-                size,
-                label,
-                kind,
-                hostname,
-            } = profile.image;
+            let ImageDefaults { size, label, kind, hostname } = profile.image;
             profile.image = ImageDefaults {
                 size: size.or(base.image.size),
                 label: label.or(base.image.label),

@@ -88,11 +88,7 @@ impl Progress for Quiet {
 
 /// Bars when standard error is a terminal, else lines.
 pub fn for_stderr() -> Box<dyn Progress> {
-    if std::io::stderr().is_terminal() {
-        Box::new(Bars::new())
-    } else {
-        Box::new(Lines)
-    }
+    if std::io::stderr().is_terminal() { Box::new(Bars::new()) } else { Box::new(Lines) }
 }
 
 /// `1:05` or `12 s`.
@@ -108,10 +104,7 @@ fn duration(d: Duration) -> String {
 fn plan_line(total: usize, to_build: usize, estimate: Duration) -> String {
     match to_build {
         0 => format!("all {total} steps are finished"),
-        n => format!(
-            "{n} of {total} steps to build, about {}",
-            duration(estimate)
-        ),
+        n => format!("{n} of {total} steps to build, about {}", duration(estimate)),
     }
 }
 
@@ -126,11 +119,7 @@ impl Progress for Lines {
             | Event::FetchProgress { .. }
             | Event::FetchFinished { .. }
             | Event::Finished => return,
-            Event::Planned {
-                total,
-                to_build,
-                estimate,
-            } => plan_line(total, to_build, estimate),
+            Event::Planned { total, to_build, estimate } => plan_line(total, to_build, estimate),
             Event::FetchStarted { file, from } => format!("fetch  {file} from {from}"),
             Event::StepStarted { step, estimate } => {
                 format!("start  {step} (about {})", duration(estimate))
@@ -181,26 +170,14 @@ fn style(template: &str) -> ProgressStyle {
 
 impl Progress for Bars {
     fn event(&self, event: Event<'_>) {
-        let mut state = self
-            .state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match event {
             Event::Planned { to_build: 0, .. } => {}
-            Event::Planned {
-                total,
-                to_build,
-                estimate,
-            } => {
+            Event::Planned { total, to_build, estimate } => {
                 self.say(&plan_line(total, to_build, estimate));
                 // Measured by the steps' estimates, so that a long step counts for more than a short one.
-                let bar = self
-                    .multi
-                    .add(ProgressBar::new(estimate.as_millis().max(1) as u64));
-                bar.set_style(
-                    style("  {msg:<31} [{bar:30}] {elapsed_precise}, {eta} left")
-                        .progress_chars("=> "),
-                );
+                let bar = self.multi.add(ProgressBar::new(estimate.as_millis().max(1) as u64));
+                bar.set_style(style("  {msg:<31} [{bar:30}] {elapsed_precise}, {eta} left").progress_chars("=> "));
                 bar.set_message(format!("0 of {to_build} steps"));
                 bar.enable_steady_tick(Duration::from_millis(200));
                 state.overall = Some(bar);
@@ -221,9 +198,7 @@ impl Progress for Bars {
                         && bar.length().is_none()
                     {
                         bar.set_length(total);
-                        bar.set_style(style(
-                            "  {spinner} fetch {msg} {bytes}/{total_bytes} {bytes_per_sec}",
-                        ));
+                        bar.set_style(style("  {spinner} fetch {msg} {bytes}/{total_bytes} {bytes_per_sec}"));
                     }
                     bar.set_position(done);
                 }

@@ -229,15 +229,9 @@ impl OutputRef {
             None => (text, None),
         };
         let (name, stage) = step.split_once('/')?;
-        let good = |s: &str| {
-            !s.is_empty()
-                && s.chars()
-                    .all(|c| c.is_ascii_alphanumeric() || "+-._".contains(c))
-        };
-        (good(name) && good(stage) && output.is_none_or(good)).then(|| OutputRef {
-            step: step.to_owned(),
-            output: output.map(str::to_owned),
-        })
+        let good = |s: &str| !s.is_empty() && s.chars().all(|c| c.is_ascii_alphanumeric() || "+-._".contains(c));
+        (good(name) && good(stage) && output.is_none_or(good))
+            .then(|| OutputRef { step: step.to_owned(), output: output.map(str::to_owned) })
     }
 }
 
@@ -266,10 +260,7 @@ impl Recipe {
             return Err(error_at(
                 &path,
                 &recipe.name,
-                format!(
-                    "found name {:?}, expected {name:?} as the file is called",
-                    recipe.name.value
-                ),
+                format!("found name {:?}, expected {name:?} as the file is called", recipe.name.value),
                 None,
             ));
         }
@@ -315,17 +306,11 @@ impl Recipe {
                 ));
             }
             for url in &source.urls {
-                if !["https://", "http://", "file:///"]
-                    .iter()
-                    .any(|p| url.starts_with(p))
-                {
+                if !["https://", "http://", "file:///"].iter().any(|p| url.starts_with(p)) {
                     return Err(error_at(
                         path,
                         url,
-                        format!(
-                            "found {:?}, expected a URL beginning with https://, http:// or file:///",
-                            url.value
-                        ),
+                        format!("found {:?}, expected a URL beginning with https://, http:// or file:///", url.value),
                         None,
                     ));
                 }
@@ -334,10 +319,7 @@ impl Recipe {
                 return Err(error_at(
                     path,
                     &source.file,
-                    format!(
-                        "source {} has neither `urls` nor `debian`, expected at least one",
-                        source.file.value
-                    ),
+                    format!("source {} has neither `urls` nor `debian`, expected at least one", source.file.value),
                     None,
                 ));
             }
@@ -345,28 +327,19 @@ impl Recipe {
         for (name, stage) in &self.stages {
             let step = format!("{}/{name}", self.name.value);
             let whole = |message: String| Error::Config {
-                location: Location {
-                    file: path.to_owned(),
-                    line: 0,
-                    column: 0,
-                },
+                location: Location { file: path.to_owned(), line: 0, column: 0 },
                 message: format!("{step}: {message}"),
                 hint: None,
             };
             if OutputRef::parse(&step).is_none() {
-                return Err(whole(
-                    "names of recipes and stages are letters, digits and + - . _".into(),
-                ));
+                return Err(whole("names of recipes and stages are letters, digits and + - . _".into()));
             }
             for need in &stage.needs {
                 if OutputRef::parse(need).is_none() {
                     return Err(error_at(
                         path,
                         need,
-                        format!(
-                            "found {:?}, expected NAME/STAGE or NAME/STAGE:OUTPUT",
-                            need.value
-                        ),
+                        format!("found {:?}, expected NAME/STAGE or NAME/STAGE:OUTPUT", need.value),
                         None,
                     ));
                 }
@@ -381,15 +354,11 @@ impl Recipe {
                     ));
                 }
                 if stage.needs.is_empty() {
-                    return Err(whole(
-                        "`root: packages` needs packages to make a root from".into(),
-                    ));
+                    return Err(whole("`root: packages` needs packages to make a root from".into()));
                 }
             }
             if stage.phases.is_empty() && stage.files.is_empty() {
-                return Err(whole(
-                    "found neither `phases` nor `files`, expected at least one".into(),
-                ));
+                return Err(whole("found neither `phases` nor `files`, expected at least one".into()));
             }
             for (path, rule) in &stage.files {
                 rule.check(path).map_err(&whole)?;
@@ -408,14 +377,9 @@ fn check_path(path: &str) -> Result<(), String> {
     if !path.starts_with('/')
         || path.len() < 2
         || path.ends_with('/')
-        || path
-            .split('/')
-            .skip(1)
-            .any(|c| matches!(c, "" | "." | ".."))
+        || path.split('/').skip(1).any(|c| matches!(c, "" | "." | ".."))
     {
-        return Err(format!(
-            "found path {path:?}, expected an absolute path without empty, . and .. parts"
-        ));
+        return Err(format!("found path {path:?}, expected an absolute path without empty, . and .. parts"));
     }
     Ok(())
 }
@@ -429,30 +393,13 @@ impl FileRule {
         check_path(path)?;
         let is = |kinds: &[NodeKind]| self.kind.is_some_and(|k| kinds.contains(&k));
         let wants = [
-            (
-                "device",
-                self.device.is_some(),
-                is(&[NodeKind::Char, NodeKind::Block]),
-                "type: char or block",
-            ),
-            (
-                "target",
-                self.target.is_some(),
-                is(&[NodeKind::Symlink]),
-                "type: symlink",
-            ),
-            (
-                "content",
-                self.content.is_some(),
-                is(&[NodeKind::File]),
-                "type: file",
-            ),
+            ("device", self.device.is_some(), is(&[NodeKind::Char, NodeKind::Block]), "type: char or block"),
+            ("target", self.target.is_some(), is(&[NodeKind::Symlink]), "type: symlink"),
+            ("content", self.content.is_some(), is(&[NodeKind::File]), "type: file"),
         ];
         for (key, present, wanted, kind) in wants {
             if present != wanted {
-                return Err(format!(
-                    "{path}: `{key}` and `{kind}` go together, found only one of them"
-                ));
+                return Err(format!("{path}: `{key}` and `{kind}` go together, found only one of them"));
             }
         }
         if is(&[NodeKind::Symlink]) && self.mode.is_some() {
@@ -461,29 +408,15 @@ impl FileRule {
         if let Some((major, minor)) = self.device
             && (major > 0xfff || minor > 0xf_ffff)
         {
-            return Err(format!(
-                "{path}: found device [{major}, {minor}], expected at most [4095, 1048575]"
-            ));
+            return Err(format!("{path}: found device [{major}, {minor}], expected at most [4095, 1048575]"));
         }
         Ok(())
     }
 }
 
 fn check_sha256(path: &str, sha256: &At<String>) -> Result<()> {
-    if sha256.len() == 64
-        && sha256
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    {
+    if sha256.len() == 64 && sha256.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
         return Ok(());
     }
-    Err(error_at(
-        path,
-        sha256,
-        format!(
-            "found {:?}, expected 64 lower-case hexadecimal digits",
-            sha256.value
-        ),
-        None,
-    ))
+    Err(error_at(path, sha256, format!("found {:?}, expected 64 lower-case hexadecimal digits", sha256.value), None))
 }

@@ -25,10 +25,7 @@ pub(crate) fn run(
     let mut waiting: BTreeMap<&str, BTreeSet<&str>> = steps
         .iter()
         .map(|s| {
-            let needs = s
-                .needs
-                .iter()
-                .filter_map(|(need, _)| names.get(need.step.as_str()).copied());
+            let needs = s.needs.iter().filter_map(|(need, _)| names.get(need.step.as_str()).copied());
             (s.name.as_str(), needs.collect())
         })
         .collect();
@@ -44,12 +41,7 @@ pub(crate) fn run(
                 .iter()
                 .filter(|(_, needs)| needs.is_empty() && !stop)
                 .map(|(name, _)| *name)
-                .max_by_key(|name| {
-                    (
-                        priorities.get(name).copied().unwrap_or_default(),
-                        std::cmp::Reverse(*name),
-                    )
-                });
+                .max_by_key(|name| (priorities.get(name).copied().unwrap_or_default(), std::cmp::Reverse(*name)));
             match next {
                 None if running == 0 => break,
                 Some(name) if jobserver.try_acquire() => {
@@ -80,10 +72,7 @@ pub(crate) fn run(
                     for needs in waiting.values_mut() {
                         needs.remove(name);
                     }
-                    context.progress.event(Event::StepFinished {
-                        step: name,
-                        elapsed,
-                    });
+                    context.progress.event(Event::StepFinished { step: name, elapsed });
                     finished(&record);
                 }
                 Ok((name, Err(error), _)) => {
@@ -115,10 +104,7 @@ pub(crate) fn run(
 }
 
 /// For each step, the time from its start to the end of the longest chain of steps that need it.
-fn priorities<'a>(
-    steps: &[&'a Step],
-    estimates: &BTreeMap<String, Duration>,
-) -> BTreeMap<&'a str, Duration> {
+fn priorities<'a>(steps: &[&'a Step], estimates: &BTreeMap<String, Duration>) -> BTreeMap<&'a str, Duration> {
     let mut priorities: BTreeMap<&str, Duration> = BTreeMap::new();
     // Steps come after what they need: from the end, every step's followers are known.
     for step in steps.iter().rev() {

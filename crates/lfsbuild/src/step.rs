@@ -50,10 +50,7 @@ pub(crate) struct Prepared {
 }
 
 fn unknown_step(step: &Step) -> Error {
-    Error::Usage {
-        message: format!("there is no step {:?}", step.name),
-        hint: None,
-    }
+    Error::Usage { message: format!("there is no step {:?}", step.name), hint: None }
 }
 
 impl Context<'_> {
@@ -72,13 +69,7 @@ impl Context<'_> {
     }
 
     /// The orders for the sandbox. Fetches the sources, if need be.
-    pub(crate) fn spec(
-        &self,
-        step: &Step,
-        recipe: &Recipe,
-        stage: &Stage,
-        work: PathBuf,
-    ) -> Result<Prepared> {
+    pub(crate) fn spec(&self, step: &Step, recipe: &Recipe, stage: &Stage, work: PathBuf) -> Result<Prepared> {
         let mut sources = BTreeMap::new();
         let mut files = Vec::new();
         for source in &recipe.sources {
@@ -115,18 +106,10 @@ impl Context<'_> {
             commands: step.commands.clone(),
             env: env.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
             cwd: build_dir.into(),
-            phases: stage
-                .phases
-                .iter()
-                .map(|(name, text)| (name.clone(), text.value.clone()))
-                .collect(),
+            phases: stage.phases.iter().map(|(name, text)| (name.clone(), text.value.clone())).collect(),
             interactive: false,
         };
-        Ok(Prepared {
-            work,
-            spec,
-            sources,
-        })
+        Ok(Prepared { work, spec, sources })
     }
 
     fn fill(&self, step: &Step, recipe: &Recipe, prepared: &Prepared) -> Result<()> {
@@ -139,11 +122,8 @@ impl Context<'_> {
                 continue;
             }
             // The first is the package's own; others lie beside it, under their archive's name.
-            let into = if first {
-                main.clone()
-            } else {
-                build.join(source.file.split(".tar").next().unwrap_or(&source.file))
-            };
+            let into =
+                if first { main.clone() } else { build.join(source.file.split(".tar").next().unwrap_or(&source.file)) };
             first = false;
             unpack(path, &into)?;
         }
@@ -162,11 +142,7 @@ impl Context<'_> {
             manifests.push((need.to_string(), self.store.manifest(key, output)?));
             archives.push(self.store.archive_path(key, output));
         }
-        check_conflicts(
-            manifests
-                .iter()
-                .map(|(name, manifest)| (name.as_str(), manifest)),
-        )?;
+        check_conflicts(manifests.iter().map(|(name, manifest)| (name.as_str(), manifest)))?;
         compose(archives.iter().map(PathBuf::as_path), &work.join("sysroot"))
     }
 
@@ -181,31 +157,18 @@ impl Context<'_> {
         let part = packages.join(format!("{}.part", step.key));
         remove_tree(&part)?;
         std::fs::create_dir_all(&part).map_err(|e| Error::io("creating", &part, e))?;
-        let outputs = pack(
-            &step.name,
-            &prepared.work.join("dest"),
-            &stage.files,
-            &stage.outputs,
-            &part,
-        )?;
+        let outputs = pack(&step.name, &prepared.work.join("dest"), &stage.files, &stage.outputs, &part)?;
         let record = Record {
             step: step.name.clone(),
             key: step.key.clone(),
             version: recipe.version.clone(),
             license: recipe.license.clone(),
             sources: prepared.sources,
-            needs: step
-                .needs
-                .iter()
-                .map(|(need, key)| (need.to_string(), key.clone()))
-                .collect(),
+            needs: step.needs.iter().map(|(need, key)| (need.to_string(), key.clone())).collect(),
             outputs,
             wall_seconds: started.elapsed().as_secs_f64(),
             cpu_seconds: cpu.as_secs_f64(),
-            finished: SystemTime::UNIX_EPOCH
-                .elapsed()
-                .unwrap_or_default()
-                .as_secs(),
+            finished: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs(),
             builder: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let kept_log = part.join("build.log");
@@ -219,21 +182,11 @@ impl Context<'_> {
     }
 
     fn log_path(&self, step: &Step) -> Result<PathBuf> {
-        Ok(self
-            .store
-            .dir("logs")?
-            .join(format!("{}.log", step.name.replace('/', "-"))))
+        Ok(self.store.dir("logs")?.join(format!("{}.log", step.name.replace('/', "-"))))
     }
 
     /// Runs the phases; the value is the processor time that they took.
-    fn run(
-        &self,
-        step: &Step,
-        recipe: &Recipe,
-        stage: &Stage,
-        prepared: &Prepared,
-        log: &Path,
-    ) -> Result<Duration> {
+    fn run(&self, step: &Step, recipe: &Recipe, stage: &Stage, prepared: &Prepared, log: &Path) -> Result<Duration> {
         if stage.phases.is_empty() {
             File::create(log).map_err(|e| Error::io("creating", log, e))?;
             return Ok(Duration::ZERO);
@@ -243,30 +196,17 @@ impl Context<'_> {
         let log_file = File::create(log).map_err(|e| Error::io("creating", log, e))?;
         let mut command = helper(&spec_path);
         // A group of its own: Ctrl-C on the terminal reaches the builder, which then ends the step.
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log_file)
-            .process_group(0);
-        let mut child = command
-            .spawn()
-            .map_err(|e| Error::io("starting the sandbox for", &prepared.work, e))?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file).process_group(0);
+        let mut child = command.spawn().map_err(|e| Error::io("starting the sandbox for", &prepared.work, e))?;
         let pid = Pid::from_raw(child.id() as i32);
-        let mut last_phase = stage
-            .phases
-            .first()
-            .map(|(name, _)| name.clone())
-            .unwrap_or_default();
+        let mut last_phase = stage.phases.first().map(|(name, _)| name.clone()).unwrap_or_default();
         let mut failed = None;
         let mut no_sandbox = None;
         let mut interrupted = false;
         if let Some(mut reports) = child.stdout.take() {
             interrupted = read_reports(&mut reports, pid, |report| match report {
                 Report::Phase(phase) => {
-                    self.progress.event(Event::Phase {
-                        step: &step.name,
-                        phase: &phase,
-                    });
+                    self.progress.event(Event::Phase { step: &step.name, phase: &phase });
                     last_phase = phase;
                 }
                 Report::Failed { .. } => failed = Some(report),
@@ -274,28 +214,17 @@ impl Context<'_> {
             })
             .map_err(|e| Error::io("reading the reports of", &prepared.work, e))?;
         }
-        let (status, cpu) =
-            wait_with_usage(pid).map_err(|e| Error::io("waiting for", &prepared.work, e))?;
+        let (status, cpu) = wait_with_usage(pid).map_err(|e| Error::io("waiting for", &prepared.work, e))?;
         if interrupted {
             return Err(Error::Interrupted);
         }
         if let Some(message) = no_sandbox {
-            return Err(Error::Sandbox {
-                message,
-                hint: namespace_hint(),
-            });
+            return Err(Error::Sandbox { message, hint: namespace_hint() });
         }
         if status.success() {
             return Ok(cpu);
         }
-        Err(self.failure(
-            step,
-            recipe,
-            stage,
-            prepared,
-            log,
-            (last_phase, status, failed),
-        ))
+        Err(self.failure(step, recipe, stage, prepared, log, (last_phase, status, failed)))
     }
 
     fn failure(
@@ -308,12 +237,10 @@ impl Context<'_> {
         (last_phase, status, report): (String, ExitStatus, Option<Report>),
     ) -> Error {
         let tail = tail(log, TAIL_LINES);
-        let free = nix::sys::statvfs::statvfs(&prepared.work)
-            .map_or(u64::MAX, |s| s.blocks_available() * s.fragment_size());
+        let free =
+            nix::sys::statvfs::statvfs(&prepared.work).map_or(u64::MAX, |s| s.blocks_available() * s.fragment_size());
         if free < 1 << 20 || tail.iter().any(|l| l.contains("No space left on device")) {
-            return Error::DiskFull {
-                path: prepared.work.clone(),
-            };
+            return Error::DiskFull { path: prepared.work.clone() };
         }
         let mut failure = StepFailure {
             step: step.name.clone(),
@@ -330,30 +257,16 @@ impl Context<'_> {
             log: log.to_owned(),
             tail,
         };
-        if let Some(Report::Failed {
-            phase,
-            status,
-            line,
-            command,
-        }) = report
-        {
-            failure.location = stage
-                .phases
-                .iter()
-                .find(|(name, _)| *name == phase)
-                .and_then(|(_, text)| {
-                    let line = line?;
-                    Some(Location {
-                        file: recipe.path.clone(),
-                        // The text of a block (`build: |`) begins on the line after its key.
-                        line: if text.contains('\n') {
-                            text.line + line
-                        } else {
-                            text.line
-                        },
-                        column: 0,
-                    })
-                });
+        if let Some(Report::Failed { phase, status, line, command }) = report {
+            failure.location = stage.phases.iter().find(|(name, _)| *name == phase).and_then(|(_, text)| {
+                let line = line?;
+                Some(Location {
+                    file: recipe.path.clone(),
+                    // The text of a block (`build: |`) begins on the line after its key.
+                    line: if text.contains('\n') { text.line + line } else { text.line },
+                    column: 0,
+                })
+            });
             failure.phase = phase;
             failure.status = status;
             failure.command = command;
@@ -367,14 +280,10 @@ impl Context<'_> {
         let (recipe, stage) = self.plan.stage(step).ok_or_else(|| unknown_step(step))?;
         let work = self.store.dir("work")?.join(&step.key);
         let mut prepared = if work.join("spec.json").is_file() {
-            self.progress.event(Event::Note(&format!(
-                "{}: as its last run left it",
-                step.name
-            )));
+            self.progress.event(Event::Note(&format!("{}: as its last run left it", step.name)));
             self.spec(step, recipe, stage, work)?
         } else {
-            self.progress
-                .event(Event::Note(&format!("{}: freshly unpacked", step.name)));
+            self.progress.event(Event::Note(&format!("{}: freshly unpacked", step.name)));
             self.prepare(step)?
         };
         self.progress.event(Event::Note(
@@ -384,16 +293,12 @@ impl Context<'_> {
         let prompt = format!("[{}] \\w\\$ ", step.name);
         prepared.spec.env.extend([
             ("PS1".to_owned(), prompt),
-            (
-                "TERM".to_owned(),
-                std::env::var("TERM").unwrap_or_else(|_| "dumb".into()),
-            ),
+            ("TERM".to_owned(), std::env::var("TERM").unwrap_or_else(|_| "dumb".into())),
         ]);
         let spec_path = prepared.work.join("shell.json");
         write_spec(&prepared.spec, &spec_path)?;
-        let status = helper(&spec_path)
-            .status()
-            .map_err(|e| Error::io("starting the sandbox for", &prepared.work, e))?;
+        let status =
+            helper(&spec_path).status().map_err(|e| Error::io("starting the sandbox for", &prepared.work, e))?;
         Ok(status.code().unwrap_or(1))
     }
 }
@@ -447,16 +352,8 @@ fn wait_with_usage(pid: Pid) -> Result<(ExitStatus, Duration), std::io::Error> {
             Err(e) => return Err(e.into()),
         }
     }
-    let time = |t: libc::timeval| {
-        Duration::new(
-            t.tv_sec.max(0) as u64,
-            t.tv_usec.clamp(0, 999_999) as u32 * 1000,
-        )
-    };
-    Ok((
-        ExitStatus::from_raw(raw),
-        time(usage.ru_utime) + time(usage.ru_stime),
-    ))
+    let time = |t: libc::timeval| Duration::new(t.tv_sec.max(0) as u64, t.tv_usec.clamp(0, 999_999) as u32 * 1000);
+    Ok((ExitStatus::from_raw(raw), time(usage.ru_utime) + time(usage.ru_stime)))
 }
 
 /// The last lines of a log, made printable.
@@ -474,10 +371,6 @@ fn tail(log: &Path, lines: usize) -> Vec<String> {
     let all: Vec<_> = text.lines().collect();
     all.iter()
         .skip(all.len().saturating_sub(lines))
-        .map(|line| {
-            line.chars()
-                .map(|c| if c.is_control() && c != '\t' { '.' } else { c })
-                .collect()
-        })
+        .map(|line| line.chars().map(|c| if c.is_control() && c != '\t' { '.' } else { c }).collect())
         .collect()
 }

@@ -83,13 +83,8 @@ impl Store {
     /// # Errors
     /// Neither variable is set to an absolute path.
     pub fn open_default() -> Result<Store> {
-        let absolute = |name: &str| {
-            std::env::var_os(name)
-                .map(PathBuf::from)
-                .filter(|p| p.is_absolute())
-        };
-        let cache =
-            absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+        let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        let cache = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
         match cache {
             Some(cache) => Ok(Store::at(cache.join("umlfs"))),
             None => Err(Error::Usage {
@@ -157,11 +152,7 @@ impl Store {
     ///
     /// # Errors
     /// The lock file cannot be made; the user interrupts the wait.
-    pub fn lock(
-        &self,
-        cancelled: &dyn Fn() -> bool,
-        mut waiting: impl FnMut(),
-    ) -> Result<StoreLock> {
+    pub fn lock(&self, cancelled: &dyn Fn() -> bool, mut waiting: impl FnMut()) -> Result<StoreLock> {
         let path = self.dir("")?.join("lock");
         let mut file = File::options()
             .create(true)
@@ -173,9 +164,7 @@ impl Store {
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => return Ok(StoreLock { _file: lock }),
-                Err((again, nix::errno::Errno::EWOULDBLOCK | nix::errno::Errno::EINTR)) => {
-                    file = again
-                }
+                Err((again, nix::errno::Errno::EWOULDBLOCK | nix::errno::Errno::EINTR)) => file = again,
                 Err((_, e)) => return Err(Error::io("locking", &path, e.into())),
             }
             if cancelled() {

@@ -13,19 +13,13 @@ use crate::error::{Error, Result};
 pub(crate) fn reader(path: &Path) -> Result<Box<dyn Read>> {
     let mut file = File::open(path).map_err(|e| Error::io("opening", path, e))?;
     let mut magic = Vec::new();
-    (&mut file)
-        .take(6)
-        .read_to_end(&mut magic)
-        .map_err(|e| Error::io("reading", path, e))?;
-    file.seek(SeekFrom::Start(0))
-        .map_err(|e| Error::io("reading", path, e))?;
+    (&mut file).take(6).read_to_end(&mut magic).map_err(|e| Error::io("reading", path, e))?;
+    file.seek(SeekFrom::Start(0)).map_err(|e| Error::io("reading", path, e))?;
     let file = BufReader::with_capacity(1 << 17, file);
     Ok(match magic.as_slice() {
         [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(file)),
         [b'B', b'Z', b'h', ..] => Box::new(bzip2::read::MultiBzDecoder::new(file)),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => {
-            Box::new(liblzma::read::XzDecoder::new_multi_decoder(file))
-        }
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(liblzma::read::XzDecoder::new_multi_decoder(file)),
         _ => Box::new(file),
     })
 }
@@ -48,17 +42,14 @@ pub(crate) fn unpack(archive: &Path, into: &Path) -> Result<()> {
             if let Some(io) = inner.downcast_ref::<std::io::Error>()
                 && io.kind() == std::io::ErrorKind::StorageFull
             {
-                return Error::DiskFull {
-                    path: scratch.clone(),
-                };
+                return Error::DiskFull { path: scratch.clone() };
             }
             cause = inner.source();
         }
         Error::io("unpacking", archive, e)
     })?;
     let top = single_directory(&scratch)?;
-    std::fs::rename(top.as_deref().unwrap_or(&scratch), into)
-        .map_err(|e| Error::io("moving to", into, e))?;
+    std::fs::rename(top.as_deref().unwrap_or(&scratch), into).map_err(|e| Error::io("moving to", into, e))?;
     if top.is_some() {
         std::fs::remove_dir(&scratch).map_err(|e| Error::io("removing", &scratch, e))?;
     }
@@ -69,10 +60,7 @@ fn single_directory(dir: &Path) -> Result<Option<PathBuf>> {
     let mut only = None;
     for entry in std::fs::read_dir(dir).map_err(|e| Error::io("reading", dir, e))? {
         let entry = entry.map_err(|e| Error::io("reading", dir, e))?;
-        let is_dir = entry
-            .file_type()
-            .map_err(|e| Error::io("reading", dir, e))?
-            .is_dir();
+        let is_dir = entry.file_type().map_err(|e| Error::io("reading", dir, e))?.is_dir();
         if only.is_some() || !is_dir {
             return Ok(None);
         }

@@ -1,5 +1,8 @@
 //! The subcommands: each file holds its arguments (`Args`) and `run`, and calls the library that does the work.
 
+pub(crate) mod build;
 pub(crate) mod completions;
+pub(crate) mod doctor;
 pub(crate) mod image;
 pub(crate) mod man;
+pub(crate) mod sources;

@@ -67,13 +67,10 @@ fn outside(spec: &Spec) -> Result<i32, String> {
     )
     .map_err(|e| format!("unshare(user, mount, pid, net, ipc, uts): {e}"))?;
     // user_namespaces(7): without CAP_SETGID outside, the group map can only be written after setgroups is denied.
-    for (file, text) in [
-        ("setgroups", "deny".to_owned()),
-        ("uid_map", format!("0 {uid} 1")),
-        ("gid_map", format!("0 {gid} 1")),
-    ] {
-        std::fs::write(format!("/proc/self/{file}"), text)
-            .map_err(|e| format!("writing /proc/self/{file}: {e}"))?;
+    for (file, text) in
+        [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))]
+    {
+        std::fs::write(format!("/proc/self/{file}"), text).map_err(|e| format!("writing /proc/self/{file}: {e}"))?;
     }
     // After unshare: new credentials clear the parent-death signal.
     die_with_parent()?;
@@ -126,8 +123,7 @@ fn inside(spec: &Spec, wait_for_go: &OwnedFd) -> Result<i32, String> {
     loopback_up()?;
     prctl::set_no_new_privs().map_err(|e| format!("prctl(PR_SET_NO_NEW_PRIVS): {e}"))?;
     umask(Mode::from_bits_truncate(0o022));
-    std::env::set_current_dir(&spec.cwd)
-        .map_err(|e| format!("chdir {}: {e}", spec.cwd.display()))?;
+    std::env::set_current_dir(&spec.cwd).map_err(|e| format!("chdir {}: {e}", spec.cwd.display()))?;
     if spec.interactive {
         return shell(spec);
     }
@@ -145,13 +141,8 @@ fn inside(spec: &Spec, wait_for_go: &OwnedFd) -> Result<i32, String> {
 /// Brings `lo` up: package test suites talk to themselves over it.
 fn loopback_up() -> Result<(), String> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-    let socket = socket(
-        AddressFamily::Inet,
-        SockType::Datagram,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .map_err(|e| format!("socket: {e}"))?;
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(|e| format!("socket: {e}"))?;
     // SAFETY: all-zero bytes are a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
@@ -160,9 +151,7 @@ fn loopback_up() -> Result<(), String> {
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: SIOCSIFFLAGS reads an ifreq with its name and flags set (netdevice(7)).
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
-    Errno::result(result)
-        .map(drop)
-        .map_err(|e| format!("bringing up lo: {e}"))
+    Errno::result(result).map(drop).map_err(|e| format!("bringing up lo: {e}"))
 }
 
 fn shell_path(spec: &Spec) -> &'static str {
@@ -193,9 +182,7 @@ fn run_phase(spec: &Spec, script: &str) -> Result<std::process::ExitStatus, Stri
     if shell.ends_with("bash") {
         command.env("BASH_ENV", "/run/umlfs/prelude");
     }
-    let child = command
-        .spawn()
-        .map_err(|e| format!("starting {shell}: {e}"))?;
+    let child = command.spawn().map_err(|e| format!("starting {shell}: {e}"))?;
     let pid = Pid::from_raw(child.id() as i32);
     let status = reap_until(pid)?;
     // From process 1 this reaches everything in the namespace but process 1.
@@ -244,12 +231,8 @@ fn shell(spec: &Spec) -> Result<i32, String> {
     if shell.ends_with("bash") {
         command.args(["--noprofile", "--norc", "-i"]);
     }
-    command
-        .env_clear()
-        .envs(spec.env.iter().map(|(k, v)| (k, v)));
-    let child = command
-        .spawn()
-        .map_err(|e| format!("starting {shell}: {e}"))?;
+    command.env_clear().envs(spec.env.iter().map(|(k, v)| (k, v)));
+    let child = command.spawn().map_err(|e| format!("starting {shell}: {e}"))?;
     let status = reap_until(Pid::from_raw(child.id() as i32))?;
     Ok(status.code().unwrap_or(1))
 }

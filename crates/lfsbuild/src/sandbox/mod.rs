@@ -105,11 +105,7 @@ pub(crate) fn helper(spec: &Path) -> std::process::Command {
 
 /// What to do where the host does not let a user make namespaces, from what the host says about itself.
 pub fn namespace_hint() -> String {
-    let read = |path: &str| {
-        std::fs::read_to_string(path)
-            .ok()
-            .map(|s| s.trim().to_owned())
-    };
+    let read = |path: &str| std::fs::read_to_string(path).ok().map(|s| s.trim().to_owned());
     if read("/proc/sys/user/max_user_namespaces").as_deref() == Some("0") {
         return "user namespaces are switched off here; as root: sysctl -w user.max_user_namespaces=10000".into();
     }
@@ -167,16 +163,9 @@ fn probe_in(dir: &Path) -> Result<()> {
             _ => None,
         })
         .unwrap_or_else(|| {
-            format!(
-                "the helper ended with {}: {}",
-                output.status,
-                String::from_utf8_lossy(&output.stderr).trim()
-            )
+            format!("the helper ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim())
         });
-    Err(Error::Sandbox {
-        message,
-        hint: namespace_hint(),
-    })
+    Err(Error::Sandbox { message, hint: namespace_hint() })
 }
 
 /// Writes the helper's orders.

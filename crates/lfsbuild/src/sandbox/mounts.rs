@@ -28,14 +28,8 @@ impl<T, E: std::fmt::Display> Context<T> for Result<T, E> {
 const NONE: Option<&str> = None;
 
 fn bind(from: &Path, to: &Path) -> Result<(), Reason> {
-    mount(
-        Some(from),
-        to,
-        NONE,
-        MsFlags::MS_BIND | MsFlags::MS_REC,
-        NONE,
-    )
-    .context(|| format!("bind mount of {} on {}", from.display(), to.display()))
+    mount(Some(from), to, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)
+        .context(|| format!("bind mount of {} on {}", from.display(), to.display()))
 }
 
 /// `struct mount_attr` of mount_setattr(2).
@@ -49,14 +43,8 @@ struct MountAttr {
 
 /// Makes a mount and all below it read-only. Adds the flag and leaves the others, which a user namespace may not clear.
 fn make_read_only(path: &Path) -> Result<(), Reason> {
-    let c_path =
-        CString::new(path.as_os_str().as_bytes()).context(|| format!("path {}", path.display()))?;
-    let attr = MountAttr {
-        attr_set: libc::MOUNT_ATTR_RDONLY,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
+    let c_path = CString::new(path.as_os_str().as_bytes()).context(|| format!("path {}", path.display()))?;
+    let attr = MountAttr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
     // SAFETY: the path is NUL-terminated and the structure has the size that is passed; both outlive the call.
     let result = unsafe {
         libc::syscall(
@@ -72,8 +60,7 @@ fn make_read_only(path: &Path) -> Result<(), Reason> {
         Ok(_) => Ok(()),
         // Linux before 5.12: remount the top mount with the flags that it has.
         Err(Errno::ENOSYS) => {
-            let stat = nix::sys::statvfs::statvfs(path)
-                .context(|| format!("statvfs of {}", path.display()))?;
+            let stat = nix::sys::statvfs::statvfs(path).context(|| format!("statvfs of {}", path.display()))?;
             // The ST_ and MS_ values of these flags are the same (statvfs(3)).
             let kept = MsFlags::from_bits_truncate(stat.flags().bits())
                 & (MsFlags::MS_NOSUID
@@ -81,14 +68,8 @@ fn make_read_only(path: &Path) -> Result<(), Reason> {
                     | MsFlags::MS_NOEXEC
                     | MsFlags::MS_NOATIME
                     | MsFlags::MS_RELATIME);
-            mount(
-                NONE,
-                path,
-                NONE,
-                MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | kept,
-                NONE,
-            )
-            .context(|| format!("read-only remount of {}", path.display()))
+            mount(NONE, path, NONE, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | kept, NONE)
+                .context(|| format!("read-only remount of {}", path.display()))
         }
         Err(e) => Err(format!("mount_setattr of {}: {e}", path.display())),
     }
@@ -109,20 +90,12 @@ fn write(path: &Path, text: &str) -> Result<(), Reason> {
 
 /// An empty file to bind another on.
 fn touch(path: &Path) -> Result<(), Reason> {
-    std::fs::File::create(path)
-        .map(drop)
-        .context(|| format!("creating {}", path.display()))
+    std::fs::File::create(path).map(drop).context(|| format!("creating {}", path.display()))
 }
 
 fn tmpfs(on: &Path, options: &str) -> Result<(), Reason> {
-    mount(
-        Some("tmpfs"),
-        on,
-        Some("tmpfs"),
-        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-        Some(options),
-    )
-    .context(|| format!("tmpfs on {}", on.display()))
+    mount(Some("tmpfs"), on, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options))
+        .context(|| format!("tmpfs on {}", on.display()))
 }
 
 /// Puts the tree together below the step's `mnt` and makes it the root directory.
@@ -137,16 +110,7 @@ pub(super) fn enter(spec: &Spec) -> Result<(), Reason> {
         }
         Root::Packages => bind(&spec.work.join("sysroot"), &top)?,
     }
-    for dir in [
-        "build",
-        "dest",
-        "sources",
-        "inputs",
-        "tmp",
-        "dev",
-        "proc",
-        "run/umlfs",
-    ] {
+    for dir in ["build", "dest", "sources", "inputs", "tmp", "dev", "proc", "run/umlfs"] {
         mkdir(&top.join(dir))?;
     }
     bind(&spec.work.join("build"), &top.join("build"))?;
@@ -210,10 +174,7 @@ fn host_system(top: &Path) -> Result<(), Reason> {
     }
     let etc = top.join("etc");
     mkdir(&etc)?;
-    write(
-        &etc.join("passwd"),
-        "root:x:0:0:root:/build:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-    )?;
+    write(&etc.join("passwd"), "root:x:0:0:root:/build:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")?;
     write(&etc.join("group"), "root:x:0:\nnogroup:x:65534:\n")?;
     write(&etc.join("hosts"), "127.0.0.1 localhost\n")?;
     for name in ["ld.so.cache", "ld.so.conf"] {
@@ -266,8 +227,7 @@ fn devices(dev: &Path) -> Result<(), Reason> {
     let shm = dev.join("shm");
     mkdir(&shm)?;
     tmpfs(&shm, "mode=1777")?;
-    std::fs::set_permissions(&shm, std::fs::Permissions::from_mode(0o1777))
-        .context(|| "chmod /dev/shm".into())?;
+    std::fs::set_permissions(&shm, std::fs::Permissions::from_mode(0o1777)).context(|| "chmod /dev/shm".into())?;
     let pts = dev.join("pts");
     mkdir(&pts)?;
     mount(
@@ -298,17 +258,9 @@ fn make_root(top: &Path) -> Result<(), Reason> {
     nix::unistd::chdir("/").context(|| "chdir /".into())?;
     // The top mount alone: what is to be written lies on mounts of its own.
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
-    match mount(
-        NONE,
-        "/",
-        NONE,
-        flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-        NONE,
-    ) {
+    match mount(NONE, "/", NONE, flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV, NONE) {
         Ok(()) => Ok(()),
-        Err(Errno::EPERM) => {
-            mount(NONE, "/", NONE, flags, NONE).context(|| "read-only remount of /".into())
-        }
+        Err(Errno::EPERM) => mount(NONE, "/", NONE, flags, NONE).context(|| "read-only remount of /".into()),
         Err(e) => Err(format!("read-only remount of /: {e}")),
     }
 }

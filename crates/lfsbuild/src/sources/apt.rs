@@ -19,24 +19,12 @@ const SUITE: &str = "trixie";
 /// Environment variable that names a Debian mirror, for hosts that are not Debian.
 const MIRROR_VARIABLE: &str = "UMLFS_DEBIAN_MIRROR";
 
-const KEYRINGS: [&str; 2] = [
-    "/usr/share/keyrings/debian-archive-keyring.gpg",
-    "/usr/share/keyrings/debian-archive-keyring.pgp",
-];
+const KEYRINGS: [&str; 2] =
+    ["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"];
 
 /// Debian releases by name, as they appear in a mirror's `dists`.
-const RELEASES: [&str; 10] = [
-    "bullseye",
-    "bookworm",
-    "trixie",
-    "forky",
-    "sid",
-    "stable",
-    "testing",
-    "unstable",
-    "oldstable",
-    "duke",
-];
+const RELEASES: [&str; 10] =
+    ["bullseye", "bookworm", "trixie", "forky", "sid", "stable", "testing", "unstable", "oldstable", "duke"];
 
 /// apt with private state.
 #[derive(Debug)]
@@ -48,11 +36,7 @@ pub(super) struct Apt {
 
 impl Apt {
     pub(super) fn new(dir: PathBuf) -> Self {
-        Apt {
-            dir,
-            configured: false,
-            updated: false,
-        }
+        Apt { dir, configured: false, updated: false }
     }
 
     /// Downloads one file of a source package to `target`; the value says where it came from. The hash that the index gives is
@@ -75,40 +59,24 @@ impl Apt {
         }
         let (uri, index_sha256, size) = found?;
         if index_sha256 != sha256 {
-            return Err(Error::HashMismatch {
-                what: uri,
-                expected: sha256.to_owned(),
-                found: index_sha256,
-                size,
-            });
+            return Err(Error::HashMismatch { what: uri, expected: sha256.to_owned(), found: index_sha256, size });
         }
         let helper = Path::new("/usr/lib/apt/apt-helper");
         let mut command = self.command(helper);
-        command
-            .arg("download-file")
-            .arg(&uri)
-            .arg(target)
-            .arg(format!("SHA256:{sha256}"));
+        command.arg("download-file").arg(&uri).arg(target).arg(format!("SHA256:{sha256}"));
         run(command, "downloading with apt")?;
         Ok(uri)
     }
 
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        command
-            .env("APT_CONFIG", self.dir.join("apt.conf"))
-            .env("LC_ALL", "C")
-            .current_dir(&self.dir);
+        command.env("APT_CONFIG", self.dir.join("apt.conf")).env("LC_ALL", "C").current_dir(&self.dir);
         command
     }
 
     fn has_lists(&self) -> bool {
         std::fs::read_dir(self.dir.join("lists"))
-            .map(|entries| {
-                entries
-                    .flatten()
-                    .any(|e| e.file_name().to_string_lossy().contains("_Sources"))
-            })
+            .map(|entries| entries.flatten().any(|e| e.file_name().to_string_lossy().contains("_Sources")))
             .unwrap_or(false)
     }
 
@@ -120,15 +88,12 @@ impl Apt {
         if find_command("apt-get").is_none() {
             return Err(other("this host has no apt-get"));
         }
-        let keyring = KEYRINGS
-            .into_iter()
-            .find(|k| Path::new(k).is_file())
-            .ok_or_else(|| {
-                other(&format!(
-                    "the host has no Debian archive keyring; {}",
-                    install_command(&["debian-archive-keyring".into()])
-                ))
-            })?;
+        let keyring = KEYRINGS.into_iter().find(|k| Path::new(k).is_file()).ok_or_else(|| {
+            other(&format!(
+                "the host has no Debian archive keyring; {}",
+                install_command(&["debian-archive-keyring".into()])
+            ))
+        })?;
         let mirror = match std::env::var(MIRROR_VARIABLE) {
             Ok(mirror) if !mirror.is_empty() => mirror,
             _ => host_mirror()?,
@@ -142,10 +107,7 @@ impl Apt {
             std::fs::write(&path, text).map_err(|e| Error::io("writing", &path, e))
         };
         write("status", "")?;
-        write(
-            "sources.list",
-            &format!("deb-src [signed-by={keyring}] {mirror} {SUITE} main\n"),
-        )?;
+        write("sources.list", &format!("deb-src [signed-by={keyring}] {mirror} {SUITE} main\n"))?;
         let dir = self.dir.display();
         let mut conf = format!(
             "Dir::State \"{dir}/state\";\nDir::State::lists \"{dir}/lists\";\nDir::State::status \"{dir}/status\";\n\
@@ -162,14 +124,9 @@ impl Apt {
     }
 
     fn update(&mut self, progress: &dyn Progress) -> Result<()> {
-        progress.event(Event::Note(&format!(
-            "reading Debian {SUITE}'s source index with apt"
-        )));
+        progress.event(Event::Note(&format!("reading Debian {SUITE}'s source index with apt")));
         let mut command = self.command(Path::new("apt-get"));
-        command
-            .arg("update")
-            .arg("-q")
-            .args(["-o", "APT::Update::Error-Mode=any"]);
+        command.arg("update").arg("-q").args(["-o", "APT::Update::Error-Mode=any"]);
         run(command, "apt-get update")?;
         self.updated = true;
         Ok(())
@@ -178,35 +135,15 @@ impl Apt {
     /// Where a file of a source package is: URI, SHA-256 and size. The pinned version, else the newest that has the file.
     fn find(&self, debian: &DebianSource) -> Result<(String, String, u64)> {
         let mut last = other("not found");
-        for package in [
-            format!("{}={}", debian.source, debian.version),
-            debian.source.clone(),
-        ] {
+        for package in [format!("{}={}", debian.source, debian.version), debian.source.clone()] {
             let mut command = self.command(Path::new("apt-get"));
-            command
-                .args([
-                    "source",
-                    "--print-uris",
-                    "--download-only",
-                    "-qq",
-                    "--only-source",
-                ])
-                .arg(&package);
+            command.args(["source", "--print-uris", "--download-only", "-qq", "--only-source"]).arg(&package);
             match run(command, "apt-get source") {
-                Ok(text) => match text
-                    .lines()
-                    .filter_map(parse_uri_line)
-                    .find(|(_, name, ..)| *name == debian.file)
-                {
+                Ok(text) => match text.lines().filter_map(parse_uri_line).find(|(_, name, ..)| *name == debian.file) {
                     Some((uri, _, size, sha256)) => {
                         return Ok((uri.to_owned(), sha256.to_owned(), size));
                     }
-                    None => {
-                        last = other(&format!(
-                            "source package {package} in {SUITE} has no file {}",
-                            debian.file
-                        ))
-                    }
+                    None => last = other(&format!("source package {package} in {SUITE} has no file {}", debian.file)),
                 },
                 Err(Error::Interrupted) => return Err(Error::Interrupted),
                 Err(e) => last = e,
@@ -227,9 +164,7 @@ fn parse_uri_line(line: &str) -> Option<(&str, &str, u64, &str)> {
 /// The Debian mirror that the host's own apt uses.
 fn host_mirror() -> Result<String> {
     let mut command = Command::new("apt-get");
-    command
-        .args(["update", "--print-uris", "-qq"])
-        .env("LC_ALL", "C");
+    command.args(["update", "--print-uris"]).env("LC_ALL", "C");
     let text = run(command, "asking apt for its mirror")?;
     text.lines().find_map(mirror_of_line).ok_or_else(|| {
         other(&format!(
@@ -242,28 +177,17 @@ fn mirror_of_line(line: &str) -> Option<String> {
     let (uri, _) = line.strip_prefix('\'')?.split_once('\'')?;
     let (base, rest) = uri.split_once("/dists/")?;
     let suite = rest.split('/').next()?;
-    (RELEASES.contains(&suite) && !base.contains("security") && !base.starts_with("cdrom:"))
-        .then(|| base.to_owned())
+    (RELEASES.contains(&suite) && !base.contains("security") && !base.starts_with("cdrom:")).then(|| base.to_owned())
 }
 
 /// The host's settings on how to reach mirrors (proxies, retries), as configuration lines.
 fn host_transport() -> Result<Vec<String>> {
     let mut command = Command::new("apt-config");
     command.arg("dump").env("LC_ALL", "C");
-    let wanted = [
-        "Acquire::http",
-        "Acquire::https",
-        "Acquire::Retries",
-        "Acquire::ForceIPv4",
-        "Acquire::ForceIPv6",
-    ];
+    let wanted = ["Acquire::http", "Acquire::https", "Acquire::Retries", "Acquire::ForceIPv4", "Acquire::ForceIPv6"];
     Ok(run(command, "reading apt's configuration")?
         .lines()
-        .filter(|line| {
-            wanted.iter().any(|w| line.starts_with(w))
-                && line.ends_with("\";")
-                && !line.ends_with(" \"\";")
-        })
+        .filter(|line| wanted.iter().any(|w| line.starts_with(w)) && line.ends_with("\";") && !line.ends_with(" \"\";"))
         .map(str::to_owned)
         .collect())
 }
@@ -272,19 +196,9 @@ fn host_transport() -> Result<Vec<String>> {
 fn run(mut command: Command, action: &str) -> Result<String> {
     use std::os::unix::process::CommandExt;
     // A group of its own: Ctrl-C on the terminal reaches the builder, which then decides.
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
-    let full = command
-        .get_current_dir()
-        .unwrap_or(Path::new("/"))
-        .to_owned();
-    let io = |source| Error::Io {
-        action: action.to_owned(),
-        source,
-    };
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let full = command.get_current_dir().unwrap_or(Path::new("/")).to_owned();
+    let io = |source| Error::Io { action: action.to_owned(), source };
     let child = command.spawn().map_err(io)?;
     let pid = nix::unistd::Pid::from_raw(child.id() as i32);
     let (send, receive) = std::sync::mpsc::channel();
@@ -306,16 +220,8 @@ fn run(mut command: Command, action: &str) -> Result<String> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
-    let lines: Vec<_> = stderr
-        .lines()
-        .filter(|l| l.starts_with("E:") || l.starts_with("Err:"))
-        .take(3)
-        .collect();
-    let reason = if lines.is_empty() {
-        stderr.trim().to_owned()
-    } else {
-        lines.join("; ")
-    };
+    let lines: Vec<_> = stderr.lines().filter(|l| l.starts_with("E:") || l.starts_with("Err:")).take(3).collect();
+    let reason = if lines.is_empty() { stderr.trim().to_owned() } else { lines.join("; ") };
     if reason.contains("No space left on device") || reason.contains("not have enough free space") {
         return Err(Error::DiskFull { path: full });
     }
@@ -323,10 +229,7 @@ fn run(mut command: Command, action: &str) -> Result<String> {
 }
 
 fn other(message: &str) -> Error {
-    Error::Usage {
-        message: message.to_owned(),
-        hint: None,
-    }
+    Error::Usage { message: message.to_owned(), hint: None }
 }
 
 #[cfg(test)]
@@ -339,33 +242,16 @@ mod tests {
             parse_uri_line(
                 "'http://m/debian/pool/m/musl_1.2.5.orig.tar.gz' musl_1.2.5.orig.tar.gz 1080786 SHA256:a9a1"
             ),
-            Some((
-                "http://m/debian/pool/m/musl_1.2.5.orig.tar.gz",
-                "musl_1.2.5.orig.tar.gz",
-                1_080_786,
-                "a9a1"
-            ))
+            Some(("http://m/debian/pool/m/musl_1.2.5.orig.tar.gz", "musl_1.2.5.orig.tar.gz", 1_080_786, "a9a1"))
         );
-        assert_eq!(
-            parse_uri_line("Need to get 3747 kB of source archives."),
-            None
-        );
+        assert_eq!(parse_uri_line("Need to get 3747 kB of source archives."), None);
         assert_eq!(parse_uri_line("'http://m/x' x many SHA256:a9a1"), None);
     }
 
     #[test]
     fn the_mirror_is_the_main_archive() {
-        assert_eq!(
-            mirror_of_line("'http://m/debian/dists/bookworm/InRelease' m 0 "),
-            Some("http://m/debian".into())
-        );
-        assert_eq!(
-            mirror_of_line("'http://m/debian-security/dists/bookworm-security/InRelease' m 0 "),
-            None
-        );
-        assert_eq!(
-            mirror_of_line("'https://other/apt/dists/nodistro/InRelease' m 0 "),
-            None
-        );
+        assert_eq!(mirror_of_line("'http://m/debian/dists/bookworm/InRelease' m 0 "), Some("http://m/debian".into()));
+        assert_eq!(mirror_of_line("'http://m/debian-security/dists/bookworm-security/InRelease' m 0 "), None);
+        assert_eq!(mirror_of_line("'https://other/apt/dists/nodistro/InRelease' m 0 "), None);
     }
 }

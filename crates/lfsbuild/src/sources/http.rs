@@ -24,10 +24,7 @@ pub(super) fn download(url: &str, path: &Path, name: &str, progress: &dyn Progre
         .user_agent(concat!("umlfs/", env!("CARGO_PKG_VERSION")))
         .build()
         .into();
-    let answer = agent
-        .get(url)
-        .call()
-        .map_err(|e| failed(url, e.into_io()))?;
+    let answer = agent.get(url).call().map_err(|e| failed(url, e.into_io()))?;
     let total = answer.body().content_length();
     let mut body = answer.into_body().into_reader();
     let mut file = std::fs::File::create(path).map_err(|e| Error::io("creating", path, e))?;
@@ -41,27 +38,16 @@ pub(super) fn download(url: &str, path: &Path, name: &str, progress: &dyn Progre
         if n == 0 {
             break;
         }
-        file.write_all(buffer.get(..n).unwrap_or_default())
-            .map_err(|e| Error::io("writing", path, e))?;
+        file.write_all(buffer.get(..n).unwrap_or_default()).map_err(|e| Error::io("writing", path, e))?;
         done += n as u64;
-        progress.event(Event::FetchProgress {
-            file: name,
-            done,
-            total,
-        });
+        progress.event(Event::FetchProgress { file: name, done, total });
     }
     if let Some(total) = total.filter(|total| *total != done) {
-        return Err(failed(
-            url,
-            std::io::Error::other(format!("the transfer ended after {done} of {total} bytes")),
-        ));
+        return Err(failed(url, std::io::Error::other(format!("the transfer ended after {done} of {total} bytes"))));
     }
     Ok(())
 }
 
 fn failed(url: &str, source: std::io::Error) -> Error {
-    Error::Io {
-        action: format!("downloading {url}"),
-        source,
-    }
+    Error::Io { action: format!("downloading {url}"), source }
 }

@@ -60,12 +60,7 @@ impl<'a> Fetcher<'a> {
     ///
     /// # Errors
     /// [`Error::SourceUnavailable`] with each place's answer; [`Error::HashMismatch`] when all that came was something else.
-    pub fn fetch(
-        &self,
-        recipe: &Recipe,
-        source: &Source,
-        progress: &dyn Progress,
-    ) -> Result<Fetched> {
+    pub fn fetch(&self, recipe: &Recipe, source: &Source, progress: &dyn Progress) -> Result<Fetched> {
         if let Some(present) = self.present(source, true)? {
             return Ok(present);
         }
@@ -73,15 +68,8 @@ impl<'a> Fetcher<'a> {
         let mut mismatch = None;
         let mut note = |place: String, error: Error, attempts: &mut Vec<String>| {
             let text = match &error {
-                Error::HashMismatch {
-                    expected,
-                    found,
-                    size,
-                    ..
-                } => {
-                    format!(
-                        "{place}: not the pinned file: sha256 {found} ({size} bytes), expected {expected}"
-                    )
+                Error::HashMismatch { expected, found, size, .. } => {
+                    format!("{place}: not the pinned file: sha256 {found} ({size} bytes), expected {expected}")
                 }
                 other => format!("{place}: {other}"),
             };
@@ -102,12 +90,9 @@ impl<'a> Fetcher<'a> {
             }
         }
         for url in &source.urls {
-            match self.from_url(url, source, progress) {
+            match self.fetch_upstream(url, source, progress) {
                 Ok(Some(fetched)) => return Ok(fetched),
-                Ok(None) => attempts.push(format!(
-                    "{}: skipped, its host failed before in this run",
-                    url.value
-                )),
+                Ok(None) => attempts.push(format!("{}: skipped, its host failed before in this run", url.value)),
                 Err(Error::Interrupted) => return Err(Error::Interrupted),
                 Err(e @ Error::DiskFull { .. }) => return Err(e),
                 Err(e) => note(url.value.clone(), e, &mut attempts),
@@ -118,7 +103,7 @@ impl<'a> Fetcher<'a> {
             if self.offline {
                 attempts.push(format!("{place}: not asked (--offline)"));
             } else {
-                match self.from_debian(source, progress) {
+                match self.fetch_debian(source, progress) {
                     Ok(fetched) => return Ok(fetched),
                     Err(Error::Interrupted) => return Err(Error::Interrupted),
                     Err(e @ Error::DiskFull { .. }) => return Err(e),
@@ -127,20 +112,8 @@ impl<'a> Fetcher<'a> {
             }
         }
         match (mismatch, attempts.len()) {
-            (
-                Some(Error::HashMismatch {
-                    expected,
-                    found,
-                    size,
-                    ..
-                }),
-                1,
-            ) => Err(Error::HashMismatch {
-                what: attempts
-                    .first()
-                    .and_then(|a| a.split(": not the pinned").next())
-                    .unwrap_or_default()
-                    .to_owned(),
+            (Some(Error::HashMismatch { expected, found, size, .. }), 1) => Err(Error::HashMismatch {
+                what: attempts.first().and_then(|a| a.split(": not the pinned").next()).unwrap_or_default().to_owned(),
                 expected,
                 found,
                 size,
@@ -161,14 +134,10 @@ impl<'a> Fetcher<'a> {
                 continue;
             }
             if verify && sha256_file(&path)?.0 != sha256 {
-                std::fs::remove_file(&path)
-                    .map_err(|e| Error::io("removing the damaged", &path, e))?;
+                std::fs::remove_file(&path).map_err(|e| Error::io("removing the damaged", &path, e))?;
                 continue;
             }
-            return Ok(Some(Fetched {
-                path,
-                sha256: sha256.to_owned(),
-            }));
+            return Ok(Some(Fetched { path, sha256: sha256.to_owned() }));
         }
         Ok(None)
     }
@@ -193,11 +162,7 @@ impl<'a> Fetcher<'a> {
 
     /// A place beside the source's in the store, for a download that is under way.
     fn scratch(&self, source: &Source) -> Result<PathBuf> {
-        Ok(self.store.dir("sources")?.join(format!(
-            ".{}.{}.part",
-            source.file.value,
-            std::process::id()
-        )))
+        Ok(self.store.dir("sources")?.join(format!(".{}.{}.part", source.file.value, std::process::id())))
     }
 
     /// Copies a file of the user's into the store, if it is the pinned one.
@@ -212,48 +177,27 @@ impl<'a> Fetcher<'a> {
         let (found, size) = sha256_file(scratch)?;
         if found != sha256 {
             std::fs::remove_file(scratch).map_err(|e| Error::io("removing", scratch, e))?;
-            return Err(Error::HashMismatch {
-                what: from.to_owned(),
-                expected: sha256.to_owned(),
-                found,
-                size,
-            });
+            return Err(Error::HashMismatch { what: from.to_owned(), expected: sha256.to_owned(), found, size });
         }
         let path = self.store.source_path(sha256, &source.file);
         std::fs::rename(scratch, &path).map_err(|e| Error::io("moving to", &path, e))?;
-        Ok(Fetched {
-            path,
-            sha256: sha256.to_owned(),
-        })
+        Ok(Fetched { path, sha256: sha256.to_owned() })
     }
 
     /// From upstream; none when the host is not asked again.
-    fn from_url(
-        &self,
-        url: &str,
-        source: &Source,
-        progress: &dyn Progress,
-    ) -> Result<Option<Fetched>> {
+    fn fetch_upstream(&self, url: &str, source: &Source, progress: &dyn Progress) -> Result<Option<Fetched>> {
         if let Some(path) = url.strip_prefix("file://") {
             return self.take(Path::new(path), source, &source.sha256).map(Some);
         }
         let host = url.split('/').nth(2).unwrap_or(url).to_owned();
         if self.offline {
-            return Err(Error::Usage {
-                message: "not asked (--offline)".into(),
-                hint: None,
-            });
+            return Err(Error::Usage { message: "not asked (--offline)".into(), hint: None });
         }
-        let failed = |hosts: &Mutex<HashSet<String>>| {
-            hosts.lock().map(|h| h.contains(&host)).unwrap_or(false)
-        };
+        let failed = |hosts: &Mutex<HashSet<String>>| hosts.lock().map(|h| h.contains(&host)).unwrap_or(false);
         if failed(&self.failed_hosts) {
             return Ok(None);
         }
-        progress.event(Event::FetchStarted {
-            file: &source.file,
-            from: &host,
-        });
+        progress.event(Event::FetchStarted { file: &source.file, from: &host });
         let scratch = self.scratch(source)?;
         let result = http::download(url, &scratch, &source.file, progress)
             .and_then(|()| self.keep(&scratch, url, source, &source.sha256));
@@ -264,10 +208,8 @@ impl<'a> Fetcher<'a> {
             }
             Err(e) => {
                 let _ = std::fs::remove_file(&scratch);
-                if !matches!(
-                    e,
-                    Error::HashMismatch { .. } | Error::Interrupted | Error::DiskFull { .. }
-                ) && let Ok(mut hosts) = self.failed_hosts.lock()
+                if !matches!(e, Error::HashMismatch { .. } | Error::Interrupted | Error::DiskFull { .. })
+                    && let Ok(mut hosts) = self.failed_hosts.lock()
                     && hosts.insert(host.clone())
                 {
                     progress.event(Event::Note(&format!(
@@ -279,24 +221,15 @@ impl<'a> Fetcher<'a> {
         }
     }
 
-    fn from_debian(&self, source: &Source, progress: &dyn Progress) -> Result<Fetched> {
+    fn fetch_debian(&self, source: &Source, progress: &dyn Progress) -> Result<Fetched> {
         let Some(debian) = &source.debian else {
-            return Err(Error::Usage {
-                message: "no Debian package is named".into(),
-                hint: None,
-            });
+            return Err(Error::Usage { message: "no Debian package is named".into(), hint: None });
         };
         let sha256 = debian.sha256.as_ref().unwrap_or(&source.sha256);
-        progress.event(Event::FetchStarted {
-            file: &source.file,
-            from: "Debian",
-        });
+        progress.event(Event::FetchStarted { file: &source.file, from: "Debian" });
         let scratch = self.scratch(source)?;
         // One apt at a time: its state directory has one user.
-        let mut apt = self
-            .apt
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut apt = self.apt.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let from = apt.download(debian, sha256, &scratch, progress)?;
         drop(apt);
         let fetched = self.keep(&scratch, &from, source, sha256)?;

@@ -1,0 +1,258 @@
+//! `umlfs build`: a profile's packages, from source.
+
+use std::path::{Path, PathBuf};
+
+use lfsbuild::builder::Target;
+use lfsbuild::cancel::CancelOnSignal;
+use lfsbuild::config::ConfigDir;
+use lfsbuild::store::Store;
+use lfsbuild::{BuildOptions, BuildOutput, Builder, progress};
+
+use crate::error::CliError;
+use crate::{CommandResult, ui};
+
+const EXAMPLES: &str = "\
+Examples:
+  umlfs build                               build the tiny system, or say that it is built
+  umlfs build --out root.tar                and write its root file system as one tar archive
+  umlfs build --dry-run                     what would be built
+  umlfs build --explain busybox/final       what a step does, from what, and why it would run
+  umlfs build --until musl/tools            a step and all that it needs
+  umlfs build --shell busybox/final         a shell where the step works, or where it failed";
+
+/// Which system, and where its recipes and sources come from
+#[derive(clap::Args, Clone)]
+pub(crate) struct ProfileArgs {
+    /// The system to build
+    #[arg(long, short, value_name = "NAME", default_value = "tiny")]
+    pub(crate) profile: String,
+
+    /// Recipes and profiles from DIR instead of the built-in ones
+    #[arg(long, value_name = "DIR")]
+    pub(crate) config_dir: Option<PathBuf>,
+}
+
+/// Where sources may come from
+#[derive(clap::Args, Clone)]
+pub(crate) struct SourceArgs {
+    /// A directory that may have the source archives; may be given more than once
+    #[arg(long = "sources", value_name = "DIR")]
+    pub(crate) source_dirs: Vec<PathBuf>,
+
+    /// Do not use the network
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+/// Build a system's packages from source
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    profile: ProfileArgs,
+
+    #[command(flatten)]
+    sources: SourceArgs,
+
+    /// Build STEP and all that it needs, no more
+    #[arg(long, value_name = "STEP", conflicts_with_all = ["only", "out"])]
+    until: Option<String>,
+
+    /// Build STEP alone; what it needs must be built
+    #[arg(long, value_name = "STEP", conflicts_with = "out")]
+    only: Option<String>,
+
+    /// Jobs at once over all steps [default: one for each processor]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+
+    /// After a failure, build what does not need the failed step
+    #[arg(long, short)]
+    keep_going: bool,
+
+    /// Explain STEP: what it does, from what, where the book tells of it; nothing is built
+    #[arg(long, value_name = "STEP", conflicts_with_all = ["until", "only", "dry_run", "shell", "out"])]
+    explain: Option<String>,
+
+    /// Print what would be built
+    #[arg(long, conflicts_with_all = ["shell", "out"])]
+    dry_run: bool,
+
+    /// A shell in STEP's sandbox, as its last run left it
+    #[arg(long, value_name = "STEP", conflicts_with_all = ["until", "only", "out"])]
+    shell: Option<String>,
+
+    /// Write the root file system to FILE as one tar archive
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+impl ProfileArgs {
+    /// Reads and plans the profile, with the user's store.
+    pub(crate) fn open(&self) -> Result<Builder, CliError> {
+        let configs = self.configs()?;
+        let store = Store::open_default().map_err(report)?;
+        Builder::open(&configs, &self.profile, store).map_err(report)
+    }
+
+    pub(crate) fn configs(&self) -> Result<ConfigDir, CliError> {
+        ConfigDir::open(self.config_dir.as_deref()).map_err(report)
+    }
+}
+
+impl SourceArgs {
+    /// The builder's options, with as many jobs as processors.
+    pub(crate) fn options(&self) -> BuildOptions {
+        BuildOptions { source_dirs: self.source_dirs.clone(), offline: self.offline, ..BuildOptions::default() }
+    }
+}
+
+pub(crate) fn run(args: Args) -> CommandResult {
+    let builder = args.profile.open()?;
+    let mut options = args.sources.options();
+    options.jobs = args.jobs.map_or(0, usize::from);
+    options.keep_going = args.keep_going;
+    if let Some(step) = &args.explain {
+        return explain(&builder, step);
+    }
+    let target = match (args.until, args.only) {
+        (Some(step), _) => Target::Until(step),
+        (None, Some(step)) => Target::Only(step),
+        (None, None) => Target::All,
+    };
+    if args.dry_run {
+        return dry_run(&builder, &target);
+    }
+    let progress = progress::for_stderr();
+    if let Some(step) = &args.shell {
+        let status = builder.shell(step, &options, progress.as_ref()).map_err(report)?;
+        return Ok(u8::try_from(status).unwrap_or(1));
+    }
+    let signals = CancelOnSignal::install();
+    builder.run(&target, &options, progress.as_ref()).map_err(report)?;
+    drop(signals);
+    if target != Target::All {
+        return Ok(0);
+    }
+    let output = builder.output().map_err(report)?;
+    if let Some(out) = &args.out {
+        output.write_merged(out).map_err(report)?;
+    }
+    summary(&output, args.out.as_deref())?;
+    Ok(0)
+}
+
+/// Names the archives, for scripts and for who wants to look into them.
+fn summary(output: &BuildOutput, out: Option<&Path>) -> Result<(), CliError> {
+    ui::with_stdout(|w| {
+        let mut write = || -> std::io::Result<()> {
+            for package in &output.packages {
+                writeln!(
+                    w,
+                    "{:<24} {:>6} paths {:>8} KiB  {}",
+                    package.name,
+                    package.archive.entries,
+                    package.archive.installed_size.div_ceil(1024),
+                    package.path.display()
+                )?;
+            }
+            match out {
+                Some(out) => writeln!(w, "root file system: {}", out.display()),
+                None => Ok(()),
+            }
+        };
+        write().map_err(|error| CliError::output(&error))
+    })
+}
+
+fn dry_run(builder: &Builder, target: &Target) -> CommandResult {
+    let missing: Vec<String> = builder.missing(target).map_err(report)?.iter().map(|s| s.name.clone()).collect();
+    let status = builder.status();
+    ui::with_stdout(|w| {
+        for step in &status {
+            let name = &step.step.name;
+            let action = match (step.finished, missing.contains(name)) {
+                (true, _) => "finished",
+                (false, true) => "build",
+                (false, false) => "skip",
+            };
+            writeln!(w, "{action:<9} {name:<28} {:>6.1} s  {}", step.estimate.as_secs_f64(), short(&step.step.key))
+                .map_err(|error| CliError::output(&error))?;
+        }
+        Ok(())
+    })?;
+    Ok(0)
+}
+
+fn short(key: &str) -> &str {
+    key.get(..12).unwrap_or(key)
+}
+
+fn explain(builder: &Builder, name: &str) -> CommandResult {
+    let step = builder.plan.step(name).map_err(report)?;
+    let Some((recipe, stage)) = builder.plan.stage(step) else {
+        return Err(CliError::usage(format_args!("there is no step {name}")));
+    };
+    let record = builder.store.record(&step.key);
+    ui::with_stdout(|w| {
+        let mut write = || -> std::io::Result<()> {
+            writeln!(w, "{name}: {} {} - {}", recipe.name.value, recipe.version, recipe.summary)?;
+            writeln!(w, "\n{}", stage.summary.trim_end())?;
+            if let Some(book) = &stage.book {
+                writeln!(w, "\nbook:     Linux From Scratch, section {book}")?;
+            }
+            writeln!(w, "recipe:   {}", recipe.path)?;
+            writeln!(w, "licence:  {}", recipe.license)?;
+            writeln!(w, "expected: {} SBU", stage.sbu)?;
+            for source in &recipe.sources {
+                writeln!(w, "source:   {} sha256 {}", source.file.value, source.sha256.value)?;
+            }
+            for (need, key) in &step.needs {
+                writeln!(w, "needs:    {need} (key {})", short(key))?;
+            }
+            for input in step.inputs.keys() {
+                writeln!(w, "input:    {input}")?;
+            }
+            for group in &stage.host {
+                writeln!(w, "host:     {}", group.value)?;
+            }
+            let needed_by: Vec<_> = builder
+                .plan
+                .steps
+                .iter()
+                .filter(|s| s.needs.iter().any(|(need, _)| need.step == name))
+                .map(|s| s.name.as_str())
+                .collect();
+            if !needed_by.is_empty() {
+                writeln!(w, "for:      {}", needed_by.join(", "))?;
+            }
+            writeln!(w, "key:      {}", step.key)?;
+            match &record {
+                Some(record) => writeln!(
+                    w,
+                    "state:    finished, took {:.1} s ({:.1} s of processor time)",
+                    record.wall_seconds, record.cpu_seconds
+                )?,
+                None => writeln!(w, "state:    to be built: the cache has no package with this key")?,
+            }
+            for (phase, text) in &stage.phases {
+                writeln!(w, "\nphase {phase}:")?;
+                for line in text.lines() {
+                    writeln!(w, "    {line}")?;
+                }
+            }
+            Ok(())
+        };
+        write().map_err(|error| CliError::output(&error))
+    })?;
+    Ok(0)
+}
+
+/// A builder's error as the user sees it.
+pub(crate) fn report(error: lfsbuild::Error) -> CliError {
+    let shown = CliError::chain(&error).with_code(error.exit_code());
+    match error.hint() {
+        Some(hint) => shown.hint(hint),
+        None => shown,
+    }
+}
