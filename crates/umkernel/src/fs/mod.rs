@@ -1,3 +1,4 @@
 //! File systems.
 
 pub mod devpts;
+pub mod ext4;

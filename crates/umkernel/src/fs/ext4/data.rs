@@ -1,0 +1,154 @@
+//! File data of ext4: between guest memory and the image, at the places that the extents say.
+
+use super::{Ext4Inode, error};
+use crate::bail;
+use crate::errno::Result;
+use crate::mm::{IoDst, PAGE_SIZE};
+use crate::vfs::HostExtent;
+use alloc::vec::Vec;
+
+/// How much of a file's map is asked for at once.
+const WINDOW: u64 = 16 << 20;
+
+/// What is known of where a file's data lies.
+#[derive(Default)]
+pub(super) struct Extents {
+    /// The range known, in whole blocks.
+    start: u64,
+    end: u64,
+    pieces: Vec<ext4::Mapping>,
+}
+
+impl Extents {
+    /// Forgets everything: blocks were allocated, moved or freed.
+    pub(super) fn forget(&mut self) {
+        *self = Extents::default();
+    }
+
+    /// The piece around `offset`: the bytes from `offset` on that it has, and where they lie.
+    fn find(&self, offset: u64) -> Option<(u64, Option<u64>)> {
+        if !(self.start..self.end).contains(&offset) {
+            return None;
+        }
+        let at = self.pieces.partition_point(|p| p.file_offset + p.len <= offset);
+        let piece = self.pieces.get(at)?;
+        let into = offset.checked_sub(piece.file_offset)?;
+        Some((piece.len - into, piece.device_offset.map(|d| d + into)))
+    }
+}
+
+impl Ext4Inode {
+    /// Where the bytes at `offset`, which is below the file's size, lie: how many, and at which offset of the disk;
+    /// `None` for a hole.
+    fn place(&self, extents: &mut Extents, offset: u64) -> Result<(u64, Option<u64>)> {
+        if let Some(found) = extents.find(offset) {
+            return Ok(found);
+        }
+        let start = offset / WINDOW * WINDOW;
+        let pieces = self.fs.lock().map(self.ino(), start, WINDOW).map_err(error)?;
+        let end = pieces.last().map_or(start, |p| p.file_offset + p.len);
+        *extents = Extents { start, end, pieces };
+        match extents.find(offset) {
+            Some(found) => Ok(found),
+            None => bail!(EIO, "the file's map ends before the file"),
+        }
+    }
+
+    /// Reads the bytes at `offset` into `buf`, all of them below the file's size.
+    fn read_pieces(&self, extents: &mut Extents, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let mut done = 0;
+        while done < buf.len() {
+            let (len, place) = self.place(extents, offset + done as u64)?;
+            let len = usize::try_from(len).unwrap_or(usize::MAX).min(buf.len() - done);
+            let part = &mut buf[done..done + len];
+            match place {
+                Some(at) => self.fs.disk.read(at, part)?,
+                None => part.fill(0),
+            }
+            done += len;
+        }
+        Ok(())
+    }
+
+    /// Whether the data is stored in the inode itself, where there is nothing to map.
+    fn is_inline(&self, size: u64) -> Result<bool> {
+        Ok(size > 0 && size < self.fs.block_size && self.fs.lock().map(self.ino(), 0, size).map_err(error)?.is_empty())
+    }
+
+    /// `read(2)` at an offset.
+    pub(super) fn read_data(&self, offset: u64, dst: &mut dyn IoDst) -> Result<usize> {
+        /// Reads up to this size need no buffer from the heap.
+        const SMALL: usize = 1024;
+        let mut small = [0; SMALL];
+        let size = self.size();
+        if offset >= size {
+            return Ok(0);
+        }
+        let want = usize::try_from(size - offset).unwrap_or(usize::MAX).min(dst.remaining());
+        if want <= SMALL {
+            return self.read_with(&mut small, offset, want, dst);
+        }
+        self.fs.with_buffer(|buffer| self.read_with(buffer, offset, want, dst))
+    }
+
+    fn read_with(&self, buffer: &mut [u8], offset: u64, want: usize, dst: &mut dyn IoDst) -> Result<usize> {
+        let mut done = 0;
+        while done < want {
+            let at = offset + done as u64;
+            let mut extents = self.extents.lock();
+            // The file may have become shorter meanwhile.
+            let size = self.size();
+            let len =
+                (want - done).min(buffer.len()).min(usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX));
+            if len == 0 {
+                break;
+            }
+            if extents.find(at).is_none() && self.is_inline(size)? {
+                self.fs.lock().read(self.ino(), at, &mut buffer[..len]).map_err(error)?;
+            } else {
+                self.read_pieces(&mut extents, at, &mut buffer[..len])?;
+            }
+            drop(extents);
+            match dst.put(&buffer[..len]) {
+                Ok(n) if n < len => return Ok(done + n),
+                Ok(n) => done += n,
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Where the host has the pages of a range, in the image itself.
+    pub(super) fn mapped_extents(&self, offset: u64, len: u64, shared: bool) -> Result<Vec<HostExtent>> {
+        if !self.fs.block_size.is_multiple_of(PAGE_SIZE) {
+            bail!(ENODEV, "blocks smaller than a page");
+        }
+        if shared && len > 0 {
+            bail!(EACCES, "read-only");
+        }
+        let fd = self.fs.disk.host_fd();
+        let pieces = self.fs.lock().map(self.ino(), offset, len).map_err(error)?;
+        let end = offset.saturating_add(len);
+        let mut extents = Vec::new();
+        for piece in pieces {
+            let from = piece.file_offset.max(offset);
+            let to = (piece.file_offset + piece.len).min(end);
+            if from >= to {
+                continue;
+            }
+            let host = match piece.device_offset {
+                Some(at) => {
+                    let at = at + (from - piece.file_offset);
+                    if !at.is_multiple_of(PAGE_SIZE) {
+                        bail!(ENODEV, "the partition is not page aligned");
+                    }
+                    Some((fd, at))
+                }
+                None => None,
+            };
+            extents.push(HostExtent { file_offset: from, len: to - from, host });
+        }
+        Ok(extents)
+    }
+}

@@ -1,0 +1,196 @@
+//! Inodes of ext4: names and attributes.
+
+use super::data::Extents;
+use super::{Ext4Fs, error};
+use crate::bail;
+use crate::errno::{Errno, Result};
+use crate::kernel::Ctx;
+use crate::mm::IoDst;
+use crate::sync::Mutex;
+use crate::vfs::{Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeRef, Timestamp, makedev};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::any::Any;
+
+/// An inode in memory.
+pub struct Ext4Inode {
+    pub(super) fs: Arc<Ext4Fs>,
+    ino: u32,
+    file_type: FileType,
+    /// As on the disk; every change goes to both.
+    attr: Mutex<Attr>,
+    /// A symbolic link's target, once read.
+    target: Mutex<Option<Arc<[u8]>>>,
+    /// Where the data lies; held while data moves.
+    pub(super) extents: Mutex<Extents>,
+    common: InodeCommon,
+}
+
+pub(super) fn to_vfs_type(t: ext4::FileType) -> FileType {
+    match t {
+        ext4::FileType::Regular => FileType::Regular,
+        ext4::FileType::Directory => FileType::Directory,
+        ext4::FileType::Symlink => FileType::Symlink,
+        ext4::FileType::CharDevice => FileType::CharDevice,
+        ext4::FileType::BlockDevice => FileType::BlockDevice,
+        ext4::FileType::Fifo => FileType::Fifo,
+        ext4::FileType::Socket => FileType::Socket,
+    }
+}
+
+fn to_vfs_time(t: ext4::Timestamp) -> Timestamp {
+    Timestamp { sec: t.sec, nsec: t.nsec }
+}
+
+fn to_vfs_attr(a: &ext4::Attr, dev: u64, blksize: u64) -> Attr {
+    let created = to_vfs_time(a.crtime);
+    Attr {
+        dev,
+        ino: u64::from(a.ino),
+        file_type: to_vfs_type(a.file_type),
+        mode: u32::from(a.mode),
+        nlink: u64::from(a.nlink),
+        uid: a.uid,
+        gid: a.gid,
+        rdev: makedev(a.rdev.0, a.rdev.1),
+        size: a.size,
+        blksize: blksize as u32,
+        blocks: a.blocks512,
+        atime: to_vfs_time(a.atime),
+        mtime: to_vfs_time(a.mtime),
+        ctime: to_vfs_time(a.ctime),
+        btime: (created != Timestamp::default()).then_some(created),
+    }
+}
+
+impl Ext4Inode {
+    pub(super) fn new(fs: Arc<Ext4Fs>, attr: ext4::Attr) -> Ext4Inode {
+        let vfs_attr = to_vfs_attr(&attr, fs.disk.rdev(), fs.block_size);
+        Ext4Inode {
+            fs,
+            ino: attr.ino,
+            file_type: vfs_attr.file_type,
+            attr: Mutex::new(vfs_attr),
+            target: Mutex::new(None),
+            extents: Mutex::default(),
+            common: InodeCommon::default(),
+        }
+    }
+
+    /// Inode number.
+    pub(super) fn ino(&self) -> u32 {
+        self.ino
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.attr.lock().size
+    }
+}
+
+/// Directory entries on their way out of the file system's lock.
+struct Batch {
+    names: Vec<u8>,
+    entries: Vec<(u32, Option<FileType>, usize, u64)>,
+}
+
+impl Inode for Ext4Inode {
+    fn attr(&self) -> Result<Attr> {
+        Ok(*self.attr.lock())
+    }
+
+    fn file_type(&self) -> FileType {
+        self.file_type
+    }
+
+    fn common(&self) -> Option<&InodeCommon> {
+        Some(&self.common)
+    }
+
+    fn lookup(&self, _ctx: &Ctx, name: &[u8]) -> Result<InodeRef> {
+        let ino = self.fs.lock().lookup(self.ino, name).map_err(error)?;
+        Ok(self.fs.inode(ino)?)
+    }
+
+    fn read_link(&self, _ctx: &Ctx) -> Result<Vec<u8>> {
+        if let Some(target) = &*self.target.lock() {
+            return Ok(target.to_vec());
+        }
+        let target = self.fs.lock().read_link(self.ino).map_err(error)?;
+        *self.target.lock() = Some(Arc::from(&target[..]));
+        Ok(target)
+    }
+
+    fn read_dir(&self, _ctx: &Ctx, cookie: u64, sink: DirSink<'_>) -> Result<()> {
+        /// Entries taken under the lock at once.
+        const BATCH: usize = 256;
+        let mut cookie = cookie;
+        loop {
+            let mut batch = Batch { names: Vec::new(), entries: Vec::with_capacity(BATCH) };
+            self.fs
+                .lock()
+                .read_dir(self.ino, cookie, &mut |e| {
+                    if batch.entries.len() == BATCH {
+                        return false;
+                    }
+                    batch.names.extend_from_slice(e.name);
+                    batch.entries.push((e.ino, e.file_type.map(to_vfs_type), batch.names.len(), e.next));
+                    true
+                })
+                .map_err(error)?;
+            let mut start = 0;
+            for &(ino, file_type, end, next) in &batch.entries {
+                let file_type = match file_type {
+                    Some(file_type) => file_type,
+                    None => to_vfs_type(self.fs.lock().attr(ino).map_err(error)?.file_type),
+                };
+                let entry = DirEntry { ino: u64::from(ino), file_type, name: &batch.names[start..end], next };
+                if !sink(&entry) {
+                    return Ok(());
+                }
+                start = end;
+                cookie = next;
+            }
+            if batch.entries.len() < BATCH {
+                return Ok(());
+            }
+        }
+    }
+
+    fn read_at(&self, offset: u64, dst: &mut dyn IoDst) -> Result<usize> {
+        if self.file_type != FileType::Regular {
+            bail!(EINVAL);
+        }
+        self.read_data(offset, dst)
+    }
+
+    fn seek_data_or_hole(&self, offset: u64, hole: bool) -> Result<u64> {
+        let mut fs = self.fs.lock();
+        let found = if hole { fs.seek_hole(self.ino, offset) } else { fs.seek_data(self.ino, offset) };
+        found.map_err(error)?.ok_or(Errno::ENXIO.into())
+    }
+
+    fn host_extents(&self, offset: u64, len: u64, shared: bool) -> Result<Vec<HostExtent>> {
+        if self.file_type != FileType::Regular {
+            bail!(ENODEV);
+        }
+        self.mapped_extents(offset, len, shared)
+    }
+
+    fn xattr_get(&self, name: &[u8]) -> Result<Vec<u8>> {
+        self.fs.lock().xattr_get(self.ino, name).map_err(error)
+    }
+
+    fn xattr_list(&self) -> Result<Vec<Vec<u8>>> {
+        self.fs.lock().xattr_list(self.ino).map_err(error)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl Drop for Ext4Inode {
+    fn drop(&mut self) {
+        self.fs.forget(self);
+    }
+}

@@ -1,0 +1,240 @@
+//! ext2, ext3 and ext4 on a disk: [`ext4::Fs`] under one lock, an inode cache above it, and file data moved between
+//! guest memory and the image directly.
+//!
+//! Lock order: an inode's data, the inode cache, the file system, an inode's attributes. An inode's last reference is
+//! never dropped under any of them, since it may free the inode on the disk.
+
+mod data;
+mod inode;
+
+pub use inode::Ext4Inode;
+
+use crate::bail;
+use crate::block::Disk;
+use crate::errno::{Errno, Error, Result};
+use crate::kernel::Ctx;
+use crate::sync::{Mutex, MutexGuard};
+use crate::vfs::{
+    AT_FDCWD, DeviceKind, FileSystem, FileType, FsType, InodeRef, MountRequest, StatFs, Timestamp, WalkFlags,
+};
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::any::Any;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// `EXT4_SUPER_MAGIC` of `linux/magic.h`.
+const EXT4_MAGIC: u64 = 0xef53;
+
+/// A mounted file system.
+pub struct Ext4Fs {
+    fs: Mutex<ext4::Fs<Arc<Disk>>>,
+    disk: Arc<Disk>,
+    name: &'static str,
+    block_size: u64,
+    /// Inodes in memory, so that there is one for each number.
+    inodes: Mutex<BTreeMap<u32, Weak<Ext4Inode>>>,
+    /// Has changed since the last commit.
+    dirty: AtomicBool,
+    /// Buffers for data on its way between the image and guest memory.
+    buffers: Mutex<Vec<Vec<u8>>>,
+    me: Weak<Ext4Fs>,
+}
+
+/// The number that the guest gets for an error of the file system.
+fn error(e: ext4::Error) -> Error {
+    Errno(e.errno() as u16).into()
+}
+
+fn options(read_only: bool) -> ext4::MountOptions {
+    let now = Timestamp::now();
+    let now = Some(ext4::Timestamp { sec: now.sec, nsec: now.nsec });
+    ext4::MountOptions { read_only, now, ..ext4::MountOptions::default() }
+}
+
+impl Ext4Fs {
+    /// Mounts the file system on a disk.
+    ///
+    /// # Errors
+    /// What is wrong with it, as a sentence for the user.
+    pub fn mount(disk: &Arc<Disk>, read_only: bool) -> core::result::Result<Arc<Ext4Fs>, ext4::Error> {
+        let fs = ext4::Fs::mount(disk.clone(), options(read_only))?;
+        let features = &fs.superblock().features;
+        let name = if features.incompat.contains(ext4::Incompat::EXTENTS) {
+            "ext4"
+        } else if features.compat.contains(ext4::Compat::HAS_JOURNAL) {
+            "ext3"
+        } else {
+            "ext2"
+        };
+        let block_size = u64::from(fs.statfs().block_size);
+        Ok(Arc::new_cyclic(|me| Ext4Fs {
+            fs: Mutex::new(fs),
+            disk: disk.clone(),
+            name,
+            block_size,
+            inodes: Mutex::new(BTreeMap::new()),
+            dirty: AtomicBool::new(false),
+            buffers: Mutex::new(Vec::new()),
+            me: me.clone(),
+        }))
+    }
+
+    /// The file system, to read from.
+    fn lock(&self) -> MutexGuard<'_, ext4::Fs<Arc<Disk>>> {
+        self.fs.lock()
+    }
+
+    /// The inode with this number, from memory or the disk.
+    fn inode(&self, ino: u32) -> Result<Arc<Ext4Inode>> {
+        let Some(fs) = self.me.upgrade() else {
+            bail!(EIO);
+        };
+        let mut inodes = self.inodes.lock();
+        if let Some(inode) = inodes.get(&ino).and_then(Weak::upgrade) {
+            return Ok(inode);
+        }
+        let attr = self.lock().attr(ino).map_err(error)?;
+        let inode = Arc::new(Ext4Inode::new(fs, attr));
+        inodes.insert(ino, Arc::downgrade(&inode));
+        Ok(inode)
+    }
+
+    /// Takes an inode that is being dropped out of the cache.
+    fn forget(&self, inode: &Ext4Inode) {
+        let mut inodes = self.inodes.lock();
+        let same = |known: &Weak<Ext4Inode>| core::ptr::eq(known.as_ptr(), inode);
+        if inodes.get(&inode.ino()).is_some_and(same) {
+            inodes.remove(&inode.ino());
+        }
+    }
+
+    /// Runs `work` with a buffer for file data.
+    fn with_buffer<T>(&self, work: impl FnOnce(&mut [u8]) -> T) -> T {
+        const SIZE: usize = 128 * 1024;
+        const KEPT: usize = 8;
+        let spare = self.buffers.lock().pop();
+        let mut buffer = spare.unwrap_or_else(|| alloc::vec![0; SIZE]);
+        let result = work(&mut buffer);
+        let mut buffers = self.buffers.lock();
+        if buffers.len() < KEPT {
+            buffers.push(buffer);
+        }
+        result
+    }
+}
+
+impl FileSystem for Ext4Fs {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn root(&self) -> Result<InodeRef> {
+        Ok(self.inode(ext4::ROOT_INO)?)
+    }
+
+    fn dev(&self) -> u64 {
+        self.disk.rdev()
+    }
+
+    fn statfs(&self) -> Result<StatFs> {
+        let s = self.lock().statfs();
+        let half = |at: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&s.uuid[at..at + 8]);
+            u64::from_le_bytes(bytes)
+        };
+        Ok(StatFs {
+            fs_type: EXT4_MAGIC,
+            bsize: u64::from(s.block_size),
+            blocks: s.blocks,
+            bfree: s.blocks_free,
+            bavail: s.blocks_avail,
+            files: s.files,
+            ffree: s.files_free,
+            fsid: half(0) ^ half(8),
+            namelen: u64::from(s.name_max),
+            flags: 0,
+        })
+    }
+
+    fn remount(&self, read_only: bool, data: &str) -> Result<()> {
+        check_options(data)?;
+        let mut fs = self.lock();
+        if read_only == fs.is_read_only() {
+            return Ok(());
+        }
+        if read_only {
+            self.dirty.store(false, Ordering::Release);
+            return fs.unmount().map_err(error);
+        }
+        if self.disk.read_only() {
+            bail!(EROFS, "the image was opened read-only");
+        }
+        *fs = ext4::Fs::mount(self.disk.clone(), options(false)).map_err(error)?;
+        Ok(())
+    }
+
+    fn unmount(&self) -> Result<()> {
+        self.lock().unmount().map_err(error)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// Checks the options of `mount -o`: those that only say what is so anyway.
+fn check_options(data: &str) -> Result<()> {
+    const KNOWN: [&str; 9] = [
+        "errors=remount-ro",
+        "errors=continue",
+        "data=ordered",
+        "user_xattr",
+        "acl",
+        "barrier",
+        "barrier=1",
+        "journal_checksum",
+        "delalloc",
+    ];
+    let unknown = data.split(',').any(|option| !option.is_empty() && !KNOWN.contains(&option));
+    if unknown { Err(Errno::EINVAL.into()) } else { Ok(()) }
+}
+
+/// `mount(2)` of a disk.
+fn mount(ctx: &Ctx, request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
+    check_options(request.data)?;
+    let vfs = &ctx.kernel.vfs;
+    let node = vfs.resolve(ctx, AT_FDCWD, request.source, WalkFlags::FOLLOW)?;
+    let inode = &node.dentry.inode;
+    if inode.file_type() != FileType::BlockDevice {
+        bail!(ENOTBLK);
+    }
+    let rdev = inode.attr()?.rdev;
+    let Some(disk) = vfs.devices.get(DeviceKind::Block, rdev)?.block_device() else {
+        bail!(ENOTBLK);
+    };
+    if let Some(fs) = vfs.mounted_fs(rdev) {
+        return Ok(fs);
+    }
+    if disk.read_only() && !request.read_only {
+        bail!(EACCES, "the image was opened read-only");
+    }
+    match Ext4Fs::mount(&disk, request.read_only) {
+        Ok(fs) => Ok(fs),
+        Err(e) => {
+            let text: String = alloc::format!("EXT4-fs ({}): {e}", disk.name());
+            ctx.kernel.message(crate::log::Level::Error, text);
+            // What is no file system of this type is EINVAL to mount(2), whatever else is wrong with it.
+            Err(error(e))
+        }
+    }
+}
+
+/// The types of file system that this module knows.
+pub const TYPES: [FsType; 3] = [
+    FsType { name: "ext4", needs_device: true, mount },
+    FsType { name: "ext3", needs_device: true, mount },
+    FsType { name: "ext2", needs_device: true, mount },
+];
