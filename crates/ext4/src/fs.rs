@@ -31,9 +31,9 @@ pub struct Fs<D: BlockDevice> {
     /// The superblock on the device says that the file system is in use.
     pub(crate) marked_in_use: bool,
     /// The superblock's state when it was mounted: a file system that was not clean does not become so here.
-    state_at_mount: u16,
-    /// Rotates the block group where the search for a top-level directory's place starts.
-    pub(crate) spread: u32,
+    pub(crate) state_at_mount: u16,
+    /// The file system's own blocks, as sorted ranges.
+    pub(crate) system_zones: Vec<(u64, u64)>,
 }
 
 impl<D: BlockDevice> Fs<D> {
@@ -77,13 +77,13 @@ impl<D: BlockDevice> Fs<D> {
         if !options.read_only {
             fs.journal = journal.filter(|_| options.journal);
             fs.read_only = false;
-            //            fs.process_orphans()?;
+            fs.process_orphans()?;
         }
         Ok(fs)
     }
 
     /// Reads the group descriptors; the result is read-only.
-    fn open(dev: D, sb: Superblock, options: MountOptions) -> Result<Fs<D>> {
+    pub(crate) fn open(dev: D, sb: Superblock, options: MountOptions) -> Result<Fs<D>> {
         let bs = sb.block_size as usize;
         let mut fs = Fs {
             dev,
@@ -96,7 +96,7 @@ impl<D: BlockDevice> Fs<D> {
             read_only: true,
             marked_in_use: false,
             state_at_mount: 0,
-            spread: 0,
+            system_zones: Vec::new(),
         };
         fs.read_groups()?;
         Ok(fs)
@@ -117,6 +117,7 @@ impl<D: BlockDevice> Fs<D> {
             let desc = bytes_at(&data, (group % per) as usize * size, size);
             self.groups.push(Group::decode(&self.sb, group, desc)?);
         }
+        self.find_system_zones();
         Ok(())
     }
 

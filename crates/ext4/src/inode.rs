@@ -214,7 +214,11 @@ impl Inode {
         (new >> 8 & 0xFFF, (new & 0xFF) | (new >> 12 & 0xF_FF00))
     }
 
+    /// Stores the device number of a device node; other types have none.
     pub(crate) fn set_rdev(&mut self, (major, minor): (u32, u32)) {
+        if !matches!(self.file_type(), Some(FileType::CharDevice | FileType::BlockDevice)) {
+            return;
+        }
         let b = self.i_block_mut();
         if major < 256 && minor < 256 {
             put32(b, 0, major << 8 | minor);

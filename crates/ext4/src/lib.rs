@@ -11,6 +11,8 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod attr;
+mod balloc;
 mod bitmap;
 mod cache;
 mod crc;
@@ -22,12 +24,17 @@ mod features;
 mod file;
 mod fs;
 mod group;
+mod ialloc;
 mod inode;
 mod journal;
 mod le;
 mod map;
+pub mod mkfs;
+mod namei;
+mod orphan;
 mod superblock;
 mod types;
+mod write;
 mod xattr;
 
 pub use device::{BlockDevice, IoError};

@@ -412,6 +412,17 @@ impl Superblock {
         bytes_at(&self.raw, 268, 68)
     }
 
+    /// Records the journal's place.
+    pub(crate) fn set_journal(&mut self, ino: u32, i_block: &[u8], size: u64) {
+        let r = &mut self.raw[..];
+        put32(r, 224, ino);
+        crate::le::put8(r, 253, 1);
+        put_bytes(r, 268, bytes_at(i_block, 0, 60));
+        put32(r, 328, (size >> 32) as u32);
+        put32(r, 332, (size & 0xFFFF_FFFF) as u32);
+        self.journal_ino = ino;
+    }
+
     /// Default mount options of the superblock (`dumpe2fs`: "Default mount options").
     #[must_use]
     pub fn default_mount_options(&self) -> u32 {
@@ -441,6 +452,7 @@ impl Superblock {
         }
         put32(r, 232, self.last_orphan);
         put32(r, 352, self.flags);
+        put32(r, 584, self.overhead_blocks);
         if self.has_metadata_csum() {
             let c = crc32c(!0, bytes_at(r, 0, 1020));
             put32(r, 1020, c);

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::Inode;
 use crate::le::{bytes_at, u32_at};
-use crate::types::{DirEntry, FileType};
+use crate::types::{DirEntry, FileType, Ino};
 use alloc::vec::Vec;
 
 impl<D: BlockDevice> Fs<D> {
@@ -42,6 +42,16 @@ impl<D: BlockDevice> Fs<D> {
             }
         }
         Ok(())
+    }
+
+    /// All entries, `.` and `..` first: inode, type byte, name.
+    pub(super) fn inline_entries(&mut self, dir: &Inode) -> Result<Vec<(Ino, u8, Vec<u8>)>> {
+        let mut all = Vec::new();
+        self.inline_each(dir, &mut |_, ino, byte, name, _| {
+            all.push((ino, byte, name.to_vec()));
+            true
+        })?;
+        Ok(all)
     }
 
     pub(super) fn inline_find(&mut self, dir: &Inode, name: &[u8]) -> Result<Option<Found>> {

@@ -1,9 +1,9 @@
 //! Directories: entries in blocks, and the lookup of names (Linux `Documentation/filesystems/ext4/directory.rst`).
 
-//mod change;
+mod change;
 pub(crate) mod hash;
 mod htree;
-//mod htree_insert;
+mod htree_insert;
 mod inline;
 mod read;
 

@@ -1,10 +1,10 @@
 //! From a file's blocks to the device's: extents or ext2 block maps, behind one interface.
 
 pub(crate) mod extent;
-//mod extent_insert;
-//mod extent_remove;
+mod extent_insert;
+mod extent_remove;
 pub(crate) mod indirect;
-//mod indirect_write;
+mod indirect_write;
 
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
@@ -50,6 +50,52 @@ impl<D: BlockDevice> Fs<D> {
     pub(crate) fn map_block(&mut self, inode: &Inode, lblk: u32) -> Result<Option<u64>> {
         let run = self.map_run(inode, lblk, 1)?;
         Ok(run.start.filter(|_| !run.unwritten))
+    }
+
+    /// Where the device block for file block `lblk` should go: behind what precedes it in the file, or else in the
+    /// inode's group.
+    pub(crate) fn data_goal(&mut self, inode: &Inode, lblk: u32) -> Result<u64> {
+        if inode.has(FL_EXTENTS) {
+            let path = self.extent_path(inode, lblk)?;
+            if let Some(leaf) = path.last()
+                && extent::entries(&leaf.node) > 0
+            {
+                let e = extent::read_extent(&leaf.node, leaf.index);
+                if e.lblk <= lblk {
+                    return Ok(e.start.saturating_add(u64::from(lblk - e.lblk)));
+                }
+            }
+        } else if let Some(before) = lblk.checked_sub(1)
+            && let Some(start) = self.indirect_run(inode, before, 1)?.start
+        {
+            return Ok(start + 1);
+        }
+        Ok(self.inode_goal(inode.ino))
+    }
+
+    /// Fills part of a hole: allocates up to `len` blocks for `lblk` on, in one run.
+    pub(crate) fn fill_hole(&mut self, inode: &mut Inode, lblk: u32, len: u32, unwritten: bool) -> Result<(u64, u32)> {
+        let goal = self.data_goal(inode, lblk)?;
+        let (start, len) = self.alloc_blocks(goal, len)?;
+        if inode.has(FL_EXTENTS) {
+            self.insert_extent(inode, extent::Extent { lblk, len, start, unwritten })?;
+        } else {
+            self.set_pointers(inode, lblk, start, len)?;
+        }
+        self.add_blocks(inode, i64::from(len))?;
+        Ok((start, len))
+    }
+
+    /// Frees file blocks `from..to`. Returns false if it stopped early because the running transaction is large.
+    pub(crate) fn remove_range(&mut self, inode: &mut Inode, from: u32, to: u64) -> Result<bool> {
+        if !inode.has_blocks() {
+            return Ok(true);
+        }
+        if inode.has(FL_EXTENTS) {
+            return self.remove_extents(inode, from, to);
+        }
+        self.remove_pointers(inode, from, to)?;
+        Ok(true)
     }
 
     /// The largest size a file with this kind of map can have, in bytes.

@@ -2,7 +2,7 @@
 //! one further block that equal inodes may share, and values over a block's size in inodes of their own.
 
 mod acl;
-//mod change;
+mod change;
 
 use crate::cache::Kind;
 use crate::device::BlockDevice;
