@@ -14,6 +14,7 @@ extern crate std;
 pub mod block;
 pub mod chardev;
 pub mod errno;
+pub mod event;
 pub mod fs;
 pub mod futex;
 pub mod host;

@@ -43,6 +43,10 @@ impl FileOps for Null {
         Ok(src.remaining())
     }
 
+    fn pollable(&self) -> bool {
+        false
+    }
+
     fn seekable(&self) -> bool {
         true
     }
@@ -61,6 +65,10 @@ impl FileOps for Zero {
         Ok(src.remaining())
     }
 
+    fn pollable(&self) -> bool {
+        false
+    }
+
     fn seekable(&self) -> bool {
         true
     }
@@ -77,6 +85,10 @@ impl FileOps for Full {
 
     fn write(&self, _ctx: &Ctx, _file: &File, _offset: u64, _src: &mut dyn IoSrc) -> Result<usize> {
         Err(Errno::ENOSPC.into())
+    }
+
+    fn pollable(&self) -> bool {
+        false
     }
 
     fn seekable(&self) -> bool {

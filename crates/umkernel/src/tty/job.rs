@@ -197,6 +197,13 @@ pub(super) fn hang_up(kernel: &Kernel, tty: &Arc<Tty>, whole_group: bool) {
     }
 }
 
+impl Tty {
+    /// `vhangup(2)`.
+    pub fn hang_up(self: &Arc<Tty>, kernel: &Kernel) {
+        hang_up(kernel, self, false);
+    }
+}
+
 /// `TIOCGPGRP`; `own` is false on a pseudoterminal's master, which need not be the caller's terminal.
 pub(super) fn foreground_group(ctx: &Ctx, tty: &Arc<Tty>, own: bool) -> Result<Pid> {
     if own && !is_controlling(&ctx.task.process, tty) {

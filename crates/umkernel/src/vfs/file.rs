@@ -28,6 +28,11 @@ pub trait FileOps: Any + Send + Sync {
         PollEvents::IN | PollEvents::OUT | PollEvents::RDNORM | PollEvents::WRNORM
     }
 
+    /// Whether the file can be a member of an epoll set; without, it is always ready (`/dev/null`, files of `/proc`).
+    fn pollable(&self) -> bool {
+        true
+    }
+
     /// `ioctl(2)`.
     fn ioctl(&self, _ctx: &Ctx, _file: &File, _cmd: u32, _arg: u64) -> Result<usize> {
         Err(Errno::ENOTTY.into())
