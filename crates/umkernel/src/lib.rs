@@ -31,6 +31,8 @@ pub mod sync;
 pub mod signal;
 pub mod syscall;
 pub mod task;
+#[cfg(all(test, feature = "ptrace"))]
+mod testing;
 pub mod time;
 pub mod trap;
 pub mod tty;

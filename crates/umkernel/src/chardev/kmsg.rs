@@ -1,7 +1,7 @@
 //! `/dev/kmsg`: the kernel log as a stream of records (`Documentation/ABI/testing/dev-kmsg`).
 
 use crate::bail;
-use crate::errno::{Errno, Result};
+use crate::errno::Result;
 use crate::kernel::Ctx;
 use crate::log::Level;
 use crate::mm::{IoDst, IoSrc};

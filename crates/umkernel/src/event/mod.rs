@@ -46,3 +46,6 @@ fn wait_until<T>(
         ctx.task.waiter.sleep(deadline);
     }
 }
+
+#[cfg(all(test, feature = "ptrace"))]
+mod tests;

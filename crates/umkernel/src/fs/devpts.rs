@@ -132,6 +132,12 @@ impl DevPts {
         })
     }
 
+    /// An instance without a mount, for tests.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Arc<DevPts> {
+        DevPts::new(1, Options { ptmx_mode: 0o666, ..Options::default() })
+    }
+
     /// Makes a terminal: its open master.
     fn create(&self, ctx: &Ctx, root: Location) -> Result<Box<dyn FileOps>> {
         let fs = self.me.upgrade().ok_or(Errno::ENODEV)?;

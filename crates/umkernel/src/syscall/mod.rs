@@ -3,10 +3,10 @@
 
 mod attributes;
 mod directory;
+mod event;
 mod fcntl;
 mod file_copy;
 mod file_io;
-mod event;
 mod futex;
 mod ioctl;
 mod memory;

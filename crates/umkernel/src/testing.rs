@@ -1,0 +1,204 @@
+//! A kernel for tests: its guests' memory is the test's own, and nothing runs unless the test calls it.
+
+use crate::errno::{Errno, Result};
+use crate::fs::devpts::DevPts;
+use crate::kernel::{Config, Ctx, Kernel, Uts};
+use crate::mm::{AddressSpace, Prot};
+use crate::platform::{Backing, KernelThreadFn, Platform, Reserved, Spawn, StartFn, TrapFrame};
+use crate::sync::Mutex;
+use crate::task::{FirstTask, Task};
+use crate::vfs::{FdTable, FsContext, Location, MountFlags, Vfs};
+use crate::{host, syscall};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// The platform: memory of the test's own process, reached so that a bad address is an error.
+struct TestPlatform;
+
+impl Platform for TestPlatform {
+    fn name(&self) -> &'static str {
+        "test"
+    }
+
+    fn read_memory(&self, _space: &AddressSpace, addr: u64, buf: &mut [u8]) -> usize {
+        host::process_vm_read(host::getpid(), addr, buf).unwrap_or(0)
+    }
+
+    fn write_memory(&self, _space: &AddressSpace, addr: u64, buf: &[u8]) -> usize {
+        host::process_vm_write(host::getpid(), addr, buf).unwrap_or(0)
+    }
+
+    fn compare_exchange(&self, _task: &Task, addr: u64, expected: u32, new: u32) -> Result<u32> {
+        let mut probe = [0; 4];
+        if !addr.is_multiple_of(4) || host::process_vm_read(host::getpid(), addr, &mut probe)? != 4 {
+            return Err(Errno::EFAULT.into());
+        }
+        // SAFETY: the address is aligned and was readable just now; tests pass words of their own.
+        let word = unsafe { &*(addr as *const AtomicU32) };
+        Ok(word.compare_exchange(expected, new, Ordering::SeqCst, Ordering::SeqCst).unwrap_or_else(|held| held))
+    }
+
+    fn map(&self, _: &Task, _: u64, _: u64, _: Prot, _: Backing) -> Result<()> {
+        Err(Errno::ENOSYS.into())
+    }
+
+    fn unmap(&self, _: &Task, _: u64, _: u64) -> Result<()> {
+        Err(Errno::ENOSYS.into())
+    }
+
+    fn protect(&self, _: &Task, _: u64, _: u64, _: Prot) -> Result<()> {
+        Err(Errno::ENOSYS.into())
+    }
+
+    fn remap(&self, _: &Task, _: u64, _: u64, _: u64, _: u64) -> Result<()> {
+        Err(Errno::ENOSYS.into())
+    }
+
+    fn advise(&self, _: &Task, _: u64, _: u64, _: i32) -> Result<()> {
+        Err(Errno::ENOSYS.into())
+    }
+
+    fn spawn(&self, _: &Arc<Kernel>, _: &Task, _: &Arc<Task>, _: Spawn, _: TrapFrame, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn spawn_fresh(&self, _: &Arc<Kernel>, _: &Arc<Task>, _: StartFn) -> Result<()> {
+        Ok(())
+    }
+
+    fn spawn_kernel_thread(&self, _: &Arc<Kernel>, _: &Arc<Task>, _: KernelThreadFn) -> Result<()> {
+        Ok(())
+    }
+
+    fn release(&self, _: &Task) {}
+
+    fn replace_memory(&self, _: &Task, _: bool) -> Result<()> {
+        Err(Errno::ENOSYS.into())
+    }
+
+    fn kick(&self, _: &Task) {}
+
+    fn extended_state(&self, _: &Task) -> Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
+    fn set_extended_state(&self, _: &Task, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn cpu_times(&self, _: &Task) -> (u64, u64) {
+        (0, 0)
+    }
+
+    fn resident_pages(&self, _: &AddressSpace) -> (u64, u64) {
+        (0, 0)
+    }
+
+    fn hardware_auxv(&self) -> Vec<(u64, u64)> {
+        Vec::new()
+    }
+
+    fn reserved_ranges(&self) -> Vec<Reserved> {
+        Vec::new()
+    }
+}
+
+/// A kernel and where its tasks start.
+pub(crate) struct Machine {
+    pub(crate) kernel: Arc<Kernel>,
+    root: Location,
+}
+
+/// A machine whose root directory is a devpts. The registered devices are the character devices.
+pub(crate) fn machine() -> Machine {
+    let kernel = Kernel {
+        platform: Box::new(TestPlatform),
+        config: Config { memory: 1 << 30, cpus: 1, max_tasks: 100, command_line: "test".into() },
+        tasks: Default::default(),
+        vfs: Vfs::new(),
+        uts: Mutex::new(Uts { nodename: "test".into(), domainname: "(none)".into() }),
+        queued_signals: Default::default(),
+        time: Default::default(),
+        futexes: Default::default(),
+        ttys: Default::default(),
+        log: Default::default(),
+        power: Default::default(),
+        message_sink: Mutex::new(None),
+        empty_file: host::HostFd::new(host::memfd_create(c"empty").unwrap()),
+        next_id: AtomicU64::new(1),
+        boot_monotonic: host::monotonic_ns(),
+        boot_realtime: host::realtime_ns(),
+    };
+    let root = kernel.vfs.mount_root(DevPts::for_test(), b"none", MountFlags::empty()).unwrap();
+    crate::chardev::register(&kernel);
+    Machine { kernel: Arc::new(kernel), root }
+}
+
+impl Machine {
+    /// A process with one task that leads a session of its own. The first has process id 1.
+    pub(crate) fn task(&self) -> Arc<Task> {
+        let pid = self.kernel.tasks.allocate_pid(100).unwrap();
+        let fs = Arc::new(FsContext::at_root(self.root.clone()));
+        let task = FirstTask { pid, name: b"test", fs, files: Arc::new(FdTable::default()) }.create(&self.kernel);
+        *task.mm.lock() = Some(Arc::new(AddressSpace::new(self.kernel.new_id(), &[])));
+        self.kernel.tasks.insert(&task);
+        task
+    }
+
+    /// Another process in the session and group of `parent`, as its child.
+    pub(crate) fn child(&self, parent: &Arc<Task>) -> Arc<Task> {
+        let task = self.task();
+        let (pgid, sid) = parent.process.group_and_session();
+        let tty = parent.process.tty();
+        let mut inner = task.process.inner.lock();
+        inner.parent = Some(Arc::downgrade(&parent.process));
+        inner.pgid = pgid;
+        inner.sid = sid;
+        inner.tty = tty;
+        drop(inner);
+        parent.process.inner.lock().children.push(task.process.clone());
+        task
+    }
+
+    /// The context of a task.
+    pub(crate) fn ctx<'a>(&'a self, task: &'a Arc<Task>) -> Ctx<'a> {
+        Ctx { kernel: &self.kernel, task }
+    }
+}
+
+impl Ctx<'_> {
+    /// Makes a system call as the task would.
+    pub(crate) fn call(&self, nr: u32, args: &[u64]) -> Result<usize> {
+        let mut all = [0; 6];
+        all[..args.len()].copy_from_slice(args);
+        let [rdi, rsi, rdx, r10, r8, r9] = all;
+        let mut frame = TrapFrame { orig_rax: u64::from(nr), rdi, rsi, rdx, r10, r8, r9, ..TrapFrame::default() };
+        syscall::dispatch(self, &mut frame)
+    }
+}
+
+/// The address of a value of the test's, for system calls. What a call stores into goes in a [`core::cell::Cell`].
+pub(crate) fn addr<T: ?Sized>(value: &T) -> u64 {
+    (value as *const T).cast::<u8>() as u64
+}
+
+/// Waits for something that another host thread does.
+pub(crate) fn soon(mut condition: impl FnMut() -> bool) {
+    for _ in 0..2000 {
+        if condition() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    panic!("did not happen within 2 s");
+}
+
+/// Makes a file of the task's, for tests that start from descriptors.
+pub(crate) fn open(ctx: &Ctx, path: &str, flags: u32) -> Result<u64> {
+    let path = std::ffi::CString::new(path).unwrap();
+    let at_cwd = crate::vfs::AT_FDCWD as i64 as u64;
+    ctx.call(linux_raw_sys::general::__NR_openat, &[at_cwd, path.as_ptr() as u64, u64::from(flags), 0o666])
+        .map(|fd| fd as u64)
+}
