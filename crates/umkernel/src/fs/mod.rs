@@ -1,4 +1,13 @@
 //! File systems.
 
+pub mod buffer;
 pub mod devpts;
 pub mod ext4;
+pub mod tmpfs;
+
+use crate::vfs::Vfs;
+
+/// Makes the types of file system that are always there known to `mount(2)`.
+pub fn register(vfs: &Vfs) {
+    ext4::TYPES.into_iter().chain(tmpfs::TYPES).chain([devpts::FS_TYPE]).for_each(|t| vfs.register_fs(t));
+}

@@ -1,6 +1,6 @@
 //! Device numbers and what is behind them.
 
-use super::{FileOps, Location, OpenFlags};
+use super::{FileOps, FileSystem, Location, OpenFlags};
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::sync::Mutex;
@@ -74,6 +74,7 @@ pub struct DeviceNode {
 pub struct Devices {
     by_number: Mutex<BTreeMap<(DeviceKind, u64), Arc<dyn Device>>>,
     nodes: Mutex<Vec<DeviceNode>>,
+    devtmpfs: Mutex<Option<Arc<dyn FileSystem>>>,
 }
 
 impl Devices {
@@ -100,6 +101,17 @@ impl Devices {
     /// The device with this number; `ENXIO` if there is none.
     pub fn get(&self, kind: DeviceKind, rdev: u64) -> Result<Arc<dyn Device>> {
         self.by_number.lock().get(&(kind, rdev)).cloned().ok_or(Errno::ENXIO.into())
+    }
+
+    /// The one instance of devtmpfs, which `make` makes at first.
+    pub(crate) fn devtmpfs<T: FileSystem>(&self, make: impl FnOnce() -> Result<Arc<T>>) -> Result<Arc<dyn FileSystem>> {
+        let mut slot = self.devtmpfs.lock();
+        if let Some(fs) = &*slot {
+            return Ok(fs.clone());
+        }
+        let fs: Arc<dyn FileSystem> = make()?;
+        *slot = Some(fs.clone());
+        Ok(fs)
     }
 
     /// The nodes of `/dev`.

@@ -201,6 +201,11 @@ impl InodeCommon {
         (seals & SEALABLE != 0).then_some(seals & !SEALABLE)
     }
 
+    /// Replaces the seals of an inode that nobody else knows yet.
+    pub fn set_seals(&self, seals: u32) {
+        self.seals.store(seals | SEALABLE, Ordering::Release);
+    }
+
     /// `fcntl(F_ADD_SEALS)`: `EPERM` once sealed against it, `EINVAL` for unknown seals.
     pub fn add_seals(&self, seals: u32) -> Result<()> {
         const KNOWN: u32 = SEAL_SEAL | SEAL_SHRINK | SEAL_GROW | SEAL_WRITE | SEAL_FUTURE_WRITE;

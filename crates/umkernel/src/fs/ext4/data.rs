@@ -88,7 +88,7 @@ impl Ext4Inode {
         if want <= SMALL {
             return self.read_with(&mut small, offset, want, dst);
         }
-        self.fs.with_buffer(|buffer| self.read_with(buffer, offset, want, dst))
+        self.fs.buffers.with(|buffer| self.read_with(buffer, offset, want, dst))
     }
 
     fn read_with(&self, buffer: &mut [u8], offset: u64, want: usize, dst: &mut dyn IoDst) -> Result<usize> {

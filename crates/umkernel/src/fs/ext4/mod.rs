@@ -20,7 +20,6 @@ use crate::vfs::{
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
-use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -38,7 +37,7 @@ pub struct Ext4Fs {
     /// Has changed since the last commit.
     dirty: AtomicBool,
     /// Buffers for data on its way between the image and guest memory.
-    buffers: Mutex<Vec<Vec<u8>>>,
+    buffers: super::buffer::BufferPool,
     me: Weak<Ext4Fs>,
 }
 
@@ -76,7 +75,7 @@ impl Ext4Fs {
             block_size,
             inodes: Mutex::new(BTreeMap::new()),
             dirty: AtomicBool::new(false),
-            buffers: Mutex::new(Vec::new()),
+            buffers: Default::default(),
             me: me.clone(),
         }))
     }
@@ -108,20 +107,6 @@ impl Ext4Fs {
         if inodes.get(&inode.ino()).is_some_and(same) {
             inodes.remove(&inode.ino());
         }
-    }
-
-    /// Runs `work` with a buffer for file data.
-    fn with_buffer<T>(&self, work: impl FnOnce(&mut [u8]) -> T) -> T {
-        const SIZE: usize = 128 * 1024;
-        const KEPT: usize = 8;
-        let spare = self.buffers.lock().pop();
-        let mut buffer = spare.unwrap_or_else(|| alloc::vec![0; SIZE]);
-        let result = work(&mut buffer);
-        let mut buffers = self.buffers.lock();
-        if buffers.len() < KEPT {
-            buffers.push(buffer);
-        }
-        result
     }
 }
 
