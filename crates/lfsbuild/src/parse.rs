@@ -90,6 +90,8 @@ pub(crate) fn yaml<T: DeserializeOwned>(file: &str, text: &[u8]) -> Result<T> {
             Some(i) => message.get(..i).unwrap_or(&message).to_owned(),
             None => message,
         };
+        let found = place.as_ref().and_then(|l| found_at(text, l.line(), l.column()));
+        let message = with_found(&message, found);
         Error::Config {
             location: Location {
                 file: file.to_owned(),
@@ -100,6 +102,39 @@ pub(crate) fn yaml<T: DeserializeOwned>(file: &str, text: &[u8]) -> Result<T> {
             hint: None,
         }
     })
+}
+
+/// The value that begins at a place, as far as it stands on that line.
+fn found_at(text: &str, line: u64, column: u64) -> Option<&str> {
+    let line = text.lines().nth(usize::try_from(line).ok()?.checked_sub(1)?)?;
+    let start = line.char_indices().nth(usize::try_from(column).ok()?.checked_sub(1)?)?.0;
+    let rest = line.get(start..)?;
+    let end = rest.find(" #").unwrap_or(rest.len());
+    let value = rest.get(..end)?.trim_end();
+    (!value.is_empty()).then_some(value)
+}
+
+/// Puts the parser's words into "found X, expected Y", where it only says that something was wrong.
+fn with_found(message: &str, found: Option<&str>) -> String {
+    if message.starts_with("unknown") || message.contains("found") || message.contains("duplicate") {
+        return message.to_owned();
+    }
+    let expected = match message {
+        "expected mapping start" => "a mapping (lines of `key: value`)",
+        "expected sequence start" => "a list (lines of `- value`, or [a, b])",
+        "expected string scalar" => "text",
+        m if m.starts_with("invalid floating point") => "a number",
+        m if m.starts_with("invalid boolean") => "true or false",
+        m if m.starts_with("invalid integer") || m.starts_with("invalid number") => "a whole number",
+        m => match m.strip_prefix("expected ") {
+            Some(expected) => expected,
+            None => return m.to_owned(),
+        },
+    };
+    match found {
+        Some(found) => format!("found `{found}`, expected {expected}"),
+        None => format!("found nothing, expected {expected}"),
+    }
 }
 
 /// An error at a value of a file.

@@ -420,3 +420,106 @@ fn check_sha256(path: &str, sha256: &At<String>) -> Result<()> {
     }
     Err(error_at(path, sha256, format!("found {:?}, expected 64 lower-case hexadecimal digits", sha256.value), None))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Four lines, so that what follows begins on line 5.
+    const HEAD: &str = "name: p\nversion: 1\nsummary: s\nlicense: MIT\n";
+
+    fn parse(rest: &str) -> Result<Recipe> {
+        Recipe::parse("p.yaml", format!("{HEAD}{rest}").as_bytes())
+    }
+
+    fn error(rest: &str) -> String {
+        parse(rest).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn errors_name_line_column_found_and_expected() {
+        let stage = |rest: &str| format!("stages:\n  final:\n    summary: s\n{rest}");
+        let cases = [
+            (
+                stage("    phases: {build: make}\n    colour: red\n"),
+                "p.yaml:9:5: unknown field `colour`, expected one of summary, ",
+            ),
+            ("stages: [final]\n".into(), "p.yaml:5:9: found `[final]`, expected a mapping"),
+            ("stages:\n  final:\n    phases: {a: b}\n".into(), "p.yaml:7:5: missing field `summary`"),
+            (stage("    sbu: fast # very\n    phases: {a: b}\n"), "p.yaml:8:10: found `fast`, expected a number"),
+            (
+                stage("    root: hots\n    phases: {a: b}\n"),
+                "p.yaml:8:11: unknown variant `hots`, expected one of host, packages",
+            ),
+            (stage("    needs: a/b\n    phases: {a: b}\n"), "p.yaml:8:12: found `a/b`, expected a list"),
+            (stage("    needs: [a/b, c]\n    phases: {a: b}\n"), "p.yaml:8:18: found \"c\", expected NAME/STAGE"),
+            (stage("    phases: {a: b, a: c}\n"), "p.yaml:8:20: duplicate mapping key `a`"),
+            (stage(""), "p.yaml: p/final: found neither `phases` nor `files`"),
+            (
+                stage("    files:\n      /x: {type: file, mode: \"9\", content: a}\n"),
+                "p.yaml:9:30: found mode \"9\", expected octal",
+            ),
+            (
+                stage("    files:\n      /x: {type: file}\n"),
+                "p.yaml: p/final: /x: `content` and `type: file` go together",
+            ),
+            (
+                stage("    files:\n      /x/../y: {type: dir}\n"),
+                "p.yaml: p/final: found path \"/x/../y\", expected an absolute",
+            ),
+            (
+                "sources:\n  - file: a\n    sha256: 12\n    urls: [https://a/a]\nstages: {}\n".into(),
+                "p.yaml:7:13: found \"12\", expected 64",
+            ),
+            (
+                format!("sources:\n  - file: a\n    sha256: {}\n    urls: [ftp://a]\nstages: {{}}\n", "0".repeat(64)),
+                "p.yaml:8:12: found \"ftp://a\", expected a URL",
+            ),
+            (
+                format!("sources:\n  - file: a/b\n    sha256: {}\n    urls: []\nstages: {{}}\n", "0".repeat(64)),
+                "p.yaml:6:11: found \"a/b\", expected a plain file name",
+            ),
+        ];
+        for (text, expected) in cases {
+            let found = error(&text);
+            assert!(found.starts_with(expected), "{text}\n   found: {found}\nexpected: {expected}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_named_with_their_line() {
+        let found = Recipe::parse("p.yaml", b"name: p\nversion: \xff\n").unwrap_err().to_string();
+        assert!(found.starts_with("p.yaml:2: found a byte that is not UTF-8"), "{found}");
+    }
+
+    #[test]
+    fn phases_keep_their_order_and_place() {
+        let recipe =
+            parse("stages:\n  final:\n    summary: s\n    phases:\n      z: |\n        one\n        two\n      a: x\n")
+                .unwrap();
+        let phases = &recipe.stages["final"].phases;
+        let got: Vec<_> = phases.iter().map(|(n, t)| (n.as_str(), t.value.as_str(), t.line)).collect();
+        assert_eq!(got, [("z", "one\ntwo\n", 10), ("a", "x", 12)]);
+    }
+
+    #[test]
+    fn references_come_apart_and_together() {
+        let parse = |text| OutputRef::parse(text).map(|r| r.to_string());
+        for good in ["a/b", "gcc-14.2+x/pass1", "busybox/final:testsuite"] {
+            assert_eq!(parse(good).as_deref(), Some(good));
+        }
+        for bad in ["", "a", "a/", "/b", "a/b/c", "a/b:", "a b/c", "../a/b"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+
+    proptest::proptest! {
+        /// Whatever a file holds, the answer is a recipe or an error that names it.
+        #[test]
+        fn any_text_gives_a_recipe_or_an_error(text in "[ -~\n]{0,200}") {
+            if let Err(error) = Recipe::parse("p.yaml", text.as_bytes()) {
+                proptest::prop_assert!(error.to_string().starts_with("p.yaml"), "{}", error);
+            }
+        }
+    }
+}

@@ -260,12 +260,7 @@ impl Context<'_> {
         if let Some(Report::Failed { phase, status, line, command }) = report {
             failure.location = stage.phases.iter().find(|(name, _)| *name == phase).and_then(|(_, text)| {
                 let line = line?;
-                Some(Location {
-                    file: recipe.path.clone(),
-                    // The text of a block (`build: |`) begins on the line after its key.
-                    line: if text.contains('\n') { text.line + line } else { text.line },
-                    column: 0,
-                })
+                Some(Location { file: recipe.path.clone(), line: (text.line + line).saturating_sub(1), column: 0 })
             });
             failure.phase = phase;
             failure.status = status;

@@ -1,0 +1,626 @@
+//! `umlfs build` with small recipes of the tests' own: what it makes, what it reuses, what it refuses, what it survives.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use umlfs_tests::{judge, umlfs, umlfs_path};
+
+/// An ordinary user, for builds without root: `nobody`.
+const NOBODY: u32 = 65534;
+
+const HOST: &str = "\
+tools:
+  base:
+    summary: shell and file tools
+    debian: [coreutils]
+    commands: [bash, cat, chmod, cp, dd, id, ln, ls, mkdir, sh, sleep, touch, uname]
+";
+
+/// A configuration directory, a cache, and the program, all in one temporary directory.
+struct Place {
+    dir: tempfile::TempDir,
+    uid: Option<u32>,
+}
+
+impl Place {
+    fn new() -> Place {
+        Place::owned_by(None)
+    }
+
+    /// For a user of one's own: only root can become another.
+    fn owned_by(uid: Option<u32>) -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let place = Place { dir, uid };
+        for sub in ["configs/recipes", "configs/profiles", "configs/files", "cache", "sources"] {
+            fs::create_dir_all(place.path(sub)).unwrap();
+        }
+        fs::copy(umlfs_path(), place.path("umlfs")).unwrap();
+        place.write("configs/host.yaml", HOST);
+        if let Some(uid) = uid {
+            std::os::unix::fs::chown(place.path("cache"), Some(uid), Some(uid)).unwrap();
+        }
+        place
+    }
+
+    fn path(&self, relative: &str) -> PathBuf {
+        self.dir.path().join(relative)
+    }
+
+    fn write(&self, relative: &str, text: &str) {
+        fs::write(self.path(relative), text).unwrap();
+    }
+
+    /// A recipe with one stage `final`; `stage` is its lines from `phases:` or `needs:` on, indented by four.
+    fn recipe(&self, name: &str, sources: &str, stage: &str) {
+        let text = format!(
+            "name: {name}\nversion: 1\nsummary: a test\nlicense: MIT\n{sources}stages:\n  final:\n    summary: a test\n    host: [base]\n{stage}"
+        );
+        self.write(&format!("configs/recipes/{name}.yaml"), &text);
+    }
+
+    fn profile(&self, packages: &[&str]) {
+        let list: String = packages.iter().map(|p| format!("  - {p}/final\n")).collect();
+        self.write("configs/profiles/p.yaml", &format!("name: p\nsummary: a test\npackages:\n{list}"));
+    }
+
+    /// A source archive with one file; the value is the recipe's `sources`.
+    fn source(&self, pin: Option<&str>) -> String {
+        let top = self.path("sources/src-1");
+        fs::create_dir_all(&top).unwrap();
+        fs::write(top.join("hello"), "hello\n").unwrap();
+        let archive = self.path("sources/src-1.tar.gz");
+        let made =
+            judge("tar").arg("-czf").arg(&archive).arg("-C").arg(self.path("sources")).arg("src-1").status().unwrap();
+        assert!(made.success());
+        let pin = pin.map_or_else(|| sha256(&archive), str::to_owned);
+        format!("sources:\n  - file: src-1.tar.gz\n    sha256: {pin}\n    urls: [file://{}]\n", archive.display())
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(self.path("umlfs"));
+        command
+            .arg("build")
+            .args(["--config-dir".as_ref(), self.path("configs").as_os_str()])
+            .args(args)
+            .env("XDG_CACHE_HOME", self.path("cache"))
+            .stdin(Stdio::null());
+        for (option, value) in [("--profile", "p"), ("--jobs", "2")] {
+            if !args.contains(&option) {
+                command.args([option, value]);
+            }
+        }
+        if let Some(uid) = self.uid {
+            command.uid(uid).gid(uid);
+        }
+        command
+    }
+
+    fn build(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// The archive of a step, as its path is printed by a build.
+    fn archive(&self, output: &Output, step: &str) -> PathBuf {
+        let text = String::from_utf8_lossy(&output.stdout);
+        let line = text.lines().find(|l| l.split(' ').next() == Some(step)).unwrap_or_else(|| panic!("{step}: {text}"));
+        PathBuf::from(line.rsplit(' ').next().unwrap())
+    }
+}
+
+fn sha256(file: &Path) -> String {
+    let output = judge("sha256sum").arg(file).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap().to_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[track_caller]
+fn succeeds(output: &Output) {
+    assert!(output.status.success(), "{}: {}", output.status, stderr(output));
+}
+
+/// It fails with that status, says each of these, and does not panic.
+#[track_caller]
+fn fails(output: &Output, status: i32, says: &[&str]) {
+    let text = stderr(output);
+    assert_eq!(output.status.code(), Some(status), "{text}");
+    for part in says {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+/// Whether a process with that text in its command line lives.
+fn lives(text: &str) -> bool {
+    fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        fs::read(entry.path().join("cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(text))
+    })
+}
+
+#[track_caller]
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn root() -> bool {
+    let output = judge("id").arg("-u").output().unwrap();
+    output.stdout == b"0\n"
+}
+
+const INSTALLS: &str = "    phases:
+      build: |
+        cat hello > made
+        id -u >> made
+      install: |
+        mkdir -p \"$DEST/usr/bin\"
+        cp made \"$DEST/usr/bin/made\"
+        chmod 755 \"$DEST/usr/bin/made\"
+        ln \"$DEST/usr/bin/made\" \"$DEST/usr/bin/again\"
+        ln -s made \"$DEST/usr/bin/link\"
+    files:
+      /usr/bin/made: {mode: \"4755\", uid: 0, gid: 5}
+      /dev/null: {type: char, device: [1, 3], mode: \"0666\"}
+";
+
+fn builds(place: &Place) {
+    place.recipe("a", &place.source(None), INSTALLS);
+    place.profile(&["a"]);
+    let first = place.build(&[]);
+    succeeds(&first);
+    let archive = place.archive(&first, "a/final");
+    let list = judge("tar").arg("--numeric-owner").arg("-tvf").arg(&archive).output().unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+    let words: Vec<Vec<&str>> = list.lines().map(|l| l.split_ascii_whitespace().collect()).collect();
+    let find =
+        |name: &str| words.iter().find(|w| w.contains(&name)).unwrap_or_else(|| panic!("{name}: {list}")).clone();
+    assert_eq!(find("dev/null")[..3], ["crw-rw-rw-", "0/0", "1,3"]);
+    assert_eq!(find("usr/bin/again")[..2], ["-rwxr-xr-x", "0/0"]);
+    assert_eq!(find("usr/bin/made")[..2], ["hrwsr-xr-x", "0/5"]);
+    assert_eq!(find("usr/bin/link")[..2], ["lrwxrwxrwx", "0/0"]);
+    assert_eq!(words[0][5], "dev/", "sorted: {list}");
+    assert!(list.lines().all(|l| l.contains("2025-03-05")), "{list}");
+    let text = judge("tar").arg("-xOf").arg(&archive).arg("usr/bin/again").output().unwrap();
+    assert_eq!(text.stdout, b"hello\n0\n");
+
+    // Nothing left to do, and nothing done.
+    let made = fs::metadata(&archive).unwrap().modified().unwrap();
+    let second = place.build(&[]);
+    succeeds(&second);
+    assert!(!stderr(&second).contains("start"), "{}", stderr(&second));
+    assert_eq!(fs::metadata(&archive).unwrap().modified().unwrap(), made);
+    assert_eq!(fs::read_dir(place.path("cache/umlfs/work")).unwrap().count(), 0);
+}
+
+#[test]
+fn builds_and_reuses() {
+    builds(&Place::new());
+}
+
+#[test]
+fn builds_for_an_ordinary_user() {
+    if root() {
+        builds(&Place::owned_by(Some(NOBODY)));
+    } else {
+        // The other test is this one then.
+        builds(&Place::new());
+    }
+}
+
+#[test]
+fn two_builds_in_two_places_are_identical() {
+    let hashes: Vec<String> = (0..2)
+        .map(|_| {
+            let place = Place::new();
+            place.recipe("a", &place.source(None), INSTALLS);
+            // Two archives of the same files differ in their times: the pin is part of the recipe, not of what it makes.
+            place.profile(&["a"]);
+            let output = place.build(&[]);
+            succeeds(&output);
+            sha256(&place.archive(&output, "a/final"))
+        })
+        .collect();
+    assert_eq!(hashes[0], hashes[1]);
+}
+
+#[test]
+fn another_hash_is_refused_and_not_kept() {
+    let place = Place::new();
+    let pin = "0123456789abcdef".repeat(4);
+    place.recipe("a", &place.source(Some(&pin)), INSTALLS);
+    place.profile(&["a"]);
+    let got = sha256(&place.path("sources/src-1.tar.gz"));
+    fails(&place.build(&[]), 1, &["src-1.tar.gz", &pin, &got, "hint:"]);
+    assert_eq!(fs::read_dir(place.path("cache/umlfs/sources")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_truncated_source_is_refused() {
+    let place = Place::new();
+    place.recipe("a", &place.source(None), INSTALLS);
+    place.profile(&["a"]);
+    let archive = place.path("sources/src-1.tar.gz");
+    let whole = fs::read(&archive).unwrap();
+    fs::write(&archive, &whole[..whole.len() / 2]).unwrap();
+    fails(&place.build(&[]), 1, &["src-1.tar.gz", &format!("({} bytes)", whole.len() / 2)]);
+    fs::write(&archive, &whole).unwrap();
+    succeeds(&place.build(&[]));
+}
+
+#[test]
+fn a_damaged_cache_entry_is_fetched_again() {
+    let place = Place::new();
+    place.recipe("a", &place.source(None), INSTALLS);
+    place.profile(&["a"]);
+    succeeds(&place.build(&[]));
+    let cached = fs::read_dir(place.path("cache/umlfs/sources")).unwrap().flatten().next().unwrap().path();
+    fs::write(&cached, "rubbish").unwrap();
+    // The changed recipe needs the source again.
+    place.recipe(
+        "a",
+        &place.source(Some(&cached.file_name().unwrap().to_string_lossy()[..64])),
+        &INSTALLS.replace("hello", "./hello"),
+    );
+    let verify = |expected: i32| {
+        let mut command = Command::new(place.path("umlfs"));
+        command.args(["sources", "verify", "--profile", "p", "--config-dir"]).arg(place.path("configs"));
+        let output = command.env("XDG_CACHE_HOME", place.path("cache")).output().unwrap();
+        assert_eq!(output.status.code(), Some(expected), "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(verify(1).starts_with("damaged"));
+}
+
+#[test]
+fn mistakes_in_recipes_are_named_with_their_place() {
+    let place = Place::new();
+    place.profile(&["a"]);
+    fails(&place.build(&[]), 2, &["profiles/p.yaml:4:5: a/final: there is no recipe", "recipes/a.yaml"]);
+    place.recipe("a", "", "    phases: {install: ls}\n    colour: red\n");
+    fails(&place.build(&[]), 2, &["recipes/a.yaml:10:5: unknown field `colour`, expected one of summary"]);
+    place.recipe("a", "", "    needs: [b/final]\n    phases: {install: ls}\n");
+    fails(&place.build(&[]), 2, &["recipes/a.yaml:9:13: b/final: there is no recipe"]);
+    place.recipe("b", "", "    needs: [c/final]\n    phases: {install: ls}\n");
+    place.recipe("c", "", "    needs: [a/final]\n    phases: {install: ls}\n");
+    fails(&place.build(&[]), 2, &["a/final -> b/final -> c/final -> a/final"]);
+    place.recipe("a", "", "    inputs: [files/nothing]\n    phases: {install: ls}\n");
+    fails(&place.build(&[]), 2, &["recipes/a.yaml:9:14: input ", "files/nothing does not exist"]);
+    place.recipe("a", "", "    phases: {install: ls}\n");
+    place.write(
+        "configs/recipes/a.yaml",
+        &fs::read_to_string(place.path("configs/recipes/a.yaml")).unwrap().replace("[base]", "[bse]"),
+    );
+    fails(&place.build(&[]), 2, &["recipes/a.yaml:8:12: found tool group \"bse\"", "base"]);
+    fails(&place.build(&["--profile", "q"]), 2, &["\"q\"", "p"]);
+}
+
+#[test]
+fn a_failing_phase_tells_where_and_lets_one_look() {
+    let place = Place::new();
+    place.recipe(
+        "a",
+        &place.source(None),
+        "    phases:\n      build: |\n        touch before\n        echo words of the wise\n        ls /no/such/place\n        touch after\n",
+    );
+    place.profile(&["a"]);
+    let output = place.build(&[]);
+    fails(
+        &output,
+        1,
+        &[
+            "a/final: phase build failed: exit status 2",
+            "command: ls /no/such/place",
+            "recipes/a.yaml:17",
+            "| words of the wise",
+            "logs/a-final.log",
+            "umlfs build --shell a/final",
+        ],
+    );
+    let mut shell =
+        place.command(&["--shell", "a/final"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    shell.stdin.take().unwrap().write_all(b"pwd; ls; cat /run/umlfs/phases/1-build; exit 7\n").unwrap();
+    let output = shell.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(7));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("/build/a-1\n") && text.contains("before\n") && !text.contains("after\n\n"), "{text}");
+}
+
+#[test]
+fn with_keep_going_the_others_are_built() {
+    let place = Place::new();
+    let writes = |name: &str| format!("    phases:\n      install: |\n        mkdir -p \"$DEST/{name}\"\n");
+    place.recipe("bad", "", "    phases: {install: \"false\"}\n");
+    place.recipe("blocked", "", &format!("    needs: [bad/final]\n{}", writes("blocked")));
+    place.recipe("good", "", &writes("good"));
+    place.recipe("next", "", &format!("    needs: [good/final]\n{}", writes("next")));
+    place.profile(&["bad", "blocked", "good", "next"]);
+    let output = place.build(&["--keep-going"]);
+    fails(&output, 1, &["bad/final: phase install failed", "done   good/final", "done   next/final"]);
+    assert!(!stderr(&output).contains("start  blocked"), "{}", stderr(&output));
+}
+
+#[test]
+fn only_what_changed_is_built_again() {
+    let place = Place::new();
+    let writes = |name: &str| format!("    phases:\n      install: |\n        mkdir -p \"$DEST/{name}\"\n");
+    place.recipe("a", "", &writes("a"));
+    place.recipe("b", "", &format!("    needs: [a/final]\n{}", writes("b")));
+    place.recipe("c", "", &writes("c"));
+    place.profile(&["a", "b", "c"]);
+    fails(&place.build(&["--only", "b/final"]), 2, &["b/final needs a/final", "--until b/final"]);
+    let until = place.build(&["--until", "b/final"]);
+    succeeds(&until);
+    assert!(!stderr(&until).contains("start  c/final"));
+    succeeds(&place.build(&[]));
+    let plan = |place: &Place| {
+        let output = place.build(&["--dry-run"]);
+        succeeds(&output);
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|l| l.split_ascii_whitespace().take(2).collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+    };
+    assert_eq!(plan(&place), ["finished a/final", "finished b/final", "finished c/final"]);
+    // A description is not what is built.
+    let text = fs::read_to_string(place.path("configs/recipes/a.yaml")).unwrap();
+    place.write("configs/recipes/a.yaml", &text.replace("summary: a test", "summary: another"));
+    assert_eq!(plan(&place)[0], "finished a/final");
+    place.write("configs/recipes/a.yaml", &text.replace("DEST/a", "DEST/aa"));
+    assert_eq!(plan(&place), ["build a/final", "build b/final", "finished c/final"]);
+}
+
+#[test]
+fn packages_may_not_bring_the_same_file() {
+    let place = Place::new();
+    let writes = |name: &str| {
+        format!("    phases:\n      install: |\n        mkdir -p \"$DEST/etc\"\n        touch \"$DEST/etc/{name}\"\n")
+    };
+    place.recipe("a", "", &writes("same"));
+    place.recipe("b", "", &writes("same"));
+    place.recipe("c", "", &format!("    needs: [a/final, b/final]\n{}", writes("c")));
+    place.profile(&["a", "b"]);
+    fails(&place.build(&[]), 1, &["/etc/same is in two packages: a/final and b/final"]);
+    place.profile(&["c"]);
+    fails(&place.build(&[]), 1, &["/etc/same is in two packages: a/final and b/final"]);
+}
+
+#[test]
+fn the_sandbox_holds() {
+    let place = Place::new();
+    let secret = place.path("secret");
+    fs::write(&secret, "secret").unwrap();
+    let stage = format!(
+        "    phases:
+      look: |
+        exec 2>&1
+        bad() {{ echo \"BAD: $1\"; exit 1; }}
+        ! cat {secret} || bad 'sees host files'
+        ! touch /usr/x || bad 'writes to /usr'
+        ! touch /x || bad 'writes to the root'
+        ! echo x > /proc/sys/kernel/hostname || bad 'writes to the host settings'
+        ! command -v perl || bad 'sees undeclared tools'
+        [ \"$(uname -n)\" = umlfs ] || bad 'sees the host name'
+        [ \"$(id -u)\" = 0 ] || bad 'is not root inside'
+        ! (exec 3<>/dev/tcp/127.0.0.1/9) || bad 'reaches the host'
+        [ -z \"${{SECRET:-}}\" ] || bad 'sees the environment'
+        mkdir -p \"$DEST/ok\"
+",
+        secret = secret.display()
+    );
+    place.recipe("a", "", &stage);
+    place.profile(&["a"]);
+    let output = place.command(&[]).env("SECRET", "1").output().unwrap();
+    succeeds(&output);
+    fails(
+        &{
+            place.recipe("a", "", "    phases:\n      install: |\n        touch /usr/lib/outside\n");
+            place.build(&[])
+        },
+        1,
+        &["Read-only file system", "command: touch /usr/lib/outside"],
+    );
+}
+
+#[test]
+fn a_root_of_packages_has_nothing_of_the_host() {
+    let place = Place::new();
+    place.recipe(
+        "shell",
+        "",
+        "    phases:
+      install: |
+        mkdir -p \"$DEST/bin\" \"$DEST/lib64\" \"$DEST/lib/x86_64-linux-gnu\"
+        cp -L /bin/dash \"$DEST/bin/sh\"
+        cp -L /lib64/ld-linux-x86-64.so.2 \"$DEST/lib64\"
+        cp -L /lib/x86_64-linux-gnu/libc.so.6 \"$DEST/lib/x86_64-linux-gnu\"
+",
+    );
+    place.write(
+        "configs/recipes/a.yaml",
+        "name: a\nversion: 1\nsummary: s\nlicense: MIT\nstages:\n  final:\n    summary: s\n    root: packages\n    needs: [shell/final]\n    phases:\n      install: |\n        [ ! -e /usr ] && [ ! -e /etc ]\n        echo made > \"$DEST/made\"\n",
+    );
+    place.profile(&["a"]);
+    let output = place.build(&[]);
+    succeeds(&output);
+    let text = judge("tar").arg("-xOf").arg(place.archive(&output, "a/final")).arg("made").output().unwrap();
+    assert_eq!(text.stdout, b"made\n");
+}
+
+/// Recipes of which the first is quick and the second waits for a file on its way; a stage that never ends by itself.
+fn slow_recipes(place: &Place, seconds: &str) {
+    place.recipe("a", "", "    phases:\n      install: |\n        mkdir -p \"$DEST/a\"\n");
+    place.recipe(
+        "b",
+        "",
+        &format!(
+            "    needs: [a/final]\n    phases:\n      build: |\n        sleep {seconds} & sleep {seconds}\n      install: |\n        mkdir -p \"$DEST/b\"\n"
+        ),
+    );
+    place.profile(&["a", "b"]);
+}
+
+fn killed_and_resumed(place: &Place, seconds: &str, signal: &str) {
+    slow_recipes(place, seconds);
+    let mark = format!("sleep\0{seconds}");
+    let mut builder = place.command(&[]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    wait_until("the slow step starts", || lives(&mark));
+    let killed = judge("kill").arg(signal).arg(builder.id().to_string()).status().unwrap();
+    assert!(killed.success());
+    let status = builder.wait().unwrap();
+    if signal == "-INT" {
+        assert_eq!(status.code(), Some(130));
+    }
+    wait_until("the step's processes are gone", || !lives(&mark));
+    // Shorter now: another key for the second step, and the first one is still there.
+    slow_recipes(place, "0.01");
+    let output = place.build(&[]);
+    succeeds(&output);
+    let text = stderr(&output);
+    assert!(!text.contains("start  a/final") && text.contains("start  b/final"), "{text}");
+    let left: Vec<_> = fs::read_dir(place.path("cache/umlfs/work")).unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn kill_9_leaves_no_process_and_a_state_to_resume_from() {
+    killed_and_resumed(&Place::new(), "98761", "-KILL");
+}
+
+#[test]
+fn ctrl_c_leaves_no_process_and_a_state_to_resume_from() {
+    killed_and_resumed(&Place::new(), "98762", "-INT");
+}
+
+#[test]
+fn a_step_that_dies_by_itself_is_told_apart() {
+    let place = Place::new();
+    place.recipe("a", "", "    phases:\n      build: |\n        kill -9 $$\n");
+    place.profile(&["a"]);
+    fails(&place.build(&[]), 1, &["a/final: phase build failed: killed by signal 9"]);
+}
+
+#[test]
+fn two_builders_do_not_meet() {
+    let place = Place::new();
+    place.recipe("a", "", "    phases:\n      install: |\n        sleep 0.5\n        mkdir -p \"$DEST/a\"\n");
+    place.profile(&["a"]);
+    let children: Vec<_> =
+        (0..3).map(|_| place.command(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()).collect();
+    let outputs: Vec<_> = children.into_iter().map(|c| c.wait_with_output().unwrap()).collect();
+    outputs.iter().for_each(succeeds);
+    let started = outputs.iter().filter(|o| stderr(o).contains("start  a/final")).count();
+    assert_eq!(started, 1);
+}
+
+/// A cache on a file system of 3 MB, in a mount namespace of the test's own.
+#[test]
+fn a_full_disk_is_named_and_the_build_goes_on_later() {
+    let place = Place::new();
+    place.recipe("a", "", "    phases:\n      install: |\n        mkdir -p \"$DEST/a\"\n");
+    place.recipe("b", "", "    needs: [a/final]\n    phases:\n      install: |\n        dd if=/dev/urandom of=\"$DEST/b\" bs=1024 count=8000\n");
+    place.profile(&["a", "b"]);
+    let cache = place.path("cache");
+    let build = format!(
+        "XDG_CACHE_HOME={} {} build --config-dir {} --profile p",
+        cache.display(),
+        place.path("umlfs").display(),
+        place.path("configs").display()
+    );
+    let script = format!(
+        "mount -t tmpfs -o size=3m tmpfs {cache} || exit 99\n{build}\nfirst=$?\nmount -o remount,size=64m {cache} || exit 98\n\
+         echo SECOND >&2\n{build} || exit 97\nexit $first",
+        cache = cache.display()
+    );
+    let output = judge("unshare").args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]).output().unwrap();
+    fails(&output, 1, &["no space left on the disk that holds", "XDG_CACHE_HOME"]);
+    let text = stderr(&output);
+    let second = text.split("SECOND").nth(1).unwrap();
+    assert!(!second.contains("start  a/final") && second.contains("done   b/final"), "{text}");
+}
+
+#[test]
+fn steps_run_side_by_side_under_one_jobserver() {
+    let place = Place::new();
+    for name in ["a", "b"] {
+        place.recipe(
+            name,
+            "",
+            &format!("    phases:\n      install: |\n        sleep 1.5\n        mkdir -p \"$DEST/{name}\"\n"),
+        );
+    }
+    place.profile(&["a", "b"]);
+    let order = |output: &Output| -> Vec<String> {
+        succeeds(output);
+        stderr(output)
+            .lines()
+            .filter(|l| l.starts_with("start") || l.starts_with("done"))
+            .map(|l| l[..5].trim().to_owned())
+            .collect()
+    };
+    assert_eq!(order(&place.build(&[])), ["start", "start", "done", "done"]);
+    fs::remove_dir_all(place.path("cache/umlfs/packages")).unwrap();
+    assert_eq!(order(&place.build(&["--jobs", "1"])), ["start", "done", "start", "done"]);
+}
+
+#[test]
+fn the_merged_root_is_one_archive() {
+    let place = Place::new();
+    let writes = |name: &str| {
+        format!(
+            "    phases:\n      install: |\n        mkdir -p \"$DEST/etc\"\n        echo {name} > \"$DEST/etc/{name}\"\n"
+        )
+    };
+    place.recipe("a", "", &writes("a"));
+    place.recipe("b", "", &writes("b"));
+    place.profile(&["a", "b"]);
+    let out = place.path("root.tar");
+    succeeds(&place.build(&["--out", out.to_str().unwrap()]));
+    let list = judge("tar").arg("-tf").arg(&out).output().unwrap();
+    assert_eq!(String::from_utf8(list.stdout).unwrap(), "etc/\netc/a\netc/b\n");
+    fails(&place.build(&["--out", "/no/such/dir/root.tar"]), 1, &["/no/such/dir/root.tar"]);
+}
+
+#[test]
+fn steps_are_explained() {
+    let place = Place::new();
+    place.recipe("a", &place.source(None), INSTALLS);
+    place.profile(&["a"]);
+    let output = place.build(&["--explain", "a/final"]);
+    succeeds(&output);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in ["a/final: a 1", "source:   src-1.tar.gz", "to be built", "phase install:", "cp made"] {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+    fails(&place.build(&["--explain", "a/nothing"]), 2, &["a/nothing", "a/final"]);
+}
+
+#[test]
+fn the_real_profiles_are_well_formed() {
+    let cache = tempfile::tempdir().unwrap();
+    for profile in ["tiny", "tiny-test"] {
+        let output = umlfs()
+            .args(["build", "--dry-run", "--profile", profile])
+            .env("XDG_CACHE_HOME", cache.path())
+            .output()
+            .unwrap();
+        succeeds(&output);
+        let output = umlfs()
+            .args(["sources", "list", "--json", "--profile", profile])
+            .env("XDG_CACHE_HOME", cache.path())
+            .output()
+            .unwrap();
+        succeeds(&output);
+        assert!(String::from_utf8(output.stdout).unwrap().contains("\"state\": \"missing\""));
+    }
+}
