@@ -1,7 +1,31 @@
 //! Credentials (`credentials(7)`, `capabilities(7)`).
 
+mod change;
+mod exec;
+
+pub use change::{Ids, commit};
+pub use exec::for_exec;
+
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+
+/// Bits of `securebits` (`linux/securebits.h`).
+pub mod securebits {
+    /// Programs that root runs get no capabilities for that.
+    pub const NOROOT: u32 = 1 << 0;
+    /// Changing user ids leaves capabilities alone.
+    pub const NO_SETUID_FIXUP: u32 = 1 << 2;
+    /// Leaving root keeps permitted capabilities; [`super::Creds::keep_caps`].
+    pub const KEEP_CAPS: u32 = 1 << 4;
+    /// Locks [`KEEP_CAPS`].
+    pub const KEEP_CAPS_LOCKED: u32 = 1 << 5;
+    /// Nothing is added to the ambient set.
+    pub const NO_CAP_AMBIENT_RAISE: u32 = 1 << 6;
+    /// All bits, and the locks next to them.
+    pub const ALL: u32 = 0x55;
+    /// All locks.
+    pub const ALL_LOCKS: u32 = ALL << 1;
+}
 
 bitflags::bitflags! {
     /// A capability set (`linux/capability.h`).
@@ -29,12 +53,16 @@ bitflags::bitflags! {
         const NET_BIND_SERVICE = 1 << 10;
         /// Configure the network.
         const NET_ADMIN = 1 << 12;
+        /// Set the immutable and append-only flags.
+        const LINUX_IMMUTABLE = 1 << 9;
         /// Use raw sockets.
         const NET_RAW = 1 << 13;
         /// Lock memory.
         const IPC_LOCK = 1 << 14;
         /// Change root.
         const SYS_CHROOT = 1 << 18;
+        /// Use raw I/O.
+        const SYS_RAWIO = 1 << 17;
         /// Trace any process.
         const SYS_PTRACE = 1 << 19;
         /// Administer the system: mount, host name and much else.
@@ -51,8 +79,16 @@ bitflags::bitflags! {
         const SYS_TTY_CONFIG = 1 << 26;
         /// Make device nodes.
         const MKNOD = 1 << 27;
+        /// Override mandatory access control.
+        const MAC_OVERRIDE = 1 << 32;
+        /// Read and clear the kernel log.
+        const SYSLOG = 1 << 34;
         /// Everything up to CAP_CHECKPOINT_RESTORE, the last that Linux defines.
         const ALL = (1 << 41) - 1;
+        /// What comes and goes with the file-system user id.
+        const FS_SET = Self::CHOWN.bits() | Self::MKNOD.bits() | Self::DAC_OVERRIDE.bits()
+            | Self::DAC_READ_SEARCH.bits() | Self::FOWNER.bits() | Self::FSETID.bits()
+            | Self::LINUX_IMMUTABLE.bits() | Self::MAC_OVERRIDE.bits();
         const _ = !0;
     }
 }
@@ -125,9 +161,4 @@ impl Creds {
     pub fn in_group(&self, gid: u32) -> bool {
         self.fsgid == gid || self.groups.contains(&gid)
     }
-}
-
-/// The credentials that a program gets, and whether it must not trust its environment (`AT_SECURE`).
-pub fn for_exec(old: &Creds, _attr: &crate::vfs::Attr, _no_suid: bool) -> (Creds, bool) {
-    (old.clone(), false)
 }
