@@ -6,7 +6,7 @@ use crate::power::Power;
 use crate::sync::{Mutex, WaitQueue};
 use crate::task::{Task, TaskTable};
 use crate::vfs::Vfs;
-use crate::{futex, host, log, mm, signal, time, tty};
+use crate::{futex, host, log, mm, signal, stats, time, tty};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -39,6 +39,8 @@ pub struct Kernel {
     pub uts: Mutex<Uts>,
     /// Signals queued, by user.
     pub queued_signals: signal::QueuedByUser,
+    /// Load averages.
+    pub load: stats::Load,
     /// Timers and what runs them.
     pub time: time::TimeKeeper,
     /// Tasks that sleep in `futex(2)`.
@@ -103,6 +105,7 @@ impl<'a> Ctx<'a> {
         if let Some(value) = condition() {
             return Ok(Some(value));
         }
+        self.task.sched.fall_asleep();
         let sleeper = self.task.waiter.clone() as Arc<dyn crate::sync::Wake>;
         queues.iter().for_each(|q| q.add(sleeper.clone()));
         let result = loop {
@@ -119,6 +122,7 @@ impl<'a> Ctx<'a> {
             self.task.waiter.sleep(deadline);
         };
         queues.iter().for_each(|q| q.remove(&sleeper));
+        self.task.sched.sleeping.store(false, Ordering::Relaxed);
         result
     }
 
@@ -140,7 +144,9 @@ impl Kernel {
     /// Logs a message, and shows it on the console if it matters enough there.
     pub fn message(&self, level: log::Level, text: String) {
         let time = host::monotonic_ns().saturating_sub(self.boot_monotonic);
-        if let Some(sink) = &*self.message_sink.lock() {
+        if self.log.on_console(level)
+            && let Some(sink) = &*self.message_sink.lock()
+        {
             sink(level, time, &text);
         }
         self.log.add(level, time, text);

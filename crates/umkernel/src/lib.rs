@@ -29,6 +29,7 @@ pub mod power;
 pub mod sync;
 
 pub mod signal;
+pub mod stats;
 pub mod syscall;
 pub mod task;
 #[cfg(all(test, feature = "ptrace"))]
@@ -36,6 +37,7 @@ mod testing;
 pub mod time;
 pub mod trap;
 pub mod tty;
+pub mod version;
 pub mod vfs;
 
 pub use errno::{Errno, Error, Result};

@@ -3,6 +3,7 @@
 use crate::kernel::Kernel;
 use crate::sync::{Mutex, Waiter, Wake};
 use crate::task::WaitStatus;
+use core::sync::atomic::AtomicBool;
 
 /// What happens after the machine has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum PowerAction {
 /// The machine's power switch.
 #[derive(Default)]
 pub struct Power {
+    /// Ctrl-Alt-Del restarts at once rather than telling process 1 (`reboot(2)`).
+    pub ctrl_alt_del: AtomicBool,
     action: Mutex<Option<PowerAction>>,
     pressed: Waiter,
 }

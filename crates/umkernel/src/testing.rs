@@ -121,6 +121,7 @@ pub(crate) fn machine() -> Machine {
         uts: Mutex::new(Uts { nodename: "test".into(), domainname: "(none)".into() }),
         queued_signals: Default::default(),
         time: Default::default(),
+        load: Default::default(),
         futexes: Default::default(),
         ttys: Default::default(),
         log: Default::default(),

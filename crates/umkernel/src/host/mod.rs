@@ -21,14 +21,17 @@ mod nr {
     pub(super) const WRITE: usize = 1;
     pub(super) const FDATASYNC: usize = 75;
     pub(super) const FTRUNCATE: usize = 77;
+    pub(super) const SCHED_YIELD: usize = 24;
     pub(super) const FUTEX: usize = 202;
     pub(super) const CLOCK_GETTIME: usize = 228;
     pub(super) const TGKILL: usize = 234;
     pub(super) const FALLOCATE: usize = 285;
     pub(super) const PROCESS_VM_READV: usize = 310;
     pub(super) const PROCESS_VM_WRITEV: usize = 311;
+    pub(super) const GETCPU: usize = 309;
     pub(super) const GETRANDOM: usize = 318;
     pub(super) const MEMFD_CREATE: usize = 319;
+    pub(super) const MEMBARRIER: usize = 324;
 }
 
 /// Seconds and nanoseconds, as `timespec`.
@@ -145,6 +148,27 @@ pub fn monotonic_ns() -> u64 {
 /// CLOCK_REALTIME in nanoseconds since the epoch.
 pub fn realtime_ns() -> u64 {
     clock_gettime(0).unwrap_or(0)
+}
+
+/// Lets other host threads run.
+pub fn sched_yield() {
+    // SAFETY: no memory is involved.
+    unsafe { syscall6(nr::SCHED_YIELD, [0; 6]) };
+}
+
+/// The host processor that the calling thread runs on.
+pub fn getcpu() -> u32 {
+    let mut cpu = 0u32;
+    // SAFETY: the word is ours and writable; null stands for the node.
+    unsafe { syscall6(nr::GETCPU, [&raw mut cpu as usize, 0, 0, 0, 0, 0]) };
+    cpu
+}
+
+/// A memory barrier on every running thread of the host.
+pub fn membarrier() -> Result<()> {
+    const GLOBAL: usize = 1;
+    // SAFETY: no memory is involved.
+    check(unsafe { syscall6(nr::MEMBARRIER, [GLOBAL, 0, 0, 0, 0, 0]) }).map(drop)
 }
 
 /// The host's id of the calling process.

@@ -174,8 +174,7 @@ fn sys_capget(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usiz
     if pid < 0 {
         return Err(Errno::EINVAL.into());
     }
-    let task: Arc<Task> =
-        if pid == 0 { ctx.task.clone() } else { ctx.kernel.tasks.task(pid).ok_or(Errno::ESRCH)? };
+    let task: Arc<Task> = if pid == 0 { ctx.task.clone() } else { ctx.kernel.tasks.task(pid).ok_or(Errno::ESRCH)? };
     let creds = task.creds();
     let sets = [creds.effective, creds.permitted, creds.inheritable];
     for word in 0..words {
@@ -196,8 +195,7 @@ fn sys_capset(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usiz
         let values: [u32; 3] = ctx.read_val(args[1].wrapping_add(12 * word as u64))?;
         sets.iter_mut().zip(values).for_each(|(set, value)| *set |= u64::from(value) << (32 * word));
     }
-    let [effective, permitted, inheritable] =
-        sets.map(|bits| Capabilities::from_bits_retain(bits) & Capabilities::ALL);
+    let [effective, permitted, inheritable] = sets.map(|bits| Capabilities::from_bits_retain(bits) & Capabilities::ALL);
     let old = ctx.task.creds();
     if !old.capable(Capabilities::SETPCAP) && !(old.inheritable | old.permitted).contains(inheritable) {
         bail!(EPERM, "inheritable beyond permitted");

@@ -170,10 +170,6 @@ fn change_limit(ctx: &Ctx, target: &Process, resource: u64, new: Option<Rlimit>)
         }
         *limit = new;
     }
-    drop(limits);
-    if new.is_some() {
-        ctx.kernel.time.limits_changed(target);
-    }
     Ok(old)
 }
 
@@ -199,9 +195,9 @@ fn sys_prlimit64(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<u
     let target = process_of(ctx, pid as Pid)?;
     if !Arc::ptr_eq(&target, &ctx.task.process) {
         let ours = ctx.task.creds();
-        let same = first_thread(&target).map(|t| t.creds()).is_some_and(|t| {
-            [t.uid, t.euid, t.suid] == [ours.uid; 3] && [t.gid, t.egid, t.sgid] == [ours.gid; 3]
-        });
+        let same = first_thread(&target)
+            .map(|t| t.creds())
+            .is_some_and(|t| [t.uid, t.euid, t.suid] == [ours.uid; 3] && [t.gid, t.egid, t.sgid] == [ours.gid; 3]);
         if !same && !ours.capable(Capabilities::SYS_RESOURCE) {
             bail!(EPERM, "another user's process");
         }

@@ -2,20 +2,24 @@
 //! the subsystem that does the work.
 
 mod attributes;
+mod creds;
 mod directory;
 mod event;
 mod fcntl;
 mod file_copy;
 mod file_io;
 mod futex;
+mod ids;
 mod ioctl;
 mod memory;
 mod mount;
 mod open;
 mod poll;
+mod prctl;
 mod process;
 mod signal;
 mod stat;
+mod system;
 mod table;
 
 pub use table::{Arg, Entry, Family, Support, entry};

@@ -107,6 +107,8 @@ static FAMILIES: &[&[Entry]] = &[
     super::event::TABLE,
     super::futex::TABLE,
     super::ioctl::TABLE,
+    super::creds::TABLE,
+    super::ids::TABLE,
     super::memory::TABLE,
     super::mount::TABLE,
     super::open::TABLE,
@@ -114,6 +116,8 @@ static FAMILIES: &[&[Entry]] = &[
     super::process::TABLE,
     super::signal::TABLE,
     super::stat::TABLE,
+    super::prctl::TABLE,
+    super::system::TABLE,
 ];
 
 fn families() -> &'static [&'static [Entry]] {

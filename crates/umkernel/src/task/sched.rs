@@ -3,13 +3,17 @@
 
 use crate::sync::Mutex;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 /// A thread's scheduling settings.
 #[derive(Default)]
 pub struct TaskSched {
     /// What changes together.
     pub inner: Mutex<SchedInner>,
+    /// The task is in [`crate::kernel::Ctx::wait`]: neither running nor waiting for a processor.
+    pub sleeping: AtomicBool,
+    /// How often it went to sleep (`voluntary_ctxt_switches` of `/proc/PID/status`).
+    pub sleeps: AtomicU64,
 }
 
 /// The changeable part of a [`TaskSched`].
@@ -40,7 +44,13 @@ impl TaskSched {
             inner.policy = 0;
             inner.priority = 0;
         }
-        TaskSched { inner: Mutex::new(inner) }
+        TaskSched { inner: Mutex::new(inner), ..TaskSched::default() }
+    }
+
+    /// Notes that the task goes to sleep.
+    pub(crate) fn fall_asleep(&self) {
+        self.sleeping.store(true, Ordering::Relaxed);
+        self.sleeps.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -50,11 +60,17 @@ pub struct ProcessSettings {
     pub oom_score_adj: AtomicI32,
     /// `/proc/PID/loginuid`; `u32::MAX` until set.
     pub login_uid: AtomicU32,
+    /// Registered for private expedited `membarrier(2)`.
+    pub membarrier: AtomicBool,
 }
 
 impl Default for ProcessSettings {
     fn default() -> ProcessSettings {
-        ProcessSettings { oom_score_adj: AtomicI32::new(0), login_uid: AtomicU32::new(u32::MAX) }
+        ProcessSettings {
+            oom_score_adj: AtomicI32::new(0),
+            login_uid: AtomicU32::new(u32::MAX),
+            membarrier: AtomicBool::new(false),
+        }
     }
 }
 
@@ -64,6 +80,7 @@ impl ProcessSettings {
         ProcessSettings {
             oom_score_adj: AtomicI32::new(self.oom_score_adj.load(Ordering::Relaxed)),
             login_uid: AtomicU32::new(self.login_uid.load(Ordering::Relaxed)),
+            membarrier: AtomicBool::new(self.membarrier.load(Ordering::Relaxed)),
         }
     }
 }
