@@ -240,7 +240,7 @@ impl<D: BlockDevice> Fs<D> {
         Ok(())
     }
 
-    /// Commits, writes everything in place, and marks the file system clean. The `Fs` is read-only afterwards.
+    /// Frees inodes that were not released, commits, writes everything in place, and marks the file system clean. The `Fs` is read-only afterwards.
     ///
     /// # Errors
     /// [`Error::Io`]; the file system is then as after a crash.
@@ -248,6 +248,8 @@ impl<D: BlockDevice> Fs<D> {
         if self.read_only {
             return Ok(());
         }
+        // Nobody can refer to a nameless inode any more.
+        self.process_orphans()?;
         self.commit()?;
         if self.marked_in_use {
             self.checkpoint()?;

@@ -87,7 +87,7 @@ fn images_of_many_shapes() {
         &["-t", "ext4", "-O", "meta_bg,^resize_inode", "-b", "1024"],
         &["-t", "ext4", "-O", "bigalloc"],
         &["-t", "ext4", "-O", "orphan_file,sparse_super2"],
-        &["-t", "ext4", "-E", "hash_alg=tea"],
+        &["-t", "ext4", "tea"],
         &["-t", "ext3"],
         &["-t", "ext3", "-b", "1024"],
         &["-t", "ext2", "-b", "1024"],
