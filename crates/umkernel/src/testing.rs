@@ -2,12 +2,13 @@
 
 use crate::errno::{Errno, Result};
 use crate::fs::devpts::DevPts;
+use crate::fs::tmpfs::{Options, TmpFs};
 use crate::kernel::{Config, Ctx, Kernel, Uts};
 use crate::mm::{AddressSpace, Prot};
 use crate::platform::{Backing, KernelThreadFn, Platform, Reserved, Spawn, StartFn, TrapFrame};
 use crate::sync::Mutex;
 use crate::task::{FirstTask, Task};
-use crate::vfs::{FdTable, FsContext, Location, MountFlags, Vfs};
+use crate::vfs::{FdTable, FileSystem, FsContext, Location, MountFlags, Vfs};
 use crate::{host, syscall};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -113,6 +114,16 @@ pub(crate) struct Machine {
 
 /// A machine whose root directory is a devpts. The registered devices are the character devices.
 pub(crate) fn machine() -> Machine {
+    machine_on(DevPts::for_test())
+}
+
+/// As [`machine`], with an empty tmpfs as the root directory.
+pub(crate) fn tmpfs_machine() -> Machine {
+    machine_on(TmpFs::new("tmpfs", 0x100, Options { mode: 0o755, ..Options::for_memory(64 << 20) }).unwrap())
+}
+
+/// As [`machine`], with this file system as the root.
+pub(crate) fn machine_on(root: Arc<dyn FileSystem>) -> Machine {
     let kernel = Kernel {
         platform: Box::new(TestPlatform),
         config: Config { memory: 1 << 30, cpus: 1, max_tasks: 100, command_line: "test".into() },
@@ -132,8 +143,9 @@ pub(crate) fn machine() -> Machine {
         boot_monotonic: host::monotonic_ns(),
         boot_realtime: host::realtime_ns(),
     };
-    let root = kernel.vfs.mount_root(DevPts::for_test(), b"none", MountFlags::empty()).unwrap();
+    let root = kernel.vfs.mount_root(root, b"none", MountFlags::empty()).unwrap();
     crate::chardev::register(&kernel);
+    crate::fs::register(&kernel.vfs);
     Machine { kernel: Arc::new(kernel), root }
 }
 

@@ -127,6 +127,12 @@ impl LockWaits {
         Ok(())
     }
 
+    /// Whether nobody sleeps.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.waits.lock().is_empty()
+    }
+
     fn remove(&self, waiter: LockOwner, blocker: LockOwner) {
         let mut waits = self.waits.lock();
         if let Some(at) = waits.iter().position(|w| *w == (waiter, blocker)) {

@@ -21,6 +21,8 @@ mod open;
 mod permission;
 mod pipe;
 mod superblock;
+#[cfg(all(test, feature = "ptrace"))]
+mod tests;
 mod walk;
 mod xattr;
 

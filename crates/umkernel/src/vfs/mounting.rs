@@ -256,6 +256,12 @@ impl Vfs {
         results.into_iter().collect()
     }
 
+    /// Writes out what changed since the last time, so that a crash loses seconds only. A timer calls it.
+    pub fn commit_all(&self) -> Result<()> {
+        let results: Vec<Result<()>> = self.file_systems().iter().map(|sb| sb.fs.commit()).collect();
+        results.into_iter().collect()
+    }
+
     /// Power-off: makes every file system read-only and leaves its disk clean, the last mounted first. Open files
     /// stay open, but nothing more can be written.
     pub fn shut_down(&self) -> Result<()> {

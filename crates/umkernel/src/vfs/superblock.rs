@@ -28,6 +28,11 @@ pub trait FileSystem: Any + Send + Sync {
         Ok(())
     }
 
+    /// Writes out what changed a while ago (every few seconds).
+    fn commit(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Options of its own for `/proc/mounts`, separated by commas; empty for none.
     fn options(&self) -> String {
         String::new()

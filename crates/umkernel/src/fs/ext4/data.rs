@@ -1,9 +1,10 @@
 //! File data of ext4: between guest memory and the image, at the places that the extents say.
 
+use super::change::now;
 use super::{Ext4Inode, error};
 use crate::bail;
 use crate::errno::Result;
-use crate::mm::{IoDst, PAGE_SIZE};
+use crate::mm::{IoDst, IoSrc, PAGE_SIZE};
 use crate::vfs::HostExtent;
 use alloc::vec::Vec;
 
@@ -119,16 +120,100 @@ impl Ext4Inode {
         Ok(done)
     }
 
+    /// `write(2)` at an offset, or at the end. Returns the bytes written and the offset behind them.
+    pub(super) fn write_data(&self, offset: u64, append: bool, src: &mut dyn IoSrc) -> Result<(usize, u64)> {
+        self.fs.buffers.with(|buffer| {
+            let mut extents = self.extents.lock();
+            let start = if append { self.size() } else { offset };
+            let mut done = 0;
+            while src.remaining() > 0 {
+                let len = src.remaining().min(buffer.len());
+                let stored = src.take(&mut buffer[..len]).and_then(|taken| {
+                    let stored = self.store(&mut extents, start + done as u64, &buffer[..taken]);
+                    src.untake(taken - stored.as_ref().map_or(0, |n| *n));
+                    stored.map(|n| (n, taken))
+                });
+                match stored {
+                    Ok((n, taken)) => {
+                        done += n;
+                        if n < taken || n == 0 {
+                            break;
+                        }
+                    }
+                    Err(e) if done == 0 => return Err(e),
+                    Err(_) => break,
+                }
+            }
+            Ok((done, start + done as u64))
+        })
+    }
+
+    /// Stores bytes. Blocks that the file has already are written in place, without the file system.
+    fn store(&self, extents: &mut Extents, offset: u64, data: &[u8]) -> Result<usize> {
+        if offset + data.len() as u64 <= self.size() && self.overwrite(extents, offset, data)? {
+            self.touch();
+            return Ok(data.len());
+        }
+        extents.forget();
+        let ino = self.ino();
+        self.change(|fs| fs.write(ino, offset, data, now()))
+    }
+
+    /// Writes within the blocks that the file has; false, with nothing written, if it does not have them all.
+    fn overwrite(&self, extents: &mut Extents, offset: u64, data: &[u8]) -> Result<bool> {
+        if self.fs.lock().is_read_only() || extents.find(offset).is_none() && self.is_inline(self.size())? {
+            return Ok(false);
+        }
+        let mut checked = 0;
+        while checked < data.len() {
+            match self.place(extents, offset + checked as u64)? {
+                (len, Some(_)) => checked += usize::try_from(len).unwrap_or(usize::MAX).min(data.len() - checked),
+                (_, None) => return Ok(false),
+            }
+        }
+        let mut done = 0;
+        while done < data.len() {
+            let (len, place) = self.place(extents, offset + done as u64)?;
+            let len = usize::try_from(len).unwrap_or(usize::MAX).min(data.len() - done);
+            match place {
+                Some(at) => self.fs.disk.write(at, &data[done..done + len])?,
+                None => bail!(EIO),
+            }
+            done += len;
+        }
+        Ok(true)
+    }
+
+    /// `fallocate(2)`.
+    pub(super) fn reserve(&self, mode: u32, offset: u64, len: u64) -> Result<()> {
+        let Some(mode) = ext4::FallocateMode::from_bits(mode) else {
+            bail!(EOPNOTSUPP);
+        };
+        let mut extents = self.extents.lock();
+        extents.forget();
+        let ino = self.ino();
+        self.change(|fs| fs.fallocate(ino, mode, offset, len, now()))
+    }
+
     /// Where the host has the pages of a range, in the image itself.
     pub(super) fn mapped_extents(&self, offset: u64, len: u64, shared: bool) -> Result<Vec<HostExtent>> {
         if !self.fs.block_size.is_multiple_of(PAGE_SIZE) {
             bail!(ENODEV, "blocks smaller than a page");
         }
-        if shared && len > 0 {
-            bail!(EACCES, "read-only");
-        }
         let fd = self.fs.disk.host_fd();
-        let pieces = self.fs.lock().map(self.ino(), offset, len).map_err(error)?;
+        let ino = self.ino();
+        let mut extents = self.extents.lock();
+        let mut fs = self.fs.lock();
+        let mut pieces = fs.map(ino, offset, len).map_err(error)?;
+        let holes = pieces.iter().any(|p| p.device_offset.is_none());
+        let writable = !fs.is_read_only();
+        drop(fs);
+        if shared && holes && writable {
+            // Stores need blocks to go to.
+            extents.forget();
+            pieces = self.change(|fs| fs.allocate(ino, offset, len, now()))?;
+        }
+        drop(extents);
         let end = offset.saturating_add(len);
         let mut extents = Vec::new();
         for piece in pieces {

@@ -3,14 +3,18 @@
 use super::data::Extents;
 use super::{Ext4Fs, error};
 use crate::bail;
+use crate::block::Disk;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
-use crate::mm::IoDst;
+use crate::mm::{IoDst, IoSrc};
 use crate::sync::Mutex;
-use crate::vfs::{Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeRef, Timestamp, makedev};
+use crate::vfs::{
+    Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeRef, NewInode, SetAttr, Timestamp, makedev,
+};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// An inode in memory.
 pub struct Ext4Inode {
@@ -23,6 +27,8 @@ pub struct Ext4Inode {
     target: Mutex<Option<Arc<[u8]>>>,
     /// Where the data lies; held while data moves.
     pub(super) extents: Mutex<Extents>,
+    /// Modification and change time are newer here than on the disk.
+    late_times: AtomicBool,
     common: InodeCommon,
 }
 
@@ -73,6 +79,7 @@ impl Ext4Inode {
             attr: Mutex::new(vfs_attr),
             target: Mutex::new(None),
             extents: Mutex::default(),
+            late_times: AtomicBool::new(false),
             common: InodeCommon::default(),
         }
     }
@@ -84,6 +91,41 @@ impl Ext4Inode {
 
     pub(super) fn size(&self) -> u64 {
         self.attr.lock().size
+    }
+
+    pub(super) fn nlink(&self) -> u64 {
+        self.attr.lock().nlink
+    }
+
+    /// Reads the attributes back from the file system.
+    pub(super) fn refresh_from(&self, fs: &mut ext4::Fs<Arc<Disk>>) -> Result<()> {
+        let attr = fs.attr(self.ino).map_err(error)?;
+        *self.attr.lock() = to_vfs_attr(&attr, self.fs.disk.rdev(), self.fs.block_size);
+        Ok(())
+    }
+
+    /// Notes in memory that the contents changed; the disk hears of it with the next change or commit.
+    pub(super) fn touch(&self) {
+        let now = Timestamp::now();
+        {
+            let mut attr = self.attr.lock();
+            attr.mtime = now;
+            attr.ctime = now;
+        }
+        if !self.late_times.swap(true, Ordering::AcqRel) {
+            self.fs.times_pending(self);
+        }
+    }
+
+    /// Brings times that were only noted in memory to the file system.
+    pub(super) fn store_times(&self, fs: &mut ext4::Fs<Arc<Disk>>) -> Result<()> {
+        if !self.late_times.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let attr = *self.attr.lock();
+        let time = |t: Timestamp| Some(ext4::Timestamp { sec: t.sec, nsec: t.nsec });
+        let set = ext4::SetAttr { mtime: time(attr.mtime), ctime: time(attr.ctime), ..ext4::SetAttr::default() };
+        fs.set_attr(self.ino, &set).map_err(error)
     }
 }
 
@@ -104,6 +146,38 @@ impl Inode for Ext4Inode {
 
     fn common(&self) -> Option<&InodeCommon> {
         Some(&self.common)
+    }
+
+    fn set_attr(&self, set: &SetAttr) -> Result<()> {
+        self.change_attr(set)
+    }
+
+    fn create(&self, name: &[u8], new: &NewInode) -> Result<InodeRef> {
+        self.add_name(name, new)
+    }
+
+    fn symlink(&self, name: &[u8], target: &[u8], new: &NewInode) -> Result<InodeRef> {
+        self.add_symlink(name, target, new)
+    }
+
+    fn link(&self, name: &[u8], target: &InodeRef) -> Result<()> {
+        self.add_link(name, target)
+    }
+
+    fn unlink(&self, name: &[u8]) -> Result<()> {
+        self.remove_name(name, false)
+    }
+
+    fn rmdir(&self, name: &[u8]) -> Result<()> {
+        self.remove_name(name, true)
+    }
+
+    fn rename(&self, name: &[u8], new_dir: &InodeRef, new_name: &[u8], flags: u32) -> Result<()> {
+        self.move_name(name, new_dir, new_name, flags)
+    }
+
+    fn tmpfile(&self, new: &NewInode) -> Result<InodeRef> {
+        self.new_tmpfile(new)
     }
 
     fn lookup(&self, _ctx: &Ctx, name: &[u8]) -> Result<InodeRef> {
@@ -163,6 +237,21 @@ impl Inode for Ext4Inode {
         self.read_data(offset, dst)
     }
 
+    fn write_at(&self, offset: u64, append: bool, src: &mut dyn IoSrc) -> Result<(usize, u64)> {
+        if self.file_type != FileType::Regular {
+            bail!(EINVAL);
+        }
+        self.write_data(offset, append, src)
+    }
+
+    fn fallocate(&self, mode: u32, offset: u64, len: u64) -> Result<()> {
+        self.reserve(mode, offset, len)
+    }
+
+    fn sync(&self, data_only: bool) -> Result<()> {
+        self.make_durable(data_only)
+    }
+
     fn seek_data_or_hole(&self, offset: u64, hole: bool) -> Result<u64> {
         let mut fs = self.fs.lock();
         let found = if hole { fs.seek_hole(self.ino, offset) } else { fs.seek_data(self.ino, offset) };
@@ -180,6 +269,14 @@ impl Inode for Ext4Inode {
         self.fs.lock().xattr_get(self.ino, name).map_err(error)
     }
 
+    fn xattr_set(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+        self.set_xattr(name, value, flags)
+    }
+
+    fn xattr_remove(&self, name: &[u8]) -> Result<()> {
+        self.remove_xattr(name)
+    }
+
     fn xattr_list(&self) -> Result<Vec<Vec<u8>>> {
         self.fs.lock().xattr_list(self.ino).map_err(error)
     }
@@ -192,5 +289,6 @@ impl Inode for Ext4Inode {
 impl Drop for Ext4Inode {
     fn drop(&mut self) {
         self.fs.forget(self);
+        self.let_go();
     }
 }

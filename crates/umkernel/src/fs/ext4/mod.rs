@@ -4,6 +4,7 @@
 //! Lock order: an inode's data, the inode cache, the file system, an inode's attributes. An inode's last reference is
 //! never dropped under any of them, since it may free the inode on the disk.
 
+mod change;
 mod data;
 mod inode;
 
@@ -20,6 +21,7 @@ use crate::vfs::{
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -36,6 +38,8 @@ pub struct Ext4Fs {
     inodes: Mutex<BTreeMap<u32, Weak<Ext4Inode>>>,
     /// Has changed since the last commit.
     dirty: AtomicBool,
+    /// Inodes whose times are newer in memory than on the disk.
+    late_times: Mutex<Vec<Weak<Ext4Inode>>>,
     /// Buffers for data on its way between the image and guest memory.
     buffers: super::buffer::BufferPool,
     me: Weak<Ext4Fs>,
@@ -75,6 +79,7 @@ impl Ext4Fs {
             block_size,
             inodes: Mutex::new(BTreeMap::new()),
             dirty: AtomicBool::new(false),
+            late_times: Mutex::default(),
             buffers: Default::default(),
             me: me.clone(),
         }))
@@ -146,22 +151,37 @@ impl FileSystem for Ext4Fs {
 
     fn remount(&self, read_only: bool, data: &str) -> Result<()> {
         check_options(data)?;
-        let mut fs = self.lock();
+        let fs = self.lock();
         if read_only == fs.is_read_only() {
             return Ok(());
         }
         if read_only {
+            drop(fs);
+            self.store_times()?;
+            let mut fs = self.lock();
             self.dirty.store(false, Ordering::Release);
             return fs.unmount().map_err(error);
         }
         if self.disk.read_only() {
             bail!(EROFS, "the image was opened read-only");
         }
+        let mut fs = fs;
         *fs = ext4::Fs::mount(self.disk.clone(), options(false)).map_err(error)?;
         Ok(())
     }
 
+    fn sync(&self) -> Result<()> {
+        self.dirty.store(false, Ordering::Release);
+        self.store_times()?;
+        self.lock().sync().map_err(error)
+    }
+
+    fn commit(&self) -> Result<()> {
+        if self.dirty.load(Ordering::Acquire) { self.sync() } else { Ok(()) }
+    }
+
     fn unmount(&self) -> Result<()> {
+        self.store_times()?;
         self.lock().unmount().map_err(error)
     }
 

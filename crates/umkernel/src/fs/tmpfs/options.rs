@@ -20,7 +20,7 @@ pub struct Options {
     /// Group of the root.
     pub gid: u32,
     /// Pages that `size=N%` refers to.
-    memory_pages: u64,
+    pub memory_pages: u64,
 }
 
 impl Options {
