@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use umlfs_tests::{judge, umlfs, umlfs_path};
@@ -455,6 +458,87 @@ fn a_root_of_packages_has_nothing_of_the_host() {
     succeeds(&output);
     let text = judge("tar").arg("-xOf").arg(place.archive(&output, "a/final")).arg("made").output().unwrap();
     assert_eq!(text.stdout, b"made\n");
+}
+
+/// A server that gives each connection the same answer; the value is its address and how many it served.
+fn server(answer: Vec<u8>) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let served = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&served);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = Vec::new();
+            let mut byte = [0];
+            while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
+                request.push(byte[0]);
+            }
+            count.fetch_add(1, Ordering::SeqCst);
+            // The client may leave first.
+            let _ = stream.write_all(&answer);
+        }
+    });
+    (address, served)
+}
+
+fn answer(announced: usize, body: &[u8]) -> Vec<u8> {
+    let mut all = format!("HTTP/1.1 200 OK\r\nContent-Length: {announced}\r\nConnection: close\r\n\r\n").into_bytes();
+    all.extend_from_slice(body);
+    all
+}
+
+/// The place's source, to be had from `address` only.
+fn from_server(place: &Place, address: &str) -> String {
+    let source = place.source(None);
+    let file_url = source.split("urls: [").nth(1).unwrap().split(']').next().unwrap().to_owned();
+    source.replace(&file_url, &format!("http://{address}/src-1.tar.gz"))
+}
+
+fn without_proxy(place: &Place, args: &[&str]) -> Output {
+    place.command(args).env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1").output().unwrap()
+}
+
+#[test]
+fn sources_come_over_http() {
+    let place = Place::new();
+    place.source(None);
+    let bytes = fs::read(place.path("sources/src-1.tar.gz")).unwrap();
+    let (address, served) = server(answer(bytes.len(), &bytes));
+    // The archive is made anew by from_server, in the same second or not: the pin must be of what is served.
+    let source = from_server(&place, &address);
+    let pinned = sha256(&place.path("sources/src-1.tar.gz"));
+    fs::write(place.path("served.tar.gz"), &bytes).unwrap();
+    place.recipe("a", &source.replace(&pinned, &sha256(&place.path("served.tar.gz"))), INSTALLS);
+    place.profile(&["a"]);
+    fails(&place.build(&["--offline"]), 1, &["src-1.tar.gz", "--offline"]);
+    assert_eq!(served.load(Ordering::SeqCst), 0);
+    succeeds(&without_proxy(&place, &[]));
+    assert_eq!(served.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_transfer_that_breaks_off_is_refused() {
+    let place = Place::new();
+    let (address, _) = server(answer(100_000, &[7; 5_000]));
+    place.recipe("a", &from_server(&place, &address), INSTALLS);
+    place.profile(&["a"]);
+    fails(&without_proxy(&place, &[]), 1, &["cannot get src-1.tar.gz", &address]);
+    assert_eq!(fs::read_dir(place.path("cache/umlfs/sources")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_host_that_fails_is_asked_once() {
+    let place = Place::new();
+    let (address, served) = server(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec());
+    let source = from_server(&place, &address);
+    place.recipe("a", &source, INSTALLS);
+    place.recipe("b", &source, INSTALLS);
+    place.profile(&["a", "b"]);
+    let output = without_proxy(&place, &["--keep-going", "--jobs", "1"]);
+    fails(&output, 1, &["2 steps failed", "503", "skipped, its host failed before in this run"]);
+    assert_eq!(stderr(&output).matches("not asked again in this run").count(), 1);
+    assert_eq!(served.load(Ordering::SeqCst), 1);
 }
 
 /// Recipes of which the first is quick and the second waits for a file on its way; a stage that never ends by itself.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -139,7 +139,7 @@ impl Progress for Lines {
 /// A line for each running step and a bar for the whole.
 pub struct Bars {
     multi: MultiProgress,
-    state: Mutex<BarsState>,
+    state: Arc<Mutex<BarsState>>,
 }
 
 #[derive(Default)]
@@ -147,21 +147,55 @@ struct BarsState {
     overall: Option<ProgressBar>,
     /// Steps finished, and to be built in all.
     counts: (usize, usize),
+    /// Running steps: line and estimate.
     running: HashMap<String, (ProgressBar, Duration)>,
     fetches: HashMap<String, ProgressBar>,
+    /// Estimates of the finished steps, and of all, in seconds.
+    finished: f64,
+    total: f64,
 }
+
+/// How often the whole's bar moves on.
+const TICK: Duration = Duration::from_millis(250);
 
 impl Bars {
     fn new() -> Self {
-        Bars {
-            multi: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
-            state: Mutex::new(BarsState::default()),
-        }
+        let state = Arc::new(Mutex::new(BarsState::default()));
+        let seen = Arc::downgrade(&state);
+        // Ends when the bars are gone.
+        std::thread::spawn(move || {
+            while let Some(state) = seen.upgrade() {
+                state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).move_on();
+                drop(state);
+                std::thread::sleep(TICK);
+            }
+        });
+        Bars { multi: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()), state }
     }
 
     fn say(&self, line: &str) {
         let _ = self.multi.println(line);
     }
+}
+
+impl BarsState {
+    /// Moves the whole's bar to where the finished steps and the running ones' time put it.
+    fn move_on(&mut self) {
+        let Some(bar) = &self.overall else { return };
+        // A step that takes longer than expected stands at its end until it is there.
+        let running: f64 =
+            self.running.values().map(|(line, estimate)| line.elapsed().min(*estimate).as_secs_f64()).sum();
+        let done = self.finished + running;
+        bar.set_position((done * 1000.0) as u64);
+        let left = time_left(bar.elapsed().as_secs_f64(), done, self.total);
+        bar.set_prefix(format!("about {} left", duration(Duration::try_from_secs_f64(left).unwrap_or_default())));
+    }
+}
+
+/// Seconds until `total` is done, when `done` of it took `elapsed`. In the beginning the estimates alone tell.
+fn time_left(elapsed: f64, done: f64, total: f64) -> f64 {
+    let left = (total - done).max(0.0);
+    if elapsed < 5.0 || done < 1.0 { left } else { left * elapsed / done }
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -177,11 +211,14 @@ impl Progress for Bars {
                 self.say(&plan_line(total, to_build, estimate));
                 // Measured by the steps' estimates, so that a long step counts for more than a short one.
                 let bar = self.multi.add(ProgressBar::new(estimate.as_millis().max(1) as u64));
-                bar.set_style(style("  {msg:<31} [{bar:30}] {elapsed_precise}, {eta} left").progress_chars("=> "));
+                bar.set_style(style("  {msg:<31} [{bar:30}] {elapsed_precise}, {prefix}").progress_chars("=> "));
                 bar.set_message(format!("0 of {to_build} steps"));
                 bar.enable_steady_tick(Duration::from_millis(200));
                 state.overall = Some(bar);
                 state.counts = (0, to_build);
+                state.finished = 0.0;
+                state.total = estimate.as_secs_f64();
+                state.move_on();
             }
             Event::FetchStarted { file, from } => {
                 let bar = self.multi.insert(0, ProgressBar::no_length());
@@ -215,7 +252,7 @@ impl Progress for Bars {
                     "  {{spinner}} {{prefix:<28}} {{msg:<12}} {{elapsed_precise}} of about {about}"
                 )));
                 bar.set_prefix(step.to_owned());
-                bar.set_message("unpack");
+                bar.set_message("sources");
                 bar.enable_steady_tick(Duration::from_millis(200));
                 state.running.insert(step.to_owned(), (bar, estimate));
             }
@@ -225,15 +262,13 @@ impl Progress for Bars {
                 }
             }
             Event::StepFinished { step, elapsed } => {
-                let mut estimate = Duration::ZERO;
-                if let Some((bar, expected)) = state.running.remove(step) {
+                if let Some((bar, estimate)) = state.running.remove(step) {
                     bar.finish_and_clear();
-                    estimate = expected;
+                    state.finished += estimate.as_secs_f64();
                 }
                 self.say(&format!("  done {step} ({})", duration(elapsed)));
                 state.counts.0 += 1;
                 if let Some(bar) = &state.overall {
-                    bar.inc(estimate.as_millis() as u64);
                     bar.set_message(format!("{} of {} steps", state.counts.0, state.counts.1));
                 }
             }
@@ -262,6 +297,13 @@ impl Progress for Bars {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_left_follows_the_measured_speed() {
+        assert_eq!(time_left(1.0, 0.5, 60.0), 59.5);
+        assert_eq!(time_left(20.0, 10.0, 60.0), 100.0);
+        assert_eq!(time_left(20.0, 70.0, 60.0), 0.0);
+    }
 
     #[test]
     fn durations() {

@@ -46,8 +46,9 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     let missing: Vec<_> = checks.iter().filter(|c| c.severity == Severity::Missing).map(|c| c.name.as_str()).collect();
     if !missing.is_empty() {
         let error = CliError::failed(format_args!("not ready: {}", missing.join(", ")));
-        return Err(match command {
-            Some(command) => error.hint(command),
+        let advice = checks.iter().filter(|c| c.severity == Severity::Missing).find_map(|c| c.advice.clone());
+        return Err(match command.or(advice) {
+            Some(hint) => error.hint(hint),
             None => error,
         });
     }

@@ -24,7 +24,7 @@ pub(super) fn download(url: &str, path: &Path, name: &str, progress: &dyn Progre
         .user_agent(concat!("umlfs/", env!("CARGO_PKG_VERSION")))
         .build()
         .into();
-    let answer = agent.get(url).call().map_err(|e| failed(url, e.into_io()))?;
+    let answer = agent.get(url).call().map_err(|e| failed(e.into_io()))?;
     let total = answer.body().content_length();
     let mut body = answer.into_body().into_reader();
     let mut file = std::fs::File::create(path).map_err(|e| Error::io("creating", path, e))?;
@@ -34,7 +34,7 @@ pub(super) fn download(url: &str, path: &Path, name: &str, progress: &dyn Progre
         if cancelled() {
             return Err(Error::Interrupted);
         }
-        let n = body.read(&mut buffer).map_err(|e| failed(url, e))?;
+        let n = body.read(&mut buffer).map_err(|e| failed(e))?;
         if n == 0 {
             break;
         }
@@ -43,11 +43,11 @@ pub(super) fn download(url: &str, path: &Path, name: &str, progress: &dyn Progre
         progress.event(Event::FetchProgress { file: name, done, total });
     }
     if let Some(total) = total.filter(|total| *total != done) {
-        return Err(failed(url, std::io::Error::other(format!("the transfer ended after {done} of {total} bytes"))));
+        return Err(failed(std::io::Error::other(format!("the transfer ended after {done} of {total} bytes"))));
     }
     Ok(())
 }
 
-fn failed(url: &str, source: std::io::Error) -> Error {
-    Error::Io { action: format!("downloading {url}"), source }
+fn failed(source: std::io::Error) -> Error {
+    Error::Io { action: "download".to_owned(), source }
 }

@@ -212,9 +212,11 @@ impl<'a> Fetcher<'a> {
                     && let Ok(mut hosts) = self.failed_hosts.lock()
                     && hosts.insert(host.clone())
                 {
-                    progress.event(Event::Note(&format!(
-                        "{host} does not answer ({e}); it is not asked again in this run"
-                    )));
+                    let reason = match &e {
+                        Error::Io { source, .. } => source.to_string(),
+                        other => other.to_string(),
+                    };
+                    progress.event(Event::Note(&format!("{host}: {reason}; not asked again in this run")));
                 }
                 Err(e)
             }
