@@ -87,7 +87,7 @@ impl Vfs {
         let mut walk = Walk::begin(ctx, dirfd, path, how.resolve)?;
         let mut path = path.to_vec();
         loop {
-            let (name, slashes) = match walk.to_last(self, &path)? {
+            let (name, slashes) = match walk.walk_to_last(self, &path)? {
                 Last::Name(name, slashes) => (name, slashes),
                 _ if creates => bail!(EISDIR),
                 last => {

@@ -121,7 +121,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Walks all components but the last, following links on the way. Does not look at the last one.
-    pub(super) fn to_last(&mut self, vfs: &Vfs, path: &[u8]) -> Result<Last> {
+    pub(super) fn walk_to_last(&mut self, vfs: &Vfs, path: &[u8]) -> Result<Last> {
         let mut owned: Vec<u8>;
         let mut path = path;
         let mut pos = 0;
@@ -252,14 +252,14 @@ impl<'a> Walk<'a> {
     }
 
     /// Walks the whole path.
-    pub(super) fn to_end(mut self, vfs: &Vfs, path: &[u8]) -> Result<Location> {
+    pub(super) fn walk_to_end(mut self, vfs: &Vfs, path: &[u8]) -> Result<Location> {
         if path.is_empty() {
             return self.finish(false);
         }
         let mut path = path.to_vec();
         let mut directory = self.flags.contains(WalkFlags::DIRECTORY);
         loop {
-            match self.to_last(vfs, &path)? {
+            match self.walk_to_last(vfs, &path)? {
                 Last::Dot => return self.finish(directory),
                 Last::DotDot => {
                     self.dot_dot(vfs)?;
@@ -310,7 +310,7 @@ pub(super) struct NamePlace {
 impl Vfs {
     /// Finds what a path names. `dirfd` is a descriptor or [`AT_FDCWD`].
     pub fn resolve(&self, ctx: &Ctx, dirfd: i32, path: &[u8], flags: WalkFlags) -> Result<Location> {
-        Walk::begin(ctx, dirfd, path, flags)?.to_end(self, path)
+        Walk::begin(ctx, dirfd, path, flags)?.walk_to_end(self, path)
     }
 
     /// As [`Vfs::resolve`], with other credentials than the task's own.
@@ -322,13 +322,13 @@ impl Vfs {
         path: &[u8],
         flags: WalkFlags,
     ) -> Result<Location> {
-        Walk::begin(ctx, dirfd, path, flags)?.with_creds(creds).to_end(self, path)
+        Walk::begin(ctx, dirfd, path, flags)?.with_creds(creds).walk_to_end(self, path)
     }
 
     /// Finds the directory that a path's last component is in.
     pub(super) fn resolve_parent(&self, ctx: &Ctx, dirfd: i32, path: &[u8]) -> Result<NamePlace> {
         let mut walk = Walk::begin(ctx, dirfd, path, WalkFlags::empty())?;
-        let last = walk.to_last(self, path)?;
+        let last = walk.walk_to_last(self, path)?;
         Ok(NamePlace { dir: walk.at, last, creds: walk.creds })
     }
 

@@ -7,6 +7,8 @@
 mod change;
 mod data;
 mod inode;
+#[cfg(all(test, feature = "ptrace"))]
+mod tests;
 
 pub use inode::Ext4Inode;
 
