@@ -151,7 +151,7 @@ fn sys_setpriority(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result
 }
 
 /// Reads and changes one limit of a process.
-fn change_limit(ctx: &Ctx, target: &Process, resource: u64, new: Option<Rlimit>) -> Result<Rlimit> {
+fn change_limit(ctx: &Ctx, target: &Arc<Process>, resource: u64, new: Option<Rlimit>) -> Result<Rlimit> {
     /// `fs.nr_open`: the highest limit on descriptors.
     const MAX_OPEN: u64 = 1 << 20;
     let index = resource as u32 as usize;
@@ -169,6 +169,10 @@ fn change_limit(ctx: &Ctx, target: &Process, resource: u64, new: Option<Rlimit>)
             bail!(EPERM, "above the hard limit");
         }
         *limit = new;
+    }
+    drop(limits);
+    if new.is_some() {
+        ctx.kernel.time.limits_changed(ctx.kernel, target);
     }
     Ok(old)
 }

@@ -21,6 +21,8 @@ mod signal;
 mod stat;
 mod system;
 mod table;
+mod time;
+mod timers;
 
 pub use table::{Arg, Entry, Family, Support, entry};
 

@@ -118,6 +118,8 @@ static FAMILIES: &[&[Entry]] = &[
     super::stat::TABLE,
     super::prctl::TABLE,
     super::system::TABLE,
+    super::time::TABLE,
+    super::timers::TABLE,
 ];
 
 fn families() -> &'static [&'static [Entry]] {

@@ -288,6 +288,7 @@ fn adopt(ctx: &Ctx, child: &Arc<Task>, flags: CloneFlags) -> Result<()> {
         inner.threads.push(child.clone());
         drop(inner);
         parent.inner.lock().children.push(process.clone());
+        ctx.kernel.time.limits_changed(ctx.kernel, process);
     }
     ctx.kernel.tasks.insert(child);
     Ok(())
