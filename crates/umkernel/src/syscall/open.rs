@@ -1,11 +1,11 @@
-//! Descriptors: opening, closing, duplicating; pipes; `ioctl(2)`.
+//! Descriptors: opening, closing, duplicating; pipes, memory files.
 
 use super::{Arg, Entry, Family, Support};
 use crate::bail;
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
-use crate::vfs::{AT_FDCWD, File, FileType, OpenFlags, OpenHow, WalkFlags};
+use crate::vfs::{AT_FDCWD, File, OpenFlags, OpenHow, SEAL_EXEC, SEAL_SEAL, WalkFlags};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -13,7 +13,6 @@ use alloc::vec::Vec;
 pub(super) const TABLE: &[Entry] = &[
     Entry::new(2, "open", Family::File, &[Arg::Path, Arg::Kind("open_flags"), Arg::Mode], Support::Full, sys_open),
     Entry::new(3, "close", Family::Desc, &[Arg::Fd], Support::Full, sys_close),
-    Entry::new(16, "ioctl", Family::Desc, &[Arg::Fd, Arg::Kind("ioctl"), Arg::Ptr], Support::Full, sys_ioctl),
     Entry::new(22, "pipe", Family::Desc, &[Arg::Kind("fd_pair")], Support::Full, sys_pipe),
     Entry::new(32, "dup", Family::Desc, &[Arg::Fd], Support::Full, sys_dup),
     Entry::new(33, "dup2", Family::Desc, &[Arg::Fd, Arg::Fd], Support::Full, sys_dup2),
@@ -21,6 +20,7 @@ pub(super) const TABLE: &[Entry] = &[
     Entry::new(257, "openat", Family::File, OPENAT, Support::Full, sys_openat),
     Entry::new(292, "dup3", Family::Desc, &[Arg::Fd, Arg::Fd, Arg::Kind("open_flags")], Support::Full, sys_dup3),
     Entry::new(293, "pipe2", Family::Desc, PIPE2, Support::Partial("no packet mode (O_DIRECT)"), sys_pipe2),
+    Entry::new(319, "memfd_create", Family::Desc, MEMFD, Support::Partial("no MFD_HUGETLB"), sys_memfd_create),
     Entry::new(436, "close_range", Family::Desc, &[Arg::Fd, Arg::Fd, Arg::Hex], Support::Full, sys_close_range),
     Entry::new(437, "openat2", Family::File, OPENAT2, Support::Full, sys_openat2),
 ];
@@ -28,6 +28,8 @@ pub(super) const TABLE: &[Entry] = &[
 const OPENAT: &[Arg] = &[Arg::DirFd, Arg::Path, Arg::Kind("open_flags"), Arg::Mode];
 const OPENAT2: &[Arg] = &[Arg::DirFd, Arg::Path, Arg::Kind("open_how"), Arg::Uint];
 const PIPE2: &[Arg] = &[Arg::Kind("fd_pair"), Arg::Kind("open_flags")];
+
+const MEMFD: &[Arg] = &[Arg::Str, Arg::Kind("memfd_flags")];
 
 /// `RLIMIT_NOFILE` of `getrlimit(2)`.
 pub(super) const RLIMIT_NOFILE: usize = 7;
@@ -228,41 +230,29 @@ fn pipe(ctx: &Ctx, addr: u64, flags: OpenFlags) -> Result<usize> {
     }
 }
 
-/// Requests that are about the descriptor or any file (`ioctl_fioclex(2)`, `asm-generic/ioctls.h`).
-const FIONREAD: u32 = 0x541b;
-const FIONBIO: u32 = 0x5421;
-const FIONCLEX: u32 = 0x5450;
-const FIOCLEX: u32 = 0x5451;
-const FIOASYNC: u32 = 0x5452;
-const FIGETBSZ: u32 = 2;
-
-fn sys_ioctl(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    let (fd, cmd, arg) = (args[0] as i32, args[1] as u32, args[2]);
-    let files = ctx.task.files();
-    let file = files.get(fd)?;
-    if file.flags().contains(OpenFlags::PATH) {
-        bail!(EBADF);
+fn sys_memfd_create(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
+    const CLOEXEC: u64 = 1;
+    const ALLOW_SEALING: u64 = 2;
+    const NOEXEC_SEAL: u64 = 8;
+    const EXEC: u64 = 16;
+    /// Longest name: `NAME_MAX` less the prefix that `/proc` shows.
+    const NAME_MAX: usize = 255 - "memfd:".len();
+    let flags = args[1];
+    if flags & !(CLOEXEC | ALLOW_SEALING | NOEXEC_SEAL | EXEC) != 0
+        || flags & (NOEXEC_SEAL | EXEC) == NOEXEC_SEAL | EXEC
+    {
+        bail!(EINVAL);
     }
-    match cmd {
-        FIOCLEX => files.set_close_on_exec(fd, true)?,
-        FIONCLEX => files.set_close_on_exec(fd, false)?,
-        FIONBIO | FIOASYNC => {
-            let on = ctx.read_val::<i32>(arg)? != 0;
-            let mut flags = file.flags();
-            flags.set(if cmd == FIONBIO { OpenFlags::NONBLOCK } else { OpenFlags::ASYNC }, on);
-            file.set_flags(flags);
-        }
-        FIGETBSZ => ctx.write_val(arg, &(file.inode.attr()?.blksize as i32))?,
-        FIONREAD if file.ops.is_none() && file.inode.file_type() == FileType::Regular => {
-            let size = file.inode.attr()?.size as i64;
-            ctx.write_val(arg, &((size - *file.position.lock() as i64) as i32))?;
-        }
-        _ => {
-            return match &file.ops {
-                Some(ops) => ops.ioctl(ctx, &file, cmd, arg),
-                None => bail!(ENOTTY),
-            };
-        }
-    }
-    Ok(0)
+    let name = match ctx.read_cstr(args[0], NAME_MAX) {
+        Err(e) if e == Errno::ENAMETOOLONG => bail!(EINVAL),
+        name => name?,
+    };
+    let sealable = flags & (ALLOW_SEALING | NOEXEC_SEAL) != 0;
+    let seals = if sealable { 0 } else { SEAL_SEAL };
+    let mode = if flags & NOEXEC_SEAL != 0 { 0o666 } else { 0o777 };
+    let seals = if flags & NOEXEC_SEAL != 0 { seals | SEAL_EXEC } else { seals };
+    let inode = crate::fs::tmpfs::memory_file(ctx, mode, seals)?;
+    let shown = [&b"/memfd:"[..], &name].concat();
+    let file = ctx.kernel.vfs.anon_regular(&shown, inode, OpenFlags::RDWR | OpenFlags::LARGEFILE)?;
+    install(ctx, file, flags & CLOEXEC != 0)
 }

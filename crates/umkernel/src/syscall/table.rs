@@ -92,8 +92,29 @@ impl Entry {
 
 /// The entry of a call; `None` for one that the kernel does not have.
 pub fn entry(nr: u64) -> Option<&'static Entry> {
-    families().iter().find_map(|f| f.iter().find(|e| e.nr == nr))
+    usize::try_from(nr).ok().and_then(|nr| *INDEX.get(nr)?)
 }
+
+/// Numbers that a table may use, exclusive.
+const NUMBERS: usize = 512;
+
+/// The entries by number. A number used twice does not compile.
+static INDEX: [Option<&'static Entry>; NUMBERS] = {
+    let mut index = [None; NUMBERS];
+    let mut family = 0;
+    while family < FAMILIES.len() {
+        let table = FAMILIES[family];
+        let mut at = 0;
+        while at < table.len() {
+            let entry = &table[at];
+            assert!(index[entry.nr as usize].is_none(), "two system calls have the same number");
+            index[entry.nr as usize] = Some(entry);
+            at += 1;
+        }
+        family += 1;
+    }
+    index
+};
 
 /// The tables of the families.
 // One a line, so that families are added side by side.
@@ -121,7 +142,3 @@ static FAMILIES: &[&[Entry]] = &[
     super::time::TABLE,
     super::timers::TABLE,
 ];
-
-fn families() -> &'static [&'static [Entry]] {
-    FAMILIES
-}

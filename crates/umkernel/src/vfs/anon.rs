@@ -1,5 +1,6 @@
 //! Files without a place in any file system: pipes, sockets, eventfds. They hang off a mount that is attached nowhere.
 
+use super::file::Hold;
 use super::{
     Attr, Dentry, File, FileOps, FileSystem, FileType, Inode, InodeCommon, InodeRef, Location, Mount, MountFlags,
     OpenFlags, SetAttr, StatFs, SuperBlock, Timestamp, Vfs, makedev,
@@ -50,7 +51,7 @@ pub(super) fn pseudo_mount(minor: u64) -> Arc<Mount> {
     let root = Dentry::new_root(root_inode(dev));
     let sb = SuperBlock::with_root(Arc::new(AnonFs { dev }), root, AtomicBool::new(false));
     let root = sb.root.clone();
-    Mount::new(1, sb, root, b"none", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC)
+    Mount::new(1, sb, root, b"none", MountFlags::NOSUID | MountFlags::NODEV)
 }
 
 /// An inode that only open files refer to.
@@ -130,6 +131,15 @@ impl Vfs {
     pub fn anon_file(&self, name: &str, ops: Box<dyn FileOps>, flags: OpenFlags) -> Arc<File> {
         let inode = self.anon_inode(FileType::Regular, 0o600, (0, 0));
         self.anon_file_on(name, inode, Some(ops), flags)
+    }
+
+    /// An open regular file whose name is gone (`memfd_create(2)`); `/proc/PID/fd` shows `name` and `" (deleted)"`.
+    pub fn anon_regular(&self, name: &[u8], inode: InodeRef, flags: OpenFlags) -> Result<Arc<File>> {
+        let dentry = Dentry::detached(inode.clone(), name);
+        dentry.mark_deleted();
+        let location = Location { mount: self.anonymous.clone(), dentry };
+        Hold::Write.acquire(&location)?;
+        Ok(Arc::new(File::new(location, inode, None, flags).holding(Hold::Write)))
     }
 
     /// An open file on an inode without a name.

@@ -186,6 +186,8 @@ pub const SEAL_SHRINK: u32 = 2;
 pub const SEAL_GROW: u32 = 4;
 /// The contents must not change (`F_SEAL_WRITE`).
 pub const SEAL_WRITE: u32 = 8;
+/// The execute bits must not change (`F_SEAL_EXEC`).
+pub const SEAL_EXEC: u32 = 32;
 /// The contents must not change but through mappings that exist (`F_SEAL_FUTURE_WRITE`).
 pub const SEAL_FUTURE_WRITE: u32 = 16;
 
@@ -208,7 +210,7 @@ impl InodeCommon {
 
     /// `fcntl(F_ADD_SEALS)`: `EPERM` once sealed against it, `EINVAL` for unknown seals.
     pub fn add_seals(&self, seals: u32) -> Result<()> {
-        const KNOWN: u32 = SEAL_SEAL | SEAL_SHRINK | SEAL_GROW | SEAL_WRITE | SEAL_FUTURE_WRITE;
+        const KNOWN: u32 = SEAL_SEAL | SEAL_SHRINK | SEAL_GROW | SEAL_WRITE | SEAL_FUTURE_WRITE | SEAL_EXEC;
         if seals & !KNOWN != 0 || self.seals().is_none() {
             return Err(Errno::EINVAL.into());
         }

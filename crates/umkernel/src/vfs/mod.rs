@@ -33,8 +33,8 @@ pub use fdtable::{FdTable, FsContext, FsInner};
 pub use file::{File, FileOps};
 pub use flags::{OpenFlags, PollEvents};
 pub use inode::{
-    Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeRef, NewInode, SEAL_FUTURE_WRITE,
-    SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, SEAL_WRITE, SetAttr, StatFs, Timestamp,
+    Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeRef, NewInode, SEAL_EXEC,
+    SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, SEAL_WRITE, SetAttr, StatFs, Timestamp,
 };
 pub use location::{Location, PathText};
 pub use locks::{FileLocks, LockOwner, RecordLock};
@@ -67,6 +67,8 @@ pub struct Vfs {
     fs_types: Mutex<Vec<FsType>>,
     /// Character and block devices.
     pub devices: Devices,
+    /// The instance of tmpfs that `memfd_create(2)` makes files in, once there are any.
+    pub(crate) shmem: Mutex<Option<Arc<crate::fs::tmpfs::TmpFs>>>,
     /// Where pipes, sockets and other files without a name are.
     anonymous: Arc<Mount>,
     /// Sleepers for record locks.
@@ -91,6 +93,7 @@ impl Vfs {
             lru: dentry::Lru::default(),
             fs_types: Mutex::new(Vec::new()),
             devices: Devices::default(),
+            shmem: Mutex::new(None),
             lock_waits: locks::LockWaits::default(),
             anonymous: anon::pseudo_mount(ANONYMOUS_DEV),
             next_mount: AtomicU32::new(2),

@@ -9,8 +9,8 @@ use crate::kernel::Ctx;
 use crate::mm::{IoDst, IoSrc, PAGE_SIZE};
 use crate::sync::Mutex;
 use crate::vfs::{
-    Attr, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeRef, NewInode, RENAME_EXCHANGE, SEAL_FUTURE_WRITE,
-    SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, SEAL_WRITE, SetAttr, Timestamp,
+    Attr, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeRef, NewInode, RENAME_EXCHANGE, SEAL_EXEC,
+    SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, SEAL_WRITE, SetAttr, Timestamp,
 };
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
@@ -101,8 +101,9 @@ impl TmpInode {
         self.ino
     }
 
-    /// Replaces the seals of a file that nobody else knows yet.
-    pub(super) fn seal(&self, seals: u32) {
+    /// Makes a new file one without a name and with these seals.
+    pub(super) fn unnamed(&self, seals: u32) {
+        self.attr.lock().nlink = 0;
         self.common.set_seals(seals);
     }
 
@@ -215,7 +216,11 @@ impl Inode for TmpInode {
             attr.size = data.size;
             attr.blocks = data.pages() * (PAGE_SIZE / 512);
         }
-        self.attr.lock().apply(set);
+        let mut attr = self.attr.lock();
+        if set.mode.is_some_and(|mode| (mode ^ attr.mode) & 0o111 != 0) && self.seals() & SEAL_EXEC != 0 {
+            bail!(EPERM);
+        }
+        attr.apply(set);
         Ok(())
     }
 

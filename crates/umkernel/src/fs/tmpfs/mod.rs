@@ -123,7 +123,7 @@ impl TmpFs {
     pub fn nameless(self: &Arc<TmpFs>, mode: u32, uid: u32, gid: u32, seals: u32) -> Result<Arc<TmpInode>> {
         let new = NewInode { file_type: FileType::Regular, mode, uid, gid, rdev: 0 };
         let inode = TmpInode::new(self, &new, None, Weak::new())?;
-        inode.seal(seals);
+        inode.unnamed(seals);
         Ok(inode)
     }
 
@@ -219,6 +219,19 @@ impl FileSystem for TmpFs {
     fn as_any(&self) -> &dyn Any {
         self
     }
+}
+
+/// A file for `memfd_create(2)`, in an instance without limits that is mounted nowhere.
+pub fn memory_file(ctx: &Ctx, mode: u32, seals: u32) -> Result<InodeRef> {
+    let vfs = &ctx.kernel.vfs;
+    let mut shmem = vfs.shmem.lock();
+    let fs = match &*shmem {
+        Some(fs) => fs.clone(),
+        None => shmem.insert(TmpFs::new("tmpfs", vfs.anonymous_dev(), Options::unlimited())?).clone(),
+    };
+    drop(shmem);
+    let creds = ctx.task.creds();
+    Ok(fs.nameless(mode, creds.fsuid, creds.fsgid, seals)?)
 }
 
 /// `mount -t tmpfs`.
