@@ -49,6 +49,8 @@ pub(crate) struct Buf {
     pub(crate) waiting: bool,
     used: bool,
     op: u64,
+    /// Of an inode table's block: the inodes whose checksums were found right, by position (the first 64).
+    inodes_ok: u64,
 }
 
 /// A fixed multiplicative hash. Block numbers come from the file system, not from an attacker who profits from
@@ -261,7 +263,10 @@ impl<D: BlockDevice> Fs<D> {
         self.check_block(block)?;
         let mut data = self.zero_block();
         self.dev.read_at(self.offset_of(block), Arc::make_mut(&mut data))?;
-        self.cache.bufs.insert(block, Buf { data, kind: Kind::Plain, dirty: false, waiting: false, used: true, op: 0 });
+        self.cache.bufs.insert(
+            block,
+            Buf { data, kind: Kind::Plain, dirty: false, waiting: false, used: true, op: 0, inodes_ok: 0 },
+        );
         Ok(())
     }
 
@@ -294,6 +299,20 @@ impl<D: BlockDevice> Fs<D> {
         Ok(data)
     }
 
+    /// Whether the inode at this position of its block has been checked; notes that it has now been.
+    pub(crate) fn inode_checked(&mut self, block: u64, position: usize, note: bool) -> bool {
+        let Some(bit) = 1u64.checked_shl(position as u32) else {
+            return false;
+        };
+        let Some(b) = self.cache.bufs.get_mut(&block) else {
+            return false;
+        };
+        if note {
+            b.inodes_ok |= bit;
+        }
+        b.inodes_ok & bit != 0
+    }
+
     /// Access for changing a block, which joins the running transaction.
     pub(crate) fn block_mut(&mut self, block: u64, kind: Kind) -> Result<&mut [u8]> {
         self.load(block)?;
@@ -303,7 +322,15 @@ impl<D: BlockDevice> Fs<D> {
     /// A new metadata block of zeros, not read from the device.
     pub(crate) fn block_new(&mut self, block: u64, kind: Kind) -> Result<&mut [u8]> {
         self.check_block(block)?;
-        let fresh = Buf { data: self.zero_block(), kind, dirty: false, waiting: false, used: true, op: self.cache.op };
+        let fresh = Buf {
+            data: self.zero_block(),
+            kind,
+            dirty: false,
+            waiting: false,
+            used: true,
+            op: self.cache.op,
+            inodes_ok: 0,
+        };
         let c = &mut self.cache;
         let old = c.bufs.insert(block, fresh);
         c.waiting.remove(&block);

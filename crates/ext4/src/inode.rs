@@ -295,11 +295,13 @@ impl<D: BlockDevice> Fs<D> {
         if inode.raw.len() != usize::from(self.sb.inode_size) {
             return Err(Error::inode(ino, "the inode crosses its block's end"));
         }
-        if self.sb.has_metadata_csum() {
+        let position = off / usize::from(self.sb.inode_size).max(1);
+        if self.sb.has_metadata_csum() && !self.inode_checked(block, position, false) {
             let seed = self.inode_seed(ino, inode.generation());
             if inode.csum(seed) != inode.stored_csum() && inode.raw.iter().any(|&b| b != 0) {
                 return Err(Error::inode(ino, "the inode's checksum does not match its contents"));
             }
+            self.inode_checked(block, position, true);
         }
         if inode.raw.len() > 128 && 128 + inode.extra_isize() > inode.raw.len() {
             return Err(Error::inode(ino, "the extra fields are longer than the inode"));
@@ -347,6 +349,7 @@ impl<D: BlockDevice> Fs<D> {
         }
         let buf = self.block_mut(block, Kind::Plain)?;
         put_bytes(buf, off, &inode.raw);
+        self.inode_checked(block, off / inode.raw.len().max(1), true);
         *self.cache.txn.inodes.entry(inode.ino).or_insert(false) |= data;
         Ok(())
     }

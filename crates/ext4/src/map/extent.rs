@@ -180,35 +180,73 @@ impl<D: BlockDevice> Fs<D> {
             if n == 0 {
                 return Err(Error::inode(inode.ino, "an extent index node is empty"));
             }
-            let known = self.buffered(next).is_some_and(|b| b.kind == Kind::Extent(seed));
-            node = self.block(next, Kind::Extent(seed))?;
+            node = self.extent_node(inode.ino, next, seed, d - 1)?;
             block = Some(next);
-            self.check_node(inode.ino, &node, Some(d - 1))?;
-            if !known {
-                self.check_order(inode.ino, &node)?;
-            }
         }
     }
 
     pub(super) fn extent_run(&mut self, inode: &Inode, lblk: u32, max: u32) -> Result<Run> {
-        let path = self.extent_path(inode, lblk)?;
-        let Some(leaf) = path.last() else {
-            return Err(Error::inode(inode.ino, "the extent tree has no root"));
-        };
-        if entries(&leaf.node) > 0 {
-            let e = read_extent(&leaf.node, leaf.index);
-            if e.lblk <= lblk && u64::from(lblk) < e.end() {
-                let skip = lblk - e.lblk;
-                return Ok(Run {
-                    start: Some(e.start + u64::from(skip)),
-                    len: (e.len - skip).min(max),
-                    unwritten: e.unwritten,
-                });
-            }
+        let root = inode.i_block();
+        self.check_node(inode.ino, root, None)?;
+        self.check_order(inode.ino, root)?;
+        let mut limit = 1u64 << 32;
+        if depth(root) == 0 {
+            return Ok(run_in_leaf(root, lblk, max, limit));
         }
-        let hole = leaf.limit.saturating_sub(u64::from(lblk)).clamp(1, u64::from(max)) as u32;
-        Ok(Run { start: None, len: hole, unwritten: false })
+        let seed = self.inode_seed(inode.ino, inode.generation());
+        let (mut next, mut d) = self.descend(inode.ino, root, lblk, &mut limit)?;
+        loop {
+            let node = self.extent_node(inode.ino, next, seed, d)?;
+            if d == 0 {
+                return Ok(run_in_leaf(&node, lblk, max, limit));
+            }
+            (next, d) = self.descend(inode.ino, &node, lblk, &mut limit)?;
+        }
     }
+
+    /// The child to follow for `lblk`, and its depth.
+    fn descend(&self, ino: u32, node: &[u8], lblk: u32, limit: &mut u64) -> Result<(u64, u16)> {
+        let n = entries(node);
+        if n == 0 {
+            return Err(Error::inode(ino, "an extent index node is empty"));
+        }
+        let index = partition(n, |i| key(node, i) <= lblk).saturating_sub(1);
+        if index + 1 < n {
+            *limit = (*limit).min(u64::from(key(node, index + 1)));
+        }
+        Ok((child(node, index), depth(node) - 1))
+    }
+
+    /// Reads a node below the root and checks it.
+    fn extent_node(&mut self, ino: u32, block: u64, seed: u32, d: u16) -> Result<Block> {
+        let known = self.buffered(block).is_some_and(|b| b.kind == Kind::Extent(seed));
+        let node = self.block(block, Kind::Extent(seed))?;
+        self.check_node(ino, &node, Some(d))?;
+        if !known {
+            self.check_order(ino, &node)?;
+        }
+        Ok(node)
+    }
+}
+
+/// The state of a leaf's blocks from `lblk` on. The leaf covers blocks below `limit`.
+fn run_in_leaf(leaf: &[u8], lblk: u32, max: u32, limit: u64) -> Run {
+    let n = entries(leaf);
+    let after = partition(n, |i| key(leaf, i) <= lblk);
+    if let Some(i) = after.checked_sub(1) {
+        let e = read_extent(leaf, i);
+        if u64::from(lblk) < e.end() {
+            let skip = lblk - e.lblk;
+            return Run {
+                start: Some(e.start + u64::from(skip)),
+                len: (e.len - skip).min(max),
+                unwritten: e.unwritten,
+            };
+        }
+    }
+    let end = if after < n { limit.min(u64::from(key(leaf, after))) } else { limit };
+    let hole = end.saturating_sub(u64::from(lblk)).clamp(1, u64::from(max)) as u32;
+    Run { start: None, len: hole, unwritten: false }
 }
 
 /// The first index in `0..n` for which `pred` is false; `pred` holds for a prefix.
