@@ -93,7 +93,7 @@ fn main() {
             let mut x = 1u64;
             for _ in 0..100_000 {
                 x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                fs.read(f, (x >> 33) % (1 << 17) << 12, &mut buf).unwrap();
+                fs.read(f, ((x >> 33) % (1 << 17)) << 12, &mut buf).unwrap();
             }
         });
         timed("unlink 20,000 files", n, || {

@@ -11,10 +11,6 @@ use crate::le::{bytes_at, put_bytes, put16, put32, u16_at, u32_at};
 use crate::types::{Attr, FileType, Ino, Timestamp};
 use alloc::boxed::Box;
 
-/// The file is immutable (`chattr +i`).
-pub(crate) const FL_IMMUTABLE: u32 = 0x10;
-/// Append only (`chattr +a`).
-pub(crate) const FL_APPEND: u32 = 0x20;
 /// The directory has a hash index.
 pub(crate) const FL_INDEX: u32 = 0x1000;
 /// The block count is in file system blocks.

@@ -18,8 +18,6 @@ pub(crate) const MAGIC: u16 = 0xEF53;
 
 /// `s_state`: unmounted cleanly.
 pub(crate) const STATE_VALID: u16 = 1;
-/// `s_state`: errors were found.
-pub(crate) const STATE_ERROR: u16 = 2;
 
 /// A decoded superblock. Fields not listed are kept as they were read.
 #[derive(Debug, Clone)]

@@ -10,6 +10,9 @@ use crate::le::{bytes_at, u32_at};
 use crate::types::{DirEntry, FileType, Ino};
 use alloc::vec::Vec;
 
+/// Inode, type byte and name.
+pub(super) type InlineEntry = (Ino, u8, Vec<u8>);
+
 impl<D: BlockDevice> Fs<D> {
     /// The two regions with entries.
     fn inline_regions(&mut self, dir: &Inode) -> Result<[Vec<u8>; 2]> {
@@ -19,7 +22,7 @@ impl<D: BlockDevice> Fs<D> {
     }
 
     /// Calls `f` with inode, type byte, name and the entry's number (from 2; `.` is 0 and `..` 1).
-    fn inline_each(&mut self, dir: &Inode, f: &mut dyn FnMut(&Self, u32, u8, &[u8], u64) -> bool) -> Result<()> {
+    fn inline_each(&mut self, dir: &Inode, f: &mut impl FnMut(&Self, u32, u8, &[u8], u64) -> bool) -> Result<()> {
         let dir_type = FileType::Directory.dirent_byte();
         let parent = u32_at(dir.i_block(), 0);
         self.check_dirent_ino(dir, parent)?;
@@ -45,7 +48,7 @@ impl<D: BlockDevice> Fs<D> {
     }
 
     /// All entries, `.` and `..` first: inode, type byte, name.
-    pub(super) fn inline_entries(&mut self, dir: &Inode) -> Result<Vec<(Ino, u8, Vec<u8>)>> {
+    pub(super) fn inline_entries(&mut self, dir: &Inode) -> Result<Vec<InlineEntry>> {
         let mut all = Vec::new();
         self.inline_each(dir, &mut |_, ino, byte, name, _| {
             all.push((ino, byte, name.to_vec()));

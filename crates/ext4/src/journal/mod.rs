@@ -13,6 +13,7 @@ use crate::fs::Fs;
 use crate::le::{be32_at, bytes_at, put_be32, u8_at};
 use crate::map::Run;
 use alloc::format;
+use alloc::string::ToString as _;
 use alloc::vec::Vec;
 
 const MAGIC: u32 = 0xC03B_3998;
@@ -146,7 +147,7 @@ impl<D: BlockDevice> Fs<D> {
         let bad = |what| Err(Error::corrupt(what, Place::Journal));
         let unsupported = |what| Err(Error::Unsupported { what, read_only_possible: false });
         if self.sb.journal_ino == 0 {
-            return unsupported(format!("the journal is on another device (feature has_journal without an inode)"));
+            return unsupported("the journal is on another device (has_journal without an inode)".to_string());
         }
         let inode = self.inode(self.sb.journal_ino)?;
         if inode.nlink() == 0 || inode.file_type() != Some(crate::types::FileType::Regular) {
@@ -203,7 +204,7 @@ impl<D: BlockDevice> Fs<D> {
             return bad("the journal superblock's checksum does not match its contents");
         }
         if incompat & INCOMPAT_FAST_COMMIT != 0 && be32_at(&sup, 28) != 0 {
-            return unsupported(format!("replay of a journal with fast commits (run e2fsck on the image)"));
+            return unsupported("replay of a journal with fast commits (run e2fsck on the image)".to_string());
         }
         let seed = crc32c(!0, bytes_at(&sup, 48, 16));
         let seq = be32_at(&sup, 24);

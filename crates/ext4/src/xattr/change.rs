@@ -163,7 +163,7 @@ impl<D: BlockDevice> Fs<D> {
         list.sort_by(|a, b| (a.index, a.name.len(), &a.name).cmp(&(b.index, b.name.len(), &b.name)));
         let shared = match old {
             0 => true,
-            b => u32_at(&*self.block(b, Kind::Xattr)?, 4) != 1,
+            b => u32_at(&self.block(b, Kind::Xattr)?, 4) != 1,
         };
         let block = if shared {
             if old != 0 {
@@ -204,7 +204,7 @@ impl<D: BlockDevice> Fs<D> {
         if block == 0 {
             return Ok(());
         }
-        let count = u32_at(&*self.block(block, Kind::Xattr)?, 4);
+        let count = u32_at(&self.block(block, Kind::Xattr)?, 4);
         if count > 1 {
             put32(self.block_mut(block, Kind::Xattr)?, 4, count - 1);
         } else {
@@ -237,7 +237,7 @@ impl<D: BlockDevice> Fs<D> {
         let mut holders: Vec<Ino> = self.ibody_xattrs(inode)?.iter().map(|x| x.inode).collect();
         let block = inode.file_acl();
         if block != 0 {
-            let last = u32_at(&*self.block(block, Kind::Xattr)?, 4) <= 1;
+            let last = u32_at(&self.block(block, Kind::Xattr)?, 4) <= 1;
             if last {
                 holders.extend(self.block_xattrs(inode)?.iter().map(|x| x.inode));
             }
