@@ -6,7 +6,7 @@ use crate::power::Power;
 use crate::sync::{Mutex, WaitQueue};
 use crate::task::{Task, TaskTable};
 use crate::vfs::Vfs;
-use crate::{futex, host, log, mm, signal, stats, time, tty};
+use crate::{futex, host, log, mm, signal, stats, syscall, time, trace, tty};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -49,6 +49,10 @@ pub struct Kernel {
     pub ttys: tty::Ttys,
     /// The kernel's messages (`dmesg(1)`).
     pub log: log::KernelLog,
+    /// Calls that guests made and the kernel does not have.
+    pub unknown_calls: syscall::UnknownCalls,
+    /// Who watches the guests' system calls, if anybody does.
+    pub trace: Option<trace::Tracer>,
     /// The power switch.
     pub power: Power,
     /// Where messages go besides the log, up to a level: the console.
@@ -119,6 +123,7 @@ impl<'a> Ctx<'a> {
             if deadline.is_some_and(|d| host::monotonic_ns() >= d) {
                 break Ok(None);
             }
+            trace::blocking(self);
             self.task.waiter.sleep(deadline);
         };
         queues.iter().for_each(|q| q.remove(&sleeper));
@@ -156,7 +161,4 @@ impl Kernel {
     pub fn new_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
-
-    /// Notes a system call that the kernel does not have: logged once by name.
-    pub fn unknown_call(&self, _ctx: &Ctx, _nr: u64) {}
 }

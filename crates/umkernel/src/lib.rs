@@ -35,6 +35,7 @@ pub mod task;
 #[cfg(all(test, feature = "ptrace"))]
 mod testing;
 pub mod time;
+pub mod trace;
 pub mod trap;
 pub mod tty;
 pub mod version;

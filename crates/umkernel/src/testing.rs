@@ -136,6 +136,8 @@ pub(crate) fn machine_on(root: Arc<dyn FileSystem>) -> Machine {
         futexes: Default::default(),
         ttys: Default::default(),
         log: Default::default(),
+        unknown_calls: Default::default(),
+        trace: None,
         power: Default::default(),
         message_sink: Mutex::new(None),
         empty_file: host::HostFd::new(host::memfd_create(c"empty").unwrap()),

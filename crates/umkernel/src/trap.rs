@@ -6,6 +6,7 @@ use crate::platform::TrapFrame;
 use crate::signal::{self, SigInfo};
 use crate::syscall;
 use crate::task::{self, WaitStatus};
+use crate::trace;
 use core::sync::atomic::Ordering;
 
 /// What happens to a task next.
@@ -63,6 +64,7 @@ pub fn return_to_user(ctx: &Ctx, frame: &mut TrapFrame, result: Option<Result<us
 
 /// The task has left guest code for good: undoes all that it was.
 pub fn ended(ctx: &Ctx) {
+    trace::ended(ctx);
     task::finish(ctx);
     ctx.kernel.platform.release(ctx.task);
 }

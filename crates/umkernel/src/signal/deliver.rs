@@ -7,6 +7,7 @@ use crate::errno::{Errno, Error, Result};
 use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
 use crate::task::{self, WaitStatus};
+use crate::trace;
 use core::sync::atomic::Ordering;
 
 /// Bytes of the `syscall` instruction.
@@ -133,6 +134,8 @@ fn next(ctx: &Ctx) -> Found {
                 if action.flags().contains(SaFlags::RESETHAND) {
                     handlers.update(sig, |a| a.handler = SigAction::DEFAULT);
                 }
+                drop(inner);
+                trace::signal_delivered(ctx, &info);
                 return Found::Handler(info, action);
             }
         }
@@ -145,11 +148,13 @@ fn next(ctx: &Ctx) -> Found {
                 // Nobody could continue an orphaned group: terminals do not stop it.
                 let group = process.group_and_session().0;
                 if sig == number::SIGSTOP || !job::is_orphaned(ctx.kernel, group, None) {
+                    trace::signal_delivered(ctx, &info);
                     job::begin_stop(ctx, process, sig);
                 }
             }
             // No core file is written, so none is announced, as on Linux with RLIMIT_CORE at 0.
             DefaultAction::Terminate | DefaultAction::Core => {
+                trace::signal_delivered(ctx, &info);
                 task::exit_group(ctx, WaitStatus::Signaled(sig, false));
                 return Found::End;
             }

@@ -5,6 +5,7 @@ use super::{SaFlags, SigAction, SigDetail, SigInfo, code, number, send_to_group,
 use crate::kernel::{Ctx, Kernel};
 use crate::sync::Wake;
 use crate::task::{Pid, Process, ProcessInner, ProcessState, Task, WaitStatus};
+use crate::trace;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
@@ -36,7 +37,11 @@ pub(super) fn take_part(ctx: &Ctx) {
             return;
         }
         task.signals.stopped.store(true, Ordering::SeqCst);
-        count_down(process, &mut inner)
+        let sig = process.signals.stop.lock().signal;
+        let done = count_down(process, &mut inner);
+        drop(inner);
+        trace::stopped(ctx, sig);
+        done
     };
     if let Some(status) = done {
         notify_parent(ctx.kernel, process, status);

@@ -24,17 +24,18 @@ pub(super) const TABLE: &[Entry] = &[
     Entry::new(282, "signalfd", Family::Desc, SIGNALFD, Support::Full, sys_signalfd),
     Entry::new(284, "eventfd", Family::Desc, &[Arg::Uint], Support::Full, sys_eventfd),
     Entry::new(289, "signalfd4", Family::Desc, SIGNALFD4, Support::Full, sys_signalfd),
-    Entry::new(290, "eventfd2", Family::Desc, &[Arg::Uint, Arg::Kind("efd_flags")], Support::Full, sys_eventfd),
+    Entry::new(290, "eventfd2", Family::Desc, &[Arg::Uint, Arg::Kind("eventfd_flags")], Support::Full, sys_eventfd),
     Entry::new(291, "epoll_create1", Family::Desc, &[Arg::Kind("epoll_flags")], Support::Full, sys_epoll_create1),
     Entry::new(441, "epoll_pwait2", Family::Desc, EPOLL_PWAIT2, Support::Full, sys_epoll_pwait2),
 ];
 
-const EPOLL_CTL: &[Arg] = &[Arg::Fd, Arg::Kind("epoll_op"), Arg::Fd, Arg::Kind("epoll_event")];
-const EPOLL_WAIT: &[Arg] = &[Arg::Fd, Arg::Ptr, Arg::Int, Arg::Int];
-const EPOLL_PWAIT: &[Arg] = &[Arg::Fd, Arg::Ptr, Arg::Int, Arg::Int, Arg::Kind("sigset"), Arg::Uint];
-const EPOLL_PWAIT2: &[Arg] = &[Arg::Fd, Arg::Ptr, Arg::Int, Arg::Kind("timespec"), Arg::Kind("sigset"), Arg::Uint];
-const SIGNALFD: &[Arg] = &[Arg::Fd, Arg::Kind("sigset"), Arg::Uint];
-const SIGNALFD4: &[Arg] = &[Arg::Fd, Arg::Kind("sigset"), Arg::Uint, Arg::Kind("sfd_flags")];
+const EPOLL_CTL: &[Arg] = &[Arg::Fd, Arg::Kind("epoll_op"), Arg::Fd, Arg::Kind("epoll_event_in")];
+const EPOLL_WAIT: &[Arg] = &[Arg::Fd, EVENTS, Arg::Int, Arg::Int];
+const EPOLL_PWAIT: &[Arg] = &[Arg::Fd, EVENTS, Arg::Int, Arg::Int, Arg::Kind("sigset_in"), Arg::Uint];
+const EVENTS: Arg = Arg::Kind("epoll_events_out");
+const EPOLL_PWAIT2: &[Arg] = &[Arg::Fd, EVENTS, Arg::Int, Arg::Kind("timespec_in"), Arg::Kind("sigset_in"), Arg::Uint];
+const SIGNALFD: &[Arg] = &[Arg::Fd, Arg::Kind("sigset_in"), Arg::Uint];
+const SIGNALFD4: &[Arg] = &[Arg::Fd, Arg::Kind("sigset_in"), Arg::Uint, Arg::Kind("signalfd_flags")];
 
 /// Bytes of a `struct epoll_event`, which is packed on x86-64.
 const EVENT_SIZE: usize = 12;

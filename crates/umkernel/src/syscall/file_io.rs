@@ -14,17 +14,17 @@ use alloc::vec::Vec;
 pub(super) const TABLE: &[Entry] = &[
     Entry::new(0, "read", Family::Desc, READ, Support::Full, sys_read),
     Entry::new(1, "write", Family::Desc, WRITE, Support::Full, sys_write),
-    Entry::new(8, "lseek", Family::Desc, &[Arg::Fd, Arg::Int, Arg::Kind("whence")], Support::Full, sys_lseek),
+    Entry::new(8, "lseek", Family::Desc, &[Arg::Fd, Arg::Long, Arg::Kind("whence")], Support::Full, sys_lseek),
     Entry::new(17, "pread64", Family::Desc, PREAD, Support::Full, sys_pread64),
     Entry::new(18, "pwrite64", Family::Desc, PWRITE, Support::Full, sys_pwrite64),
     Entry::new(19, "readv", Family::Desc, IOV, Support::Full, sys_readv),
     Entry::new(20, "writev", Family::Desc, IOV, Support::Full, sys_writev),
     Entry::new(74, "fsync", Family::Desc, &[Arg::Fd], Support::Full, sys_fsync),
     Entry::new(75, "fdatasync", Family::Desc, &[Arg::Fd], Support::Full, sys_fdatasync),
-    Entry::new(76, "truncate", Family::File, &[Arg::Path, Arg::Int], Support::Full, sys_truncate),
-    Entry::new(77, "ftruncate", Family::Desc, &[Arg::Fd, Arg::Int], Support::Full, sys_ftruncate),
+    Entry::new(76, "truncate", Family::File, &[Arg::Path, Arg::Long], Support::Full, sys_truncate),
+    Entry::new(77, "ftruncate", Family::Desc, &[Arg::Fd, Arg::Long], Support::Full, sys_ftruncate),
     Entry::new(162, "sync", Family::File, &[], Support::Full, sys_sync),
-    Entry::new(187, "readahead", Family::Desc, &[Arg::Fd, Arg::Int, Arg::Uint], Support::Full, sys_readahead),
+    Entry::new(187, "readahead", Family::Desc, &[Arg::Fd, Arg::Long, Arg::Uint], Support::Full, sys_readahead),
     Entry::new(221, "fadvise64", Family::Desc, FADVISE, Support::Full, sys_fadvise64),
     Entry::new(277, "sync_file_range", Family::Desc, SYNC_RANGE, Support::Full, sys_sync_file_range),
     Entry::new(285, "fallocate", Family::Desc, FALLOCATE, Support::Full, sys_fallocate),
@@ -37,14 +37,14 @@ pub(super) const TABLE: &[Entry] = &[
 
 const READ: &[Arg] = &[Arg::Fd, Arg::BufOut, Arg::Uint];
 const WRITE: &[Arg] = &[Arg::Fd, Arg::BufIn(2), Arg::Uint];
-const PREAD: &[Arg] = &[Arg::Fd, Arg::BufOut, Arg::Uint, Arg::Int];
-const PWRITE: &[Arg] = &[Arg::Fd, Arg::BufIn(2), Arg::Uint, Arg::Int];
+const PREAD: &[Arg] = &[Arg::Fd, Arg::BufOut, Arg::Uint, Arg::Long];
+const PWRITE: &[Arg] = &[Arg::Fd, Arg::BufIn(2), Arg::Uint, Arg::Long];
 const IOV: &[Arg] = &[Arg::Fd, Arg::Kind("iovec"), Arg::Int];
-const PIOV: &[Arg] = &[Arg::Fd, Arg::Kind("iovec"), Arg::Int, Arg::Int];
-const PIOV2: &[Arg] = &[Arg::Fd, Arg::Kind("iovec"), Arg::Int, Arg::Int, Arg::Hex, Arg::Kind("rwf_flags")];
-const FADVISE: &[Arg] = &[Arg::Fd, Arg::Int, Arg::Uint, Arg::Kind("fadvise")];
-const SYNC_RANGE: &[Arg] = &[Arg::Fd, Arg::Int, Arg::Int, Arg::Hex];
-const FALLOCATE: &[Arg] = &[Arg::Fd, Arg::Kind("fallocate_mode"), Arg::Int, Arg::Int];
+const PIOV: &[Arg] = &[Arg::Fd, Arg::Kind("iovec"), Arg::Int, Arg::Long];
+const PIOV2: &[Arg] = &[Arg::Fd, Arg::Kind("iovec"), Arg::Int, Arg::Long, Arg::Hex, Arg::Kind("rwf_flags")];
+const FADVISE: &[Arg] = &[Arg::Fd, Arg::Long, Arg::Uint, Arg::Kind("fadvise")];
+const SYNC_RANGE: &[Arg] = &[Arg::Fd, Arg::Long, Arg::Long, Arg::Hex];
+const FALLOCATE: &[Arg] = &[Arg::Fd, Arg::Kind("fallocate_mode"), Arg::Long, Arg::Long];
 
 /// The most that one call reads or writes (`MAX_RW_COUNT`).
 const COUNT_MAX: usize = 0x7fff_f000;

@@ -13,6 +13,7 @@ mod ids;
 mod ioctl;
 mod memory;
 mod mount;
+pub mod names;
 mod open;
 mod poll;
 mod prctl;
@@ -23,12 +24,15 @@ mod system;
 mod table;
 mod time;
 mod timers;
+mod unknown;
 
-pub use table::{Arg, Entry, Family, Support, entry};
+pub use table::{Arg, Entry, Family, Support, entries, entry, module};
+pub use unknown::UnknownCalls;
 
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
+use crate::trace;
 
 /// A handler: the arguments as the registers hold them, and the frame for the few calls that change it.
 pub type Handler = fn(&Ctx, &[u64; 6], &mut TrapFrame) -> Result<usize>;
@@ -37,11 +41,14 @@ pub type Handler = fn(&Ctx, &[u64; 6], &mut TrapFrame) -> Result<usize>;
 /// kernel-internal restart numbers.
 pub fn dispatch(ctx: &Ctx, frame: &mut TrapFrame) -> Result<usize> {
     let args = frame.args();
-    match entry(frame.orig_rax) {
+    trace::enter(ctx, frame);
+    let result = match entry(frame.orig_rax) {
         Some(entry) => (entry.handler)(ctx, &args, frame),
         None => {
-            ctx.kernel.unknown_call(ctx, frame.orig_rax);
+            ctx.kernel.unknown_calls.note(ctx, frame.orig_rax);
             Err(Errno::ENOSYS.into())
         }
-    }
+    };
+    trace::leave(ctx, frame, &result);
+    result
 }

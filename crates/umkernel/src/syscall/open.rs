@@ -18,16 +18,23 @@ pub(super) const TABLE: &[Entry] = &[
     Entry::new(33, "dup2", Family::Desc, &[Arg::Fd, Arg::Fd], Support::Full, sys_dup2),
     Entry::new(85, "creat", Family::File, &[Arg::Path, Arg::Mode], Support::Full, sys_creat),
     Entry::new(257, "openat", Family::File, OPENAT, Support::Full, sys_openat),
-    Entry::new(292, "dup3", Family::Desc, &[Arg::Fd, Arg::Fd, Arg::Kind("open_flags")], Support::Full, sys_dup3),
+    Entry::new(292, "dup3", Family::Desc, &[Arg::Fd, Arg::Fd, Arg::Kind("fd_flags")], Support::Full, sys_dup3),
     Entry::new(293, "pipe2", Family::Desc, PIPE2, Support::Partial("no packet mode (O_DIRECT)"), sys_pipe2),
     Entry::new(319, "memfd_create", Family::Desc, MEMFD, Support::Partial("no MFD_HUGETLB"), sys_memfd_create),
-    Entry::new(436, "close_range", Family::Desc, &[Arg::Fd, Arg::Fd, Arg::Hex], Support::Full, sys_close_range),
+    Entry::new(
+        436,
+        "close_range",
+        Family::Desc,
+        &[Arg::Uint, Arg::Uint, Arg::Kind("close_range_flags")],
+        Support::Full,
+        sys_close_range,
+    ),
     Entry::new(437, "openat2", Family::File, OPENAT2, Support::Full, sys_openat2),
 ];
 
 const OPENAT: &[Arg] = &[Arg::DirFd, Arg::Path, Arg::Kind("open_flags"), Arg::Mode];
 const OPENAT2: &[Arg] = &[Arg::DirFd, Arg::Path, Arg::Kind("open_how"), Arg::Uint];
-const PIPE2: &[Arg] = &[Arg::Kind("fd_pair"), Arg::Kind("open_flags")];
+const PIPE2: &[Arg] = &[Arg::Kind("fd_pair"), Arg::Kind("fd_flags")];
 
 const MEMFD: &[Arg] = &[Arg::Str, Arg::Kind("memfd_flags")];
 

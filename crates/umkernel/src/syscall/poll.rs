@@ -19,10 +19,12 @@ pub(super) const TABLE: &[Entry] = &[
     Entry::new(271, "ppoll", Family::Desc, PPOLL, Support::Full, sys_ppoll),
 ];
 
-const SELECT: &[Arg] = &[Arg::Int, Arg::Kind("fd_set"), Arg::Kind("fd_set"), Arg::Kind("fd_set"), Arg::Kind("timeval")];
+const SELECT: &[Arg] =
+    &[Arg::Int, Arg::Kind("fd_set"), Arg::Kind("fd_set"), Arg::Kind("fd_set"), Arg::Kind("timeval_in")];
+const PSELECT_MASK: Arg = Arg::Kind("pselect_mask");
 const PSELECT: &[Arg] =
-    &[Arg::Int, Arg::Kind("fd_set"), Arg::Kind("fd_set"), Arg::Kind("fd_set"), Arg::Kind("timespec"), Arg::Ptr];
-const PPOLL: &[Arg] = &[Arg::Kind("pollfds"), Arg::Uint, Arg::Kind("timespec"), Arg::Kind("sigset"), Arg::Uint];
+    &[Arg::Int, Arg::Kind("fd_set"), Arg::Kind("fd_set"), Arg::Kind("fd_set"), Arg::Kind("timespec_in"), PSELECT_MASK];
+const PPOLL: &[Arg] = &[Arg::Kind("pollfds"), Arg::Uint, Arg::Kind("timespec_in"), Arg::Kind("sigset_in"), Arg::Uint];
 
 fn read_poll_fds(ctx: &Ctx, addr: u64, count: u64) -> Result<PollFds> {
     let limit = ctx.task.process.limit(linux_raw_sys::general::RLIMIT_NOFILE as usize);

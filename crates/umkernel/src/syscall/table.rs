@@ -5,8 +5,10 @@ use super::Handler;
 /// What an argument is, for the trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arg {
-    /// A signed number.
+    /// A signed 32-bit number.
     Int,
+    /// A signed 64-bit number: file offsets.
+    Long,
     /// An unsigned number.
     Uint,
     /// A number best read in hexadecimal.
@@ -51,6 +53,44 @@ pub enum Family {
     System,
 }
 
+impl Family {
+    /// All families.
+    pub const ALL: [Family; 10] = [
+        Family::File,
+        Family::Desc,
+        Family::Memory,
+        Family::Process,
+        Family::Signal,
+        Family::Ipc,
+        Family::Network,
+        Family::Time,
+        Family::Creds,
+        Family::System,
+    ];
+
+    /// The name that a user writes behind `%`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::File => "file",
+            Family::Desc => "desc",
+            Family::Memory => "memory",
+            Family::Process => "process",
+            Family::Signal => "signal",
+            Family::Ipc => "ipc",
+            Family::Network => "network",
+            Family::Time => "time",
+            Family::Creds => "creds",
+            Family::System => "system",
+        }
+    }
+
+    /// The family of a name; also by strace's short names.
+    pub fn by_name(name: &str) -> Option<Family> {
+        let name = if name == "net" { "network" } else { name };
+        Family::ALL.into_iter().find(|f| f.name() == name)
+    }
+}
+
 /// How far a call is supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Support {
@@ -92,53 +132,97 @@ impl Entry {
 
 /// The entry of a call; `None` for one that the kernel does not have.
 pub fn entry(nr: u64) -> Option<&'static Entry> {
-    usize::try_from(nr).ok().and_then(|nr| *INDEX.get(nr)?)
+    slot(nr).map(|slot| slot.entry)
 }
 
-/// Numbers that a table may use, exclusive.
+/// The source file, below the crate's `src`, that the call's handler is in.
+pub fn module(nr: u64) -> Option<&'static str> {
+    slot(nr).map(|slot| slot.module)
+}
+
+/// All calls that the kernel has, by number.
+pub fn entries() -> impl Iterator<Item = &'static Entry> {
+    INDEX.iter().flatten().map(|slot| slot.entry)
+}
+
+fn slot(nr: u64) -> Option<&'static Slot> {
+    usize::try_from(nr).ok().and_then(|nr| INDEX.get(nr)).and_then(Option::as_ref)
+}
+
+/// Where a number leads.
+#[derive(Clone, Copy)]
+struct Slot {
+    entry: &'static Entry,
+    module: &'static str,
+}
+
+/// Above all numbers.
 const NUMBERS: usize = 512;
 
-/// The entries by number. A number used twice does not compile.
-static INDEX: [Option<&'static Entry>; NUMBERS] = {
+/// Entries by number, laid out by the compiler, which refuses a number that is there twice.
+static INDEX: [Option<Slot>; NUMBERS] = {
     let mut index = [None; NUMBERS];
     let mut family = 0;
     while family < FAMILIES.len() {
-        let table = FAMILIES[family];
-        let mut at = 0;
-        while at < table.len() {
-            let entry = &table[at];
-            assert!(index[entry.nr as usize].is_none(), "two system calls have the same number");
-            index[entry.nr as usize] = Some(entry);
-            at += 1;
+        let (module, table) = FAMILIES[family];
+        let mut i = 0;
+        while i < table.len() {
+            let entry = &table[i];
+            assert!(index[entry.nr as usize].is_none(), "two entries for one number");
+            index[entry.nr as usize] = Some(Slot { entry, module });
+            i += 1;
         }
         family += 1;
     }
     index
 };
 
-/// The tables of the families.
-// One a line, so that families are added side by side.
+macro_rules! families {
+    ($($module:ident,)*) => {
+        &[$((concat!("syscall/", stringify!($module), ".rs"), super::$module::TABLE),)*]
+    };
+}
+
+/// The tables of the families, one a line, with the source file of each.
 #[rustfmt::skip]
-static FAMILIES: &[&[Entry]] = &[
-    super::attributes::TABLE,
-    super::directory::TABLE,
-    super::fcntl::TABLE,
-    super::file_copy::TABLE,
-    super::file_io::TABLE,
-    super::event::TABLE,
-    super::futex::TABLE,
-    super::ioctl::TABLE,
-    super::creds::TABLE,
-    super::ids::TABLE,
-    super::memory::TABLE,
-    super::mount::TABLE,
-    super::open::TABLE,
-    super::poll::TABLE,
-    super::process::TABLE,
-    super::signal::TABLE,
-    super::stat::TABLE,
-    super::prctl::TABLE,
-    super::system::TABLE,
-    super::time::TABLE,
-    super::timers::TABLE,
+#[rustfmt::skip]
+const FAMILIES: &[(&str, &[Entry])] = families![
+    attributes,
+    creds,
+    directory,
+    event,
+    fcntl,
+    file_copy,
+    file_io,
+    futex,
+    ids,
+    ioctl,
+    memory,
+    mount,
+    open,
+    poll,
+    prctl,
+    process,
+    signal,
+    stat,
+    system,
+    time,
+    timers,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::syscall::names;
+
+    #[test]
+    fn numbers_and_names_agree() {
+        assert!(entries().count() > 20);
+        for entry in entries() {
+            assert_eq!(names::name(entry.nr), Some(entry.name));
+            assert_eq!(super::entry(entry.nr).map(|e| e.name), Some(entry.name));
+            assert!(entry.args.len() <= 6, "{}", entry.name);
+        }
+        assert!(super::entry(u64::MAX).is_none());
+    }
+}
