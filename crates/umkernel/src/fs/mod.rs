@@ -3,6 +3,7 @@
 pub mod buffer;
 pub mod devpts;
 pub mod ext4;
+mod store;
 pub mod tmpfs;
 
 use crate::vfs::Vfs;

@@ -126,7 +126,9 @@ impl Ext4Inode {
         }
         let mut extents = self.extents.lock();
         extents.forget();
-        self.change(|fs| fs.set_attr(ino, &disk))
+        let old = self.size();
+        self.change(|fs| fs.set_attr(ino, &disk))?;
+        self.clear_shadow(&extents, self.size(), old)
     }
 
     pub(super) fn add_name(&self, name: &[u8], new: &NewInode) -> Result<InodeRef> {
@@ -213,6 +215,7 @@ impl Ext4Inode {
 
     /// `fsync(2)` and `fdatasync(2)`, which does not wait for times.
     pub(super) fn make_durable(&self, data_only: bool) -> Result<()> {
+        self.store_shadow()?;
         let mut fs = self.fs.lock();
         if fs.is_read_only() {
             return Ok(());

@@ -1,6 +1,7 @@
 //! File data of ext4: between guest memory and the image, at the places that the extents say.
 
 use super::change::now;
+use super::shadow::Shadow;
 use super::{Ext4Inode, error};
 use crate::bail;
 use crate::errno::Result;
@@ -18,12 +19,16 @@ pub(super) struct Extents {
     start: u64,
     end: u64,
     pieces: Vec<ext4::Mapping>,
+    /// The file's copy in memory, where it needs one.
+    pub(super) shadow: Option<Shadow>,
 }
 
 impl Extents {
     /// Forgets everything: blocks were allocated, moved or freed.
     pub(super) fn forget(&mut self) {
-        *self = Extents::default();
+        self.start = 0;
+        self.end = 0;
+        self.pieces.clear();
     }
 
     /// The piece around `offset`: the bytes from `offset` on that it has, and where they lie.
@@ -48,7 +53,9 @@ impl Ext4Inode {
         let start = offset / WINDOW * WINDOW;
         let pieces = self.fs.lock().map(self.ino(), start, WINDOW).map_err(error)?;
         let end = pieces.last().map_or(start, |p| p.file_offset + p.len);
-        *extents = Extents { start, end, pieces };
+        extents.start = start;
+        extents.end = end;
+        extents.pieces = pieces;
         match extents.find(offset) {
             Some(found) => Ok(found),
             None => bail!(EIO, "the file's map ends before the file"),
@@ -69,6 +76,15 @@ impl Ext4Inode {
             done += len;
         }
         Ok(())
+    }
+
+    /// Reads from the disk, below the file's size.
+    pub(super) fn read_disk(&self, extents: &mut Extents, offset: u64, buf: &mut [u8]) -> Result<()> {
+        if extents.find(offset).is_none() && self.is_inline(self.size())? {
+            self.fs.lock().read(self.ino(), offset, buf).map_err(error)?;
+            return Ok(());
+        }
+        self.read_pieces(extents, offset, buf)
     }
 
     /// Whether the data is stored in the inode itself, where there is nothing to map.
@@ -104,10 +120,8 @@ impl Ext4Inode {
             if len == 0 {
                 break;
             }
-            if extents.find(at).is_none() && self.is_inline(size)? {
-                self.fs.lock().read(self.ino(), at, &mut buffer[..len]).map_err(error)?;
-            } else {
-                self.read_pieces(&mut extents, at, &mut buffer[..len])?;
+            if !self.read_shadow(&extents, at, &mut buffer[..len])? {
+                self.read_disk(&mut extents, at, &mut buffer[..len])?;
             }
             drop(extents);
             match dst.put(&buffer[..len]) {
@@ -148,8 +162,15 @@ impl Ext4Inode {
         })
     }
 
-    /// Stores bytes. Blocks that the file has already are written in place, without the file system.
+    /// Stores bytes, in the file's copy as well.
     fn store(&self, extents: &mut Extents, offset: u64, data: &[u8]) -> Result<usize> {
+        let n = self.write_disk(extents, offset, data)?;
+        self.write_shadow(extents, offset, &data[..n])?;
+        Ok(n)
+    }
+
+    /// Writes to the disk. Blocks that the file has already are written in place, without the file system.
+    pub(super) fn write_disk(&self, extents: &mut Extents, offset: u64, data: &[u8]) -> Result<usize> {
         if offset + data.len() as u64 <= self.size() && self.overwrite(extents, offset, data)? {
             self.touch();
             return Ok(data.len());
@@ -192,17 +213,21 @@ impl Ext4Inode {
         let mut extents = self.extents.lock();
         extents.forget();
         let ino = self.ino();
-        self.change(|fs| fs.fallocate(ino, mode, offset, len, now()))
+        self.change(|fs| fs.fallocate(ino, mode, offset, len, now()))?;
+        if mode.intersects(ext4::FallocateMode::PUNCH_HOLE | ext4::FallocateMode::ZERO_RANGE) {
+            self.clear_shadow(&extents, offset, (offset + len).min(self.size()))?;
+        }
+        Ok(())
     }
 
     /// Where the host has the pages of a range, in the image itself.
     pub(super) fn mapped_extents(&self, offset: u64, len: u64, shared: bool) -> Result<Vec<HostExtent>> {
-        if !self.fs.block_size.is_multiple_of(PAGE_SIZE) {
-            bail!(ENODEV, "blocks smaller than a page");
-        }
         let fd = self.fs.disk.host_fd();
         let ino = self.ino();
         let mut extents = self.extents.lock();
+        if !self.fs.block_size.is_multiple_of(PAGE_SIZE) || self.is_inline(self.size())? {
+            return self.shadow_extents(&mut extents, offset, len, shared);
+        }
         let mut fs = self.fs.lock();
         let mut pieces = fs.map(ino, offset, len).map_err(error)?;
         let holes = pieces.iter().any(|p| p.device_offset.is_none());

@@ -11,7 +11,7 @@ use crate::sync::Mutex;
 use crate::vfs::{
     Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeRef, NewInode, SetAttr, Timestamp, makedev,
 };
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -91,6 +91,12 @@ impl Ext4Inode {
 
     pub(super) fn size(&self) -> u64 {
         self.attr.lock().size
+    }
+
+    /// A weak reference to this inode, which is in the cache while it lives.
+    pub(super) fn weak(&self) -> Weak<Ext4Inode> {
+        let known = self.fs.inodes.lock().get(&self.ino).cloned();
+        known.unwrap_or_default()
     }
 
     pub(super) fn nlink(&self) -> u64 {
@@ -289,6 +295,7 @@ impl Inode for Ext4Inode {
 impl Drop for Ext4Inode {
     fn drop(&mut self) {
         self.fs.forget(self);
+        self.drop_shadow();
         self.let_go();
     }
 }

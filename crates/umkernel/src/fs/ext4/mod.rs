@@ -7,6 +7,7 @@
 mod change;
 mod data;
 mod inode;
+mod shadow;
 #[cfg(all(test, feature = "ptrace"))]
 mod tests;
 
@@ -42,6 +43,9 @@ pub struct Ext4Fs {
     dirty: AtomicBool,
     /// Inodes whose times are newer in memory than on the disk.
     late_times: Mutex<Vec<Weak<Ext4Inode>>>,
+    /// Copies of files that cannot be mapped in the image, and who has one that mappings store to.
+    shadow_store: Mutex<Option<Arc<super::store::Store>>>,
+    shadowed: Mutex<Vec<Weak<Ext4Inode>>>,
     /// Buffers for data on its way between the image and guest memory.
     buffers: super::buffer::BufferPool,
     me: Weak<Ext4Fs>,
@@ -82,6 +86,8 @@ impl Ext4Fs {
             inodes: Mutex::new(BTreeMap::new()),
             dirty: AtomicBool::new(false),
             late_times: Mutex::default(),
+            shadow_store: Mutex::new(None),
+            shadowed: Mutex::default(),
             buffers: Default::default(),
             me: me.clone(),
         }))
@@ -159,6 +165,7 @@ impl FileSystem for Ext4Fs {
         }
         if read_only {
             drop(fs);
+            self.store_shadows()?;
             self.store_times()?;
             let mut fs = self.lock();
             self.dirty.store(false, Ordering::Release);
@@ -174,15 +181,18 @@ impl FileSystem for Ext4Fs {
 
     fn sync(&self) -> Result<()> {
         self.dirty.store(false, Ordering::Release);
+        self.store_shadows()?;
         self.store_times()?;
         self.lock().sync().map_err(error)
     }
 
     fn commit(&self) -> Result<()> {
-        if self.dirty.load(Ordering::Acquire) { self.sync() } else { Ok(()) }
+        let stores = self.shadowed.lock().iter().any(|inode| inode.strong_count() > 0);
+        if stores || self.dirty.load(Ordering::Acquire) { self.sync() } else { Ok(()) }
     }
 
     fn unmount(&self) -> Result<()> {
+        self.store_shadows()?;
         self.store_times()?;
         self.lock().unmount().map_err(error)
     }

@@ -17,12 +17,16 @@ const SIZE: u64 = 64 << 20;
 
 /// A disk in memory with a fresh file system.
 fn disk(fs_type: ext4::mkfs::FsType) -> Arc<Disk> {
+    disk_of_blocks(fs_type, 4096)
+}
+
+fn disk_of_blocks(fs_type: ext4::mkfs::FsType, block_size: u32) -> Arc<Disk> {
     let fd = HostFd::new(host::memfd_create(c"disk").unwrap());
     host::ftruncate(fd.raw(), SIZE).unwrap();
     let disk = Disk::new(fd, SIZE, false, 0);
     let mut options = ext4::mkfs::Options::new(fs_type);
     options.size = SIZE;
-    options.block_size = Some(4096);
+    options.block_size = Some(block_size);
     ext4::mkfs::format(&*disk, &options).unwrap();
     disk
 }
@@ -228,4 +232,43 @@ fn garbage_is_no_file_system() {
     assert!(Ext4Fs::mount(&disk, false).is_err());
     let fs: Arc<dyn FileSystem> = Ext4Fs::mount(&self::disk(ext4::mkfs::FsType::Ext4), true).unwrap();
     assert_eq!(fs.statfs().unwrap().fs_type, 0xef53);
+}
+
+#[test]
+fn files_of_small_blocks_are_mapped_from_a_copy() {
+    let disk = disk_of_blocks(ext4::mkfs::FsType::Ext4, 1024);
+    let machine = boot(&disk);
+    let task = machine.task();
+    let ctx = machine.ctx(&task);
+    let vfs = &machine.kernel.vfs;
+    let content = pattern(9000);
+    write_file(&ctx, "/f", &content);
+    let file = open(&ctx, "/f", OpenFlags::RDWR);
+    let mapped = file.inode.host_extents(0, 16_384, true).unwrap();
+    assert_eq!((mapped.len(), mapped[0].len), (1, 12_288));
+    let (fd, at) = mapped[0].host.unwrap();
+    let mut page = alloc::vec![0; 9000];
+    host::pread(fd, &mut page, at).unwrap();
+    assert_eq!(page, content);
+    // Stores through the mapping are read, written ones are mapped, and both reach the disk.
+    host::pwrite(fd, b"stored", at + 4096).unwrap();
+    file.pwrite(&ctx, 100, &mut KernelSrc::new(b"written")).unwrap();
+    let mut expected = content.clone();
+    expected[4096..4102].copy_from_slice(b"stored");
+    expected[100..107].copy_from_slice(b"written");
+    assert_eq!(read_file(&ctx, "/f"), expected);
+    host::pread(fd, &mut page, at).unwrap();
+    assert_eq!(page, expected);
+    vfs.truncate(&ctx, &file.location, 5000, true).unwrap();
+    vfs.truncate(&ctx, &file.location, 6000, true).unwrap();
+    expected.truncate(5000);
+    expected.resize(6000, 0);
+    assert_eq!(read_file(&ctx, "/f"), expected);
+    drop(file);
+    let _ = ctx;
+    drop(task);
+    shut_down(machine, &disk);
+    let machine = boot(&disk);
+    let task = machine.task();
+    assert_eq!(read_file(&machine.ctx(&task), "/f"), expected);
 }

@@ -1,9 +1,9 @@
 //! File data of tmpfs: pages of the host memory file.
 
-use super::{RANGE, Store, TmpFs};
+use super::TmpFs;
 use crate::bail;
 use crate::errno::Result;
-use crate::host;
+use crate::fs::store::{RANGE, Store};
 use crate::mm::{IoDst, IoSrc, PAGE_SIZE};
 use crate::vfs::HostExtent;
 use alloc::collections::BTreeMap;
@@ -130,7 +130,7 @@ impl FileData {
             let len = (want - done).min(buffer.len());
             let part = &mut buffer[..len];
             match self.base {
-                Some(base) => read_store(store, base + offset + done as u64, part)?,
+                Some(base) => store.read(base + offset + done as u64, part)?,
                 None => part.fill(0),
             }
             match dst.put(part) {
@@ -180,7 +180,7 @@ impl FileData {
             self.add_pages(fs, start, end)?;
         }
         let n = src.take(&mut buffer[..len])?;
-        write_store(&fs.store, base + at, &buffer[..n])?;
+        fs.store.write(base + at, &buffer[..n])?;
         self.size = self.size.max(at + n as u64);
         Ok(n)
     }
@@ -263,26 +263,4 @@ impl FileData {
         fs.return_pages(self.count);
         self.count = 0;
     }
-}
-
-fn read_store(store: &Store, mut at: u64, mut buf: &mut [u8]) -> Result<()> {
-    while !buf.is_empty() {
-        match host::pread(store.fd.raw(), buf, at)? {
-            0 => bail!(EIO),
-            n => {
-                at += n as u64;
-                buf = &mut buf[n..];
-            }
-        }
-    }
-    Ok(())
-}
-
-fn write_store(store: &Store, mut at: u64, mut buf: &[u8]) -> Result<()> {
-    while !buf.is_empty() {
-        let n = host::pwrite(store.fd.raw(), buf, at)?;
-        at += n as u64;
-        buf = &buf[n..];
-    }
-    Ok(())
 }

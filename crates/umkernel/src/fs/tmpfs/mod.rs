@@ -12,9 +12,9 @@ mod options;
 pub use inode::TmpInode;
 pub use options::Options;
 
+use super::store::Store;
 use crate::bail;
 use crate::errno::{Errno, Result};
-use crate::host::{self, HostFd};
 use crate::kernel::Ctx;
 use crate::mm::PAGE_SIZE;
 use crate::sync::Mutex;
@@ -23,7 +23,6 @@ use crate::vfs::{
 };
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
-use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,11 +30,6 @@ use core::sync::atomic::{AtomicU64, Ordering};
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// Name of the instance with the device nodes.
 const DEVTMPFS: &str = "devtmpfs";
-/// Offsets of the host file that each file has: the largest size of a file.
-const RANGE: u64 = 1 << 40;
-/// Files that have data at the same time: what fits into the offsets of one host file.
-const RANGES: u32 = ((i64::MAX as u64) / RANGE) as u32;
-
 /// An instance of tmpfs.
 pub struct TmpFs {
     name: &'static str,
@@ -46,52 +40,6 @@ pub struct TmpFs {
     used_inodes: AtomicU64,
     next_ino: AtomicU64,
     root: Mutex<Option<Arc<TmpInode>>>,
-}
-
-/// The host memory file, and which ranges of it are free.
-struct Store {
-    fd: HostFd,
-    ranges: Mutex<Ranges>,
-    buffers: super::buffer::BufferPool,
-}
-
-#[derive(Default)]
-struct Ranges {
-    free: Vec<u32>,
-    next: u32,
-}
-
-impl Store {
-    fn new() -> Result<Store> {
-        let fd = HostFd::new(host::memfd_create(c"guest-tmpfs")?);
-        host::ftruncate(fd.raw(), i64::MAX as u64)?;
-        Ok(Store { fd, ranges: Mutex::default(), buffers: Default::default() })
-    }
-
-    /// Takes a free range and gives the offset where it begins.
-    fn take_range(&self) -> Result<u64> {
-        let mut ranges = self.ranges.lock();
-        let index = match ranges.free.pop() {
-            Some(index) => index,
-            None if ranges.next < RANGES => {
-                ranges.next += 1;
-                ranges.next - 1
-            }
-            None => bail!(ENOSPC),
-        };
-        Ok(u64::from(index) * RANGE)
-    }
-
-    /// Gives a range back; its pages have been freed.
-    fn return_range(&self, base: u64) {
-        self.ranges.lock().free.push((base / RANGE) as u32);
-    }
-
-    /// Frees the pages within a range of the host file; bytes of pages at its edges become zero.
-    fn punch(&self, offset: u64, len: u64) -> Result<()> {
-        const KEEP_SIZE_PUNCH_HOLE: u32 = 3;
-        if len == 0 { Ok(()) } else { host::fallocate(self.fd.raw(), KEEP_SIZE_PUNCH_HOLE, offset, len) }
-    }
 }
 
 impl TmpFs {

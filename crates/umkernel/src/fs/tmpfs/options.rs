@@ -122,7 +122,7 @@ mod tests {
         let parsed = Options::parse("size=10m,mode=755,nr_inodes=2k,uid=5", base.clone()).unwrap();
         assert_eq!((parsed.pages, parsed.inodes, parsed.mode, parsed.uid), (Some(2560), Some(2048), 0o755, 5));
         assert_eq!(parsed.describe(), "size=10240k,nr_inodes=2048,mode=755,uid=5");
-        assert_eq!(Options::parse("size=50%", base.clone()).unwrap().pages, Some(131_070));
+        assert_eq!(Options::parse("size=50%", base.clone()).unwrap().pages, Some(131_072));
         assert_eq!(Options::parse("size=0", base.clone()).unwrap().pages, None);
         for bad in ["size=x", "colour=red", "mode=9", "size="] {
             assert!(Options::parse(bad, base.clone()).is_err(), "{bad}");
