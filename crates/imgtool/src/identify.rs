@@ -164,15 +164,18 @@ pub fn identify(path: &Path) -> Result<Contents, Error> {
             path.display()
         )));
     }
-    let size = if kind.is_file() {
-        metadata.len()
-    } else {
-        // The length of a block device is where its end is.
-        nix::unistd::lseek(&file, 0, nix::unistd::Whence::SeekEnd)
-            .map_err(|errno| Error::io("find the size of", path, &errno.into()))?
-            .unsigned_abs()
-    };
+    let size = size_of(&file).map_err(|error| Error::io("find the size of", path, &error))?;
     identify_file(&file, size).map_err(|error| Error::io("read", path, &error))
+}
+
+/// The length of a regular file or block device.
+pub(crate) fn size_of(file: &File) -> io::Result<u64> {
+    let metadata = file.metadata()?;
+    if metadata.is_file() {
+        return Ok(metadata.len());
+    }
+    // The length of a block device is where its end is.
+    Ok(nix::unistd::lseek(file, 0, nix::unistd::Whence::SeekEnd)?.unsigned_abs())
 }
 
 fn identify_file(file: &File, size: u64) -> io::Result<Contents> {

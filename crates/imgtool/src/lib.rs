@@ -3,10 +3,30 @@
 //! Everything here works on ordinary files through the host's page cache; nothing is mounted and no loop device is
 //! needed. The on-disk format itself is the `ext4` crate's.
 
+mod create;
+mod derive;
+mod device;
 mod error;
+mod feed;
 mod identify;
+mod image;
+mod info;
+mod output;
+mod overlay;
+mod populate;
 mod size;
+mod source;
+mod text;
+mod time;
+mod tree;
 
+pub use create::{Created, Kind, Options, Owner, Progress, Size, Snapshot, create};
+pub use derive::parse_uuid;
+pub use device::FileDevice;
 pub use error::Error;
+pub use ext4::{Attr, FileType, Timestamp};
 pub use identify::{Contents, ExtFault, identify};
+pub use image::{Entry, Image, ReadError, join};
+pub use info::Info;
 pub use size::{HumanSize, parse_size};
+pub use time::{civil, iso8601};

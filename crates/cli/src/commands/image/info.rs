@@ -1,0 +1,89 @@
+//! `umlfs image info`: what the superblock says.
+
+use std::path::PathBuf;
+
+use imgtool::{HumanSize, Image, Info};
+
+use super::report;
+use crate::error::CliError;
+use crate::{CommandResult, ui};
+
+const EXAMPLES: &str = "\
+Examples:
+  umlfs image info root.img
+  umlfs image info --json root.img | jq .free";
+
+/// Say what an image holds: type, sizes, features, state
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Print a JSON object, sizes in bytes
+    #[arg(long)]
+    json: bool,
+    /// The image
+    image: PathBuf,
+}
+
+pub(crate) fn run(args: &Args) -> CommandResult {
+    let info = Image::open(&args.image).map_err(report)?.info();
+    let text = if args.json {
+        serde_json::to_string_pretty(&info)
+            .map_err(|error| CliError::failed(format_args!("cannot make JSON: {error}")))?
+            + "\n"
+    } else {
+        for_people(&info)
+    };
+    ui::with_stdout(|out| out.write_all(text.as_bytes()).map_err(|error| CliError::output(&error)))?;
+    Ok(0)
+}
+
+fn for_people(info: &Info) -> String {
+    let percent = |part: u64, whole: u64| part.saturating_mul(100).checked_div(whole).unwrap_or(0);
+    let mut lines = vec![("type", info.kind.clone())];
+    let mut add = |name, value: String| lines.push((name, value));
+    add("label", info.label.clone().unwrap_or_else(|| "none".to_owned()));
+    add("UUID", info.uuid.clone());
+    add("size", format!("{} ({} blocks of {} bytes)", HumanSize(info.size), info.blocks, info.block_size));
+    add(
+        "free",
+        format!(
+            "{} ({} %), of which {} are root's only",
+            HumanSize(info.free),
+            percent(info.free, info.size),
+            HumanSize(info.reserved)
+        ),
+    );
+    add(
+        "inodes",
+        format!(
+            "{} of {} bytes, {} free ({} %)",
+            info.inodes,
+            info.inode_size,
+            info.inodes_free,
+            percent(u64::from(info.inodes_free), u64::from(info.inodes))
+        ),
+    );
+    add("groups", info.groups.to_string());
+    add("journal", info.journal.map_or_else(|| "none".to_owned(), |size| HumanSize(size).to_string()));
+    add("state", info.state.clone());
+    add("features", info.features.join(" "));
+    let or_never = |time: &Option<String>| time.clone().unwrap_or_else(|| "never".to_owned());
+    add("created", or_never(&info.created));
+    add("last written", or_never(&info.last_written));
+    let on = info.last_mounted_on.as_ref().map_or_else(String::new, |place| format!(" on {place}"));
+    add(
+        "last mounted",
+        format!("{}{on}; {} times since the last check", or_never(&info.last_mounted), info.mount_count),
+    );
+    if info.file_size != info.size {
+        add(
+            "file",
+            format!(
+                "{}: {} more than the file system",
+                HumanSize(info.file_size),
+                HumanSize(info.file_size.saturating_sub(info.size))
+            ),
+        );
+    }
+    lines.into_iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect()
+}

@@ -1,0 +1,217 @@
+//! An ext image opened to be looked at; the file is never written.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use ext4::{Attr, BlockDevice, FileType, Fs, Ino, MountOptions, ROOT_INO};
+
+use crate::overlay::Overlay;
+use crate::text::shown;
+use crate::{Error, FileDevice, identify};
+
+/// Symbolic links followed in one path, as Linux limits them (`path_resolution(7)`).
+const MAX_LINKS: u32 = 40;
+/// Bytes copied at a time.
+const CHUNK: usize = 1 << 20;
+
+/// An ext2, ext3 or ext4 image opened for reading. A journal left by a crash is replayed in memory, so what is seen
+/// is what a mount would show.
+pub struct Image {
+    path: PathBuf,
+    pub(crate) fs: Fs<Overlay<FileDevice>>,
+    /// The journal holds changes that are not in place yet.
+    pub(crate) needs_recovery: bool,
+}
+
+/// A name in an image's directory.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The name.
+    pub name: Vec<u8>,
+    /// What the inode says.
+    pub attr: Attr,
+    /// A symbolic link's target.
+    pub target: Option<Vec<u8>>,
+}
+
+impl Image {
+    /// Opens the image at `path`.
+    ///
+    /// # Errors
+    /// The file is no ext image (says what it is instead), is damaged, or cannot be read.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        identify(path)?.require_ext(path)?;
+        let file = File::open(path).map_err(|error| Error::io("open", path, &error))?;
+        let size = crate::identify::size_of(&file).map_err(|error| Error::io("find the size of", path, &error))?;
+        let device = Overlay::new(FileDevice::new(file, size));
+        let failed = |error: ext4::Error| Error::new(error).at(path.display());
+        let found = ext4::Superblock::read(&device).map_err(failed)?;
+        let needs_recovery = found.features.incompat.contains(ext4::Incompat::RECOVER);
+        let options = MountOptions { read_only: true, ..MountOptions::default() };
+        let fs = Fs::mount(device, options).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), fs, needs_recovery })
+    }
+
+    /// Where the image is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn failed(&self, path: &[u8], error: impl std::fmt::Display) -> Error {
+        Error::new(error).at(format_args!("{}:{}", self.path.display(), shown(path)))
+    }
+
+    /// The inode that `path` names, from the root of the image on. Symbolic links on the way are followed inside the
+    /// image, the last one only if `follow`.
+    ///
+    /// # Errors
+    /// A component is missing or no directory, or there are more than 40 links.
+    pub fn resolve(&mut self, path: &[u8], follow: bool) -> Result<Ino, Error> {
+        let mut links = 0;
+        // Components still to be looked up, the next one last.
+        let mut rest: Vec<Vec<u8>> = components(path);
+        // The directories from the root to here.
+        let mut trail = vec![ROOT_INO];
+        while let Some(name) = rest.pop() {
+            let here = trail.last().copied().unwrap_or(ROOT_INO);
+            if name == b".." {
+                if trail.len() > 1 {
+                    trail.pop();
+                }
+                continue;
+            }
+            let ino = self.fs.lookup(here, &name).map_err(|error| self.failed(path, error))?;
+            let attr = self.fs.attr(ino).map_err(|error| self.failed(path, error))?;
+            if attr.file_type != FileType::Symlink || (rest.is_empty() && !follow) {
+                trail.push(ino);
+                continue;
+            }
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(self.failed(path, "too many levels of symbolic links"));
+            }
+            let target = self.fs.read_link(ino).map_err(|error| self.failed(path, error))?;
+            if target.first() == Some(&b'/') {
+                trail.truncate(1);
+            }
+            rest.extend(components(&target));
+        }
+        Ok(trail.last().copied().unwrap_or(ROOT_INO))
+    }
+
+    /// What the inode at `path` says; the last symbolic link is not followed.
+    ///
+    /// # Errors
+    /// As [`Image::resolve`].
+    pub fn stat(&mut self, path: &[u8]) -> Result<Entry, Error> {
+        let ino = self.resolve(path, false)?;
+        let name = components(path).into_iter().next().unwrap_or_else(|| b"/".to_vec());
+        self.entry(path, name, ino)
+    }
+
+    fn entry(&mut self, path: &[u8], name: Vec<u8>, ino: Ino) -> Result<Entry, Error> {
+        let attr = self.fs.attr(ino).map_err(|error| self.failed(path, error))?;
+        let target = match attr.file_type {
+            FileType::Symlink => Some(self.fs.read_link(ino).map_err(|error| self.failed(path, error))?),
+            _ => None,
+        };
+        Ok(Entry { name, attr, target })
+    }
+
+    /// The entries of the directory at `path`, sorted by name, without `.` and `..`.
+    ///
+    /// # Errors
+    /// As [`Image::resolve`]; or it is no directory.
+    pub fn list(&mut self, path: &[u8]) -> Result<Vec<Entry>, Error> {
+        let directory = self.resolve(path, true)?;
+        let mut found = Vec::new();
+        self.fs
+            .read_dir(directory, 0, &mut |entry| {
+                if entry.name != b"." && entry.name != b".." {
+                    found.push((entry.name.to_vec(), entry.ino));
+                }
+                true
+            })
+            .map_err(|error| self.failed(path, error))?;
+        found.sort_unstable();
+        found
+            .into_iter()
+            .map(|(name, ino)| {
+                let full = join(path, &name);
+                self.entry(&full, name, ino)
+            })
+            .collect()
+    }
+
+    /// Writes the contents of the regular file at `path` to `out`; returns their length.
+    ///
+    /// # Errors
+    /// As [`Image::resolve`]; it is no regular file; `out` fails, which [`ReadError::Output`] tells apart.
+    pub fn read_to(&mut self, path: &[u8], out: &mut dyn Write) -> Result<u64, ReadError> {
+        let ino = self.resolve(path, true)?;
+        let attr = self.fs.attr(ino).map_err(|error| self.failed(path, error))?;
+        if attr.file_type != FileType::Regular {
+            return Err(self
+                .failed(path, format_args!("{}, expected a regular file", kind_name(attr.file_type)))
+                .into());
+        }
+        let mut buffer = vec![0; CHUNK.min(usize::try_from(attr.size).unwrap_or(CHUNK)).max(1)];
+        let mut at = 0u64;
+        loop {
+            let count = self.fs.read(ino, at, &mut buffer).map_err(|error| self.failed(path, error))?;
+            if count == 0 {
+                return Ok(at);
+            }
+            out.write_all(buffer.get(..count).unwrap_or_default()).map_err(ReadError::Output)?;
+            at += count as u64;
+        }
+    }
+
+    /// The device below, for its size.
+    pub(crate) fn size(&self) -> u64 {
+        self.fs.device().size()
+    }
+}
+
+/// Why [`Image::read_to`] failed.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The image could not be read.
+    Image(Error),
+    /// The output could not be written.
+    Output(std::io::Error),
+}
+
+impl From<Error> for ReadError {
+    fn from(error: Error) -> Self {
+        Self::Image(error)
+    }
+}
+
+/// A path inside an image, joined.
+pub fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    let base = directory.strip_suffix(b"/").unwrap_or(directory);
+    [base, b"/", name].concat()
+}
+
+/// As a phrase.
+fn kind_name(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Regular => "a regular file",
+        FileType::Directory => "a directory",
+        FileType::Symlink => "a symbolic link",
+        FileType::CharDevice => "a character device",
+        FileType::BlockDevice => "a block device",
+        FileType::Fifo => "a named pipe",
+        FileType::Socket => "a socket",
+    }
+}
+
+/// The components of a path, the first one last.
+fn components(path: &[u8]) -> Vec<Vec<u8>> {
+    let mut parts: Vec<_> =
+        path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").map(<[u8]>::to_vec).collect();
+    parts.reverse();
+    parts
+}

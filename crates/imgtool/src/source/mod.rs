@@ -1,0 +1,9 @@
+//! Where a tree comes from: a host directory or archives.
+
+mod compress;
+mod directory;
+mod tar;
+
+pub(crate) use compress::{ArchiveFile, open_archive};
+pub(crate) use directory::read_directory;
+pub(crate) use tar::read_tar;
