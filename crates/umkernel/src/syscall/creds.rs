@@ -10,12 +10,14 @@ use crate::task::{Capabilities, Task};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-const ID: &[Arg] = &[Arg::Uint];
+const ID: &[Arg] = &[Arg::Int];
 const IDS2: &[Arg] = &[Arg::Int, Arg::Int];
 const IDS3: &[Arg] = &[Arg::Int, Arg::Int, Arg::Int];
-const POINTERS3: &[Arg] = &[Arg::Ptr, Arg::Ptr, Arg::Ptr];
-const GROUPS: &[Arg] = &[Arg::Int, Arg::Ptr];
-const CAPS: &[Arg] = &[Arg::Ptr, Arg::Ptr];
+const ID_OUT: Arg = Arg::Kind("id_out");
+const POINTERS3: &[Arg] = &[ID_OUT, ID_OUT, ID_OUT];
+const GET_GROUPS: &[Arg] = &[Arg::Int, Arg::Kind("groups_out")];
+const SET_GROUPS: &[Arg] = &[Arg::Int, Arg::Kind("groups_in")];
+const CAPS: &[Arg] = &[Arg::Kind("cap_header"), Arg::Ptr];
 
 /// The calls of this family.
 pub(super) const TABLE: &[Entry] = &[
@@ -27,8 +29,8 @@ pub(super) const TABLE: &[Entry] = &[
     Entry::new(108, "getegid", Family::Creds, &[], Support::Full, |ctx, _, _| Ok(ctx.task.creds().egid as usize)),
     Entry::new(113, "setreuid", Family::Creds, IDS2, Support::Full, sys_setreuid),
     Entry::new(114, "setregid", Family::Creds, IDS2, Support::Full, sys_setregid),
-    Entry::new(115, "getgroups", Family::Creds, GROUPS, Support::Full, sys_getgroups),
-    Entry::new(116, "setgroups", Family::Creds, GROUPS, Support::Full, sys_setgroups),
+    Entry::new(115, "getgroups", Family::Creds, GET_GROUPS, Support::Full, sys_getgroups),
+    Entry::new(116, "setgroups", Family::Creds, SET_GROUPS, Support::Full, sys_setgroups),
     Entry::new(117, "setresuid", Family::Creds, IDS3, Support::Full, sys_setresuid),
     Entry::new(118, "getresuid", Family::Creds, POINTERS3, Support::Full, sys_getresuid),
     Entry::new(119, "setresgid", Family::Creds, IDS3, Support::Full, sys_setresgid),

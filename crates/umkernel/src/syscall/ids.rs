@@ -13,14 +13,15 @@ use linux_raw_sys::general::{RLIMIT_NICE, RLIMIT_NOFILE};
 const PID: &[Arg] = &[Arg::Int];
 const PRIORITY: &[Arg] = &[Arg::Kind("priority_which"), Arg::Int];
 const SET_PRIORITY: &[Arg] = &[Arg::Kind("priority_which"), Arg::Int, Arg::Int];
-const RLIMIT: &[Arg] = &[Arg::Kind("rlimit"), Arg::Ptr];
-const PRLIMIT: &[Arg] = &[Arg::Int, Arg::Kind("rlimit"), Arg::Ptr, Arg::Ptr];
+const GET_RLIMIT: &[Arg] = &[Arg::Kind("rlimit_resource"), Arg::Kind("rlimit_out")];
+const SET_RLIMIT: &[Arg] = &[Arg::Kind("rlimit_resource"), Arg::Kind("rlimit_in")];
+const PRLIMIT: &[Arg] = &[Arg::Int, Arg::Kind("rlimit_resource"), Arg::Kind("rlimit_in"), Arg::Kind("rlimit_out")];
 const NICE_NOTE: Support = Support::Partial("kept and shown; the host schedules");
 
 /// The calls of this family.
 pub(super) const TABLE: &[Entry] = &[
     Entry::new(39, "getpid", Family::Process, &[], Support::Full, |ctx, _, _| Ok(ctx.task.process.pid as usize)),
-    Entry::new(97, "getrlimit", Family::System, RLIMIT, Support::Full, sys_getrlimit),
+    Entry::new(97, "getrlimit", Family::System, GET_RLIMIT, Support::Full, sys_getrlimit),
     Entry::new(109, "setpgid", Family::Process, &[Arg::Int, Arg::Int], Support::Full, sys_setpgid),
     Entry::new(110, "getppid", Family::Process, &[], Support::Full, |ctx, _, _| Ok(ctx.task.process.ppid() as usize)),
     Entry::new(111, "getpgrp", Family::Process, &[], Support::Full, |ctx, _, _| {
@@ -31,7 +32,7 @@ pub(super) const TABLE: &[Entry] = &[
     Entry::new(124, "getsid", Family::Process, PID, Support::Full, sys_getsid),
     Entry::new(140, "getpriority", Family::Process, PRIORITY, Support::Full, sys_getpriority),
     Entry::new(141, "setpriority", Family::Process, SET_PRIORITY, NICE_NOTE, sys_setpriority),
-    Entry::new(160, "setrlimit", Family::System, RLIMIT, Support::Full, sys_setrlimit),
+    Entry::new(160, "setrlimit", Family::System, SET_RLIMIT, Support::Full, sys_setrlimit),
     Entry::new(186, "gettid", Family::Process, &[], Support::Full, |ctx, _, _| Ok(ctx.task.tid() as usize)),
     Entry::new(302, "prlimit64", Family::System, PRLIMIT, Support::Full, sys_prlimit64),
 ];

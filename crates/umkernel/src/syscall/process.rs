@@ -28,7 +28,7 @@ pub(super) const TABLE: &[Entry] = &[
 
 const CLONE: &[Arg] = &[Arg::Kind("clone_flags"), Arg::Ptr, Arg::Ptr, Arg::Ptr, Arg::Hex];
 const CLONE3: &[Arg] = &[Arg::Kind("clone_args"), Arg::Uint];
-const WAIT4: &[Arg] = &[Arg::Int, Arg::Kind("wait_status"), Arg::Kind("wait_options"), Arg::Ptr];
+const WAIT4: &[Arg] = &[Arg::Int, Arg::Kind("wait_status"), Arg::Kind("wait_options"), Arg::Kind("rusage")];
 const WAITID: &[Arg] = &[Arg::Kind("idtype"), Arg::Int, Arg::Kind("siginfo"), Arg::Kind("wait_options"), Arg::Ptr];
 const EXECVEAT: &[Arg] = &[Arg::DirFd, Arg::Path, Arg::StrList, Arg::StrList, Arg::Kind("at_flags")];
 

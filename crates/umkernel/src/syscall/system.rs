@@ -13,9 +13,10 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 const NAME: &[Arg] = &[Arg::Str, Arg::Uint];
-const GETRANDOM: &[Arg] = &[Arg::BufOut, Arg::Uint, Arg::Hex];
-const SYSLOG: &[Arg] = &[Arg::Int, Arg::Ptr, Arg::Int];
-const REBOOT: &[Arg] = &[Arg::Hex, Arg::Hex, Arg::Kind("reboot"), Arg::Ptr];
+const GETRANDOM: &[Arg] = &[Arg::BufOut, Arg::Uint, Arg::Kind("getrandom_flags")];
+const SYSLOG: &[Arg] = &[Arg::Kind("syslog_action"), Arg::Ptr, Arg::Int];
+const MAGIC: Arg = Arg::Kind("reboot_magic");
+const REBOOT: &[Arg] = &[MAGIC, MAGIC, Arg::Kind("reboot_cmd"), Arg::Kind("reboot_arg")];
 const KCMP: &[Arg] = &[Arg::Int, Arg::Int, Arg::Int, Arg::Uint, Arg::Uint];
 const GETCPU: &[Arg] = &[Arg::Ptr, Arg::Ptr, Arg::Ptr];
 const MEMBARRIER: &[Arg] = &[Arg::Int, Arg::Hex, Arg::Int];
@@ -23,8 +24,8 @@ const MEMBARRIER_NOTE: &str = "no instruction-stream or per-processor barriers";
 
 /// The calls of this family.
 pub(super) const TABLE: &[Entry] = &[
-    Entry::new(63, "uname", Family::System, &[Arg::Ptr], Support::Full, sys_uname),
-    Entry::new(99, "sysinfo", Family::System, &[Arg::Ptr], Support::Full, sys_sysinfo),
+    Entry::new(63, "uname", Family::System, &[Arg::Kind("utsname")], Support::Full, sys_uname),
+    Entry::new(99, "sysinfo", Family::System, &[Arg::Kind("sysinfo")], Support::Full, sys_sysinfo),
     Entry::new(103, "syslog", Family::System, SYSLOG, Support::Full, sys_syslog),
     Entry::new(169, "reboot", Family::System, REBOOT, Support::Partial("no kexec, no suspend"), sys_reboot),
     Entry::new(170, "sethostname", Family::System, NAME, Support::Full, sys_sethostname),

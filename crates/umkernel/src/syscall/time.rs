@@ -10,17 +10,26 @@ use crate::task::{Capabilities, Rusage};
 use crate::time::{self, Clock, NSEC_PER_SEC, NSEC_PER_TICK, TimeVal, read_timespec, timespec, timeval};
 use core::sync::atomic::Ordering;
 
-const SLEEP: &[Arg] = &[Arg::Kind("timespec"), Arg::Ptr];
-const CLOCK: &[Arg] = &[Arg::Kind("clockid"), Arg::Ptr];
-const SET_CLOCK: &[Arg] = &[Arg::Kind("clockid"), Arg::Kind("timespec")];
-const CLOCK_SLEEP: &[Arg] = &[Arg::Kind("clockid"), Arg::Hex, Arg::Kind("timespec"), Arg::Ptr];
-const RUSAGE: &[Arg] = &[Arg::Kind("rusage_who"), Arg::Ptr];
+const SLEEP: &[Arg] = &[Arg::Kind("timespec_in"), Arg::Kind("timespec_left")];
+const CLOCK: &[Arg] = &[Arg::Kind("clock"), Arg::Kind("timespec_out")];
+const ADJUST: &[Arg] = &[Arg::Kind("clock"), Arg::Ptr];
+const SET_CLOCK: &[Arg] = &[Arg::Kind("clock"), Arg::Kind("timespec_in")];
+const CLOCK_SLEEP: &[Arg] =
+    &[Arg::Kind("clock"), Arg::Kind("clock_flags"), Arg::Kind("timespec_in"), Arg::Kind("timespec_left")];
+const RUSAGE: &[Arg] = &[Arg::Kind("rusage_who"), Arg::Kind("rusage")];
 const READ_ONLY: Support = Support::Partial("read only: the clock is the host's");
 
 /// The calls of this family.
 pub(super) const TABLE: &[Entry] = &[
     Entry::new(35, "nanosleep", Family::Time, SLEEP, Support::Full, sys_nanosleep),
-    Entry::new(96, "gettimeofday", Family::Time, &[Arg::Ptr, Arg::Ptr], Support::Full, sys_gettimeofday),
+    Entry::new(
+        96,
+        "gettimeofday",
+        Family::Time,
+        &[Arg::Kind("timeval_out"), Arg::Ptr],
+        Support::Full,
+        sys_gettimeofday,
+    ),
     Entry::new(
         98,
         "getrusage",
@@ -29,15 +38,15 @@ pub(super) const TABLE: &[Entry] = &[
         Support::Partial("faults and block I/O are not counted"),
         sys_getrusage,
     ),
-    Entry::new(100, "times", Family::Time, &[Arg::Ptr], Support::Full, sys_times),
+    Entry::new(100, "times", Family::Time, &[Arg::Kind("tms")], Support::Full, sys_times),
     Entry::new(159, "adjtimex", Family::Time, &[Arg::Ptr], READ_ONLY, |ctx, args, _| adjust(ctx, args[0])),
-    Entry::new(164, "settimeofday", Family::Time, &[Arg::Ptr, Arg::Ptr], READ_ONLY, sys_settimeofday),
+    Entry::new(164, "settimeofday", Family::Time, &[Arg::Kind("timeval_in"), Arg::Ptr], READ_ONLY, sys_settimeofday),
     Entry::new(201, "time", Family::Time, &[Arg::Ptr], Support::Full, sys_time),
     Entry::new(227, "clock_settime", Family::Time, SET_CLOCK, READ_ONLY, sys_clock_settime),
     Entry::new(228, "clock_gettime", Family::Time, CLOCK, Support::Full, sys_clock_gettime),
     Entry::new(229, "clock_getres", Family::Time, CLOCK, Support::Full, sys_clock_getres),
     Entry::new(230, "clock_nanosleep", Family::Time, CLOCK_SLEEP, Support::Full, sys_clock_nanosleep),
-    Entry::new(305, "clock_adjtime", Family::Time, CLOCK, READ_ONLY, sys_clock_adjtime),
+    Entry::new(305, "clock_adjtime", Family::Time, ADJUST, READ_ONLY, sys_clock_adjtime),
 ];
 
 fn sys_nanosleep(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {

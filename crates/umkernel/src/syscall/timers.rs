@@ -8,12 +8,13 @@ use crate::platform::TrapFrame;
 use crate::time::{self, Clock, IntervalKind, IntervalSetting, NSEC_PER_SEC, Notify, TimerFd, TimerFdFlags};
 use alloc::sync::Arc;
 
-const ITIMER: &[Arg] = &[Arg::Kind("itimer"), Arg::Ptr];
-const SET_ITIMER: &[Arg] = &[Arg::Kind("itimer"), Arg::Kind("itimerval"), Arg::Ptr];
-const CREATE: &[Arg] = &[Arg::Kind("clockid"), Arg::Kind("sigevent"), Arg::Ptr];
-const SETTIME: &[Arg] = &[Arg::Int, Arg::Hex, Arg::Kind("itimerspec"), Arg::Ptr];
-const FD_CREATE: &[Arg] = &[Arg::Kind("clockid"), Arg::Kind("tfd_flags")];
-const FD_SETTIME: &[Arg] = &[Arg::Fd, Arg::Hex, Arg::Kind("itimerspec"), Arg::Ptr];
+const ITIMER: &[Arg] = &[Arg::Kind("itimer"), Arg::Kind("itimerval_out")];
+const SET_ITIMER: &[Arg] = &[Arg::Kind("itimer"), Arg::Kind("itimerval_in"), Arg::Kind("itimerval_out")];
+const CREATE: &[Arg] = &[Arg::Kind("clock"), Arg::Kind("sigevent"), Arg::Kind("timer_id_out")];
+const SETTIME: &[Arg] = &[Arg::Int, Arg::Kind("clock_flags"), Arg::Kind("itimerspec_in"), Arg::Kind("itimerspec_out")];
+const FD_CREATE: &[Arg] = &[Arg::Kind("clock"), Arg::Kind("timerfd_flags")];
+const FD_SETTIME: &[Arg] =
+    &[Arg::Fd, Arg::Kind("timerfd_settime_flags"), Arg::Kind("itimerspec_in"), Arg::Kind("itimerspec_out")];
 
 /// The calls of this family.
 pub(super) const TABLE: &[Entry] = &[
@@ -22,12 +23,26 @@ pub(super) const TABLE: &[Entry] = &[
     Entry::new(38, "setitimer", Family::Time, SET_ITIMER, Support::Full, sys_setitimer),
     Entry::new(222, "timer_create", Family::Time, CREATE, Support::Full, sys_timer_create),
     Entry::new(223, "timer_settime", Family::Time, SETTIME, Support::Full, sys_timer_settime),
-    Entry::new(224, "timer_gettime", Family::Time, &[Arg::Int, Arg::Ptr], Support::Full, sys_timer_gettime),
+    Entry::new(
+        224,
+        "timer_gettime",
+        Family::Time,
+        &[Arg::Int, Arg::Kind("itimerspec_out")],
+        Support::Full,
+        sys_timer_gettime,
+    ),
     Entry::new(225, "timer_getoverrun", Family::Time, &[Arg::Int], Support::Full, sys_timer_getoverrun),
     Entry::new(226, "timer_delete", Family::Time, &[Arg::Int], Support::Full, sys_timer_delete),
     Entry::new(283, "timerfd_create", Family::Desc, FD_CREATE, Support::Full, sys_timerfd_create),
     Entry::new(286, "timerfd_settime", Family::Desc, FD_SETTIME, Support::Full, sys_timerfd_settime),
-    Entry::new(287, "timerfd_gettime", Family::Desc, &[Arg::Fd, Arg::Ptr], Support::Full, sys_timerfd_gettime),
+    Entry::new(
+        287,
+        "timerfd_gettime",
+        Family::Desc,
+        &[Arg::Fd, Arg::Kind("itimerspec_out")],
+        Support::Full,
+        sys_timerfd_gettime,
+    ),
 ];
 
 fn interval_kind(which: u64) -> Result<IntervalKind> {

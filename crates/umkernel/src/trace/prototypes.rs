@@ -223,6 +223,8 @@ static PROTOTYPES: &[Prototype] = &[
     p("sched_rr_get_interval", "pid tp", Success, "tells the time slice of a round-robin thread"),
     p("getpriority", "which who", Value, "tells the nice value, as 20 minus it"),
     p("setpriority", "which who prio", Success, "sets the nice value"),
+    p("unshare", "flags", Success, "stops sharing files, working directory or memory with other threads"),
+    p("kcmp", "pid1 pid2 type idx1 idx2", Value, "asks whether two processes share something"),
     p("getcpu", "cpu node", Success, "tells the processor that the thread runs on"),
     p("pidfd_open", "pid flags", Descriptor, "gives a descriptor for a process"),
     p("pidfd_send_signal", "pidfd sig info flags", Success, "sends a signal to the process of a descriptor"),

@@ -16,6 +16,10 @@ pub(super) const KINDS: &[Kind] = &[
     }),
     Kind::entry("reboot_magic", |p, v| p.choice(v & 0xffff_ffff, REBOOT, "LINUX_REBOOT_???")),
     Kind::entry("reboot_cmd", |p, v| p.choice(v & 0xffff_ffff, REBOOT, "LINUX_REBOOT_CMD_???")),
+    Kind::entry("reboot_arg", |p, v| {
+        // Only a restart with a command has one.
+        if p.preceding() as u32 == 0xa1b2_c3d4 { p.string(v, p.limit) } else { p.omitted = true }
+    }),
     Kind::entry("rlimit_resource", |p, v| p.choice(v & 0xffff_ffff, RLIMITS, "RLIMIT_???")),
     Kind::entry("rlimit_in", rlimit),
     Kind::exit("rlimit_out", rlimit),
@@ -140,7 +144,11 @@ fn rlimit(p: &mut Printer, addr: u64) {
     });
 }
 
-pub(super) fn rusage(p: &mut Printer, addr: u64) {
+fn rusage(p: &mut Printer, addr: u64) {
+    // wait4 without a child to tell of stores nothing.
+    if p.is("wait4") && matches!(p.result, Some(Ok(0))) {
+        return p.address(addr);
+    }
     p.structure(addr, |p, t: [i64; 4]| {
         let [us, uu, ss, su] = t;
         let times = format!("ru_utime={{tv_sec={us}, tv_usec={uu}}}, ru_stime={{tv_sec={ss}, tv_usec={su}}}");

@@ -17,7 +17,6 @@ pub(super) const KINDS: &[Kind] = &[
     Kind::exit("itimerspec_out", itimerspec),
     Kind::entry("itimerval_in", itimerval),
     Kind::exit("itimerval_out", itimerval),
-    Kind::exit("timezone", |p, v| p.address(v)),
     Kind::exit("tms", tms),
     Kind::entry("clock", |p, v| p.choice(v & 0xffff_ffff, CLOCKS, "CLOCK_???")),
     Kind::entry("clock_flags", |p, v| p.flags(v, &[(1, "TIMER_ABSTIME")], "TIMER_???")),
@@ -32,7 +31,6 @@ pub(super) const KINDS: &[Kind] = &[
     }),
     Kind::entry("sigevent", sigevent),
     Kind::exit("timer_id_out", |p, v| p.structure(v, |p, id: i32| p.push(&format!("[{id}]")))),
-    Kind::entry("timex", |p, v| p.address(v)),
 ];
 
 const CLOCKS: &[(u64, &str)] = &[
@@ -65,7 +63,7 @@ fn timeval(p: &mut Printer, addr: u64) {
     p.structure(addr, |p, tv: [i64; 2]| p.push(&show_timeval(tv)));
 }
 
-/// Filled only when the sleep was interrupted.
+/// What is left of a sleep: filled only when a handler ends it, which the call does not know yet.
 fn time_left(p: &mut Printer, addr: u64) {
     p.address(addr);
 }
