@@ -223,15 +223,36 @@ fn builds_for_an_ordinary_user() {
     }
 }
 
+/// Another directory, another umask, another time: the same bytes.
 #[test]
 fn two_builds_in_two_places_are_identical() {
-    let hashes: Vec<String> = (0..2)
-        .map(|_| {
+    let hashes: Vec<String> = ["022", "077"]
+        .iter()
+        .map(|umask| {
             let place = Place::new();
-            place.recipe("a", &place.source(None), INSTALLS);
-            // Two archives of the same files differ in their times: the pin is part of the recipe, not of what it makes.
+            place.write("configs/files/input", "text");
+            let stage = INSTALLS.replace(
+                "    files:",
+                "        cp $INPUTS/input $SOURCES/* \"$DEST\"\n    inputs: [files/input]\n    files:",
+            );
+            // Not an archive, whose bytes would tell when it was made.
+            fs::write(place.path("sources/hello"), "hello").unwrap();
+            let source = format!(
+                "sources:\n  - file: hello\n    sha256: {}\n    urls: [file://{}]\n    unpack: false\n",
+                sha256(&place.path("sources/hello")),
+                place.path("sources/hello").display()
+            );
+            place.recipe("a", &source, &stage.replace("cat hello", "cat $SOURCES/hello"));
             place.profile(&["a"]);
-            let output = place.build(&[]);
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "umask $1; shift; exec \"$@\"", "sh", umask]);
+            let build = place.command(&[]);
+            let output = shell
+                .arg(build.get_program())
+                .args(build.get_args())
+                .env("XDG_CACHE_HOME", place.path("cache"))
+                .output()
+                .unwrap();
             succeeds(&output);
             sha256(&place.archive(&output, "a/final"))
         })
@@ -525,6 +546,24 @@ fn a_transfer_that_breaks_off_is_refused() {
     place.profile(&["a"]);
     fails(&without_proxy(&place, &[]), 1, &["cannot get src-1.tar.gz", &address]);
     assert_eq!(fs::read_dir(place.path("cache/umlfs/sources")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_silent_server_does_not_hold_off_ctrl_c() {
+    let place = Place::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    place.recipe("a", &from_server(&place, &address), INSTALLS);
+    place.profile(&["a"]);
+    let mut command = place.command(&[]);
+    let builder = command.env("NO_PROXY", "127.0.0.1").stderr(Stdio::piped()).spawn().unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.write_all(&answer(1000, b"a few bytes")).unwrap();
+    let started = Instant::now();
+    assert!(judge("kill").args(["-INT", &builder.id().to_string()]).status().unwrap().success());
+    let output = builder.wait_with_output().unwrap();
+    fails(&output, 130, &["interrupted"]);
+    assert!(started.elapsed() < Duration::from_secs(10));
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn tool_group(name: &str, group: &crate::host::ToolGroup) -> Check {
         .iter()
         .filter(|c| find_command(c).is_none())
         .cloned()
-        .chain(group.files.iter().filter(|f| !f.exists()).map(|f| f.display().to_string()))
+        .chain(group.located_files().filter(|(_, path)| path.is_none()).map(|(places, _)| places.to_owned()))
         .collect();
     if missing.is_empty() {
         return Check::new(name, Severity::Good, group.summary.clone());

@@ -33,9 +33,17 @@ pub struct ToolGroup {
     pub debian: Vec<String>,
     /// The commands.
     pub commands: Vec<String>,
-    /// Directories and files besides the commands that make up the tool (a compiler's passes and start files).
+    /// Directories and files besides the commands that make up the tool (a compiler's passes and start files). Where
+    /// distributions differ: the places, joined by `|`.
     #[serde(default)]
-    pub files: Vec<PathBuf>,
+    pub files: Vec<String>,
+}
+
+impl ToolGroup {
+    /// Each of `files`: as written, and where it is here, if anywhere.
+    pub fn located_files(&self) -> impl Iterator<Item = (&str, Option<PathBuf>)> {
+        self.files.iter().map(|places| (places.as_str(), places.split('|').map(PathBuf::from).find(|p| p.exists())))
+    }
 }
 
 /// Finds a command where the distribution puts them: not in `/usr/local` or a user's own directories.

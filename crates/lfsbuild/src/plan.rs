@@ -282,15 +282,15 @@ fn host_inputs(
         fields.add("contents", hashes.tree(path)?);
     }
     for group in groups.iter().filter_map(|g| host.tools.get(*g)) {
-        for path in &group.files {
-            if !path.exists() {
+        for (places, path) in group.located_files() {
+            let Some(path) = path else {
                 return Err(Error::Host {
-                    message: format!("the host lacks {}, which {name} needs", path.display()),
+                    message: format!("the host lacks {places}, which {name} needs"),
                     hint: crate::host::install_command(&group.debian),
                 });
-            }
+            };
             fields.add("tool file", path.as_os_str().as_encoded_bytes());
-            fields.add("contents", hashes.tree(path)?);
+            fields.add("contents", hashes.tree(&path)?);
         }
     }
     Ok(commands)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -62,6 +63,9 @@ impl Context<'_> {
         for sub in ["build", "dest", "inputs", "sysroot", "tmp", "mnt"] {
             let path = work.join(sub);
             std::fs::create_dir_all(&path).map_err(|e| Error::io("creating", &path, e))?;
+            let mode = if sub == "tmp" { 0o1777 } else { 0o755 };
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
+                .map_err(|e| Error::io("changing the mode of", &path, e))?;
         }
         let prepared = self.spec(step, recipe, stage, work)?;
         self.fill(step, recipe, &prepared)?;
@@ -135,6 +139,7 @@ impl Context<'_> {
             }
             std::fs::write(&path, bytes).map_err(|e| Error::io("writing", &path, e))?;
         }
+        plain_modes(&work.join("inputs"))?;
         let mut manifests = Vec::new();
         let mut archives = Vec::new();
         for (need, key) in &step.needs {
@@ -296,6 +301,22 @@ impl Context<'_> {
             helper(&spec_path).status().map_err(|e| Error::io("starting the sandbox for", &prepared.work, e))?;
         Ok(status.code().unwrap_or(1))
     }
+}
+
+/// Gives all files of a tree the modes that they have for a user with the usual umask: what is copied from them must not
+/// depend on the user's own.
+fn plain_modes(dir: &Path) -> Result<()> {
+    let chmod = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+            .map_err(|e| Error::io("changing the mode of", path, e))
+    };
+    chmod(dir, 0o755)?;
+    for entry in std::fs::read_dir(dir).map_err(|e| Error::io("reading", dir, e))? {
+        let entry = entry.map_err(|e| Error::io("reading", dir, e))?;
+        let path = entry.path();
+        if path.is_dir() { plain_modes(&path)? } else { chmod(&path, 0o644)? }
+    }
+    Ok(())
 }
 
 /// Hands the helper's reports on until it closes the stream; kills it, and says so, when the user interrupts.

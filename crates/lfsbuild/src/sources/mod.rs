@@ -4,6 +4,7 @@ mod apt;
 mod http;
 
 use std::collections::HashSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -180,6 +181,8 @@ impl<'a> Fetcher<'a> {
             return Err(Error::HashMismatch { what: from.to_owned(), expected: sha256.to_owned(), found, size });
         }
         let path = self.store.source_path(sha256, &source.file);
+        std::fs::set_permissions(scratch, std::fs::Permissions::from_mode(0o644))
+            .map_err(|e| Error::io("changing the mode of", scratch, e))?;
         std::fs::rename(scratch, &path).map_err(|e| Error::io("moving to", &path, e))?;
         Ok(Fetched { path, sha256: sha256.to_owned() })
     }
