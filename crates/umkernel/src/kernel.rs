@@ -6,7 +6,7 @@ use crate::power::Power;
 use crate::sync::{Mutex, WaitQueue};
 use crate::task::{Task, TaskTable};
 use crate::vfs::Vfs;
-use crate::{futex, host, log, mm, signal, stats, syscall, time, trace, tty};
+use crate::{futex, host, log, mm, net, signal, stats, syscall, time, trace, tty};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -47,6 +47,8 @@ pub struct Kernel {
     pub futexes: futex::FutexTable,
     /// Terminals, the console among them.
     pub ttys: tty::Ttys,
+    /// The names that sockets are bound to.
+    pub net: net::Net,
     /// The kernel's messages (`dmesg(1)`).
     pub log: log::KernelLog,
     /// Calls that guests made and the kernel does not have.

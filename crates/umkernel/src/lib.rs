@@ -24,6 +24,7 @@ pub mod log;
 #[cfg(feature = "ptrace")]
 pub mod machine;
 pub mod mm;
+pub mod net;
 pub mod platform;
 pub mod power;
 pub mod sync;

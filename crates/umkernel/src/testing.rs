@@ -135,6 +135,7 @@ pub(crate) fn machine_on(root: Arc<dyn FileSystem>) -> Machine {
         load: Default::default(),
         futexes: Default::default(),
         ttys: Default::default(),
+        net: Default::default(),
         log: Default::default(),
         unknown_calls: Default::default(),
         trace: None,

@@ -19,6 +19,7 @@ mod poll;
 mod prctl;
 mod process;
 mod signal;
+mod socket;
 mod stat;
 mod system;
 mod table;

@@ -185,7 +185,6 @@ macro_rules! families {
 
 /// The tables of the families, one a line, with the source file of each.
 #[rustfmt::skip]
-#[rustfmt::skip]
 const FAMILIES: &[(&str, &[Entry])] = families![
     attributes,
     creds,
@@ -204,6 +203,7 @@ const FAMILIES: &[(&str, &[Entry])] = families![
     prctl,
     process,
     signal,
+    socket,
     stat,
     system,
     time,
