@@ -33,7 +33,8 @@ pub mod signal;
 pub mod stats;
 pub mod syscall;
 pub mod task;
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod testing;
 pub mod time;
 pub mod trace;

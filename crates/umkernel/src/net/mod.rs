@@ -6,7 +6,8 @@ mod message;
 mod options;
 mod pair;
 mod socket;
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod tests;
 mod transfer;
 
@@ -24,11 +25,13 @@ use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
+type AbstractNames = BTreeMap<(Kind, Vec<u8>), Weak<Socket>>;
+
 /// The names that sockets of the machine are bound to.
 #[derive(Default)]
 pub struct Net {
     /// Each kind of socket has names of its own.
-    abstract_names: Mutex<BTreeMap<(Kind, Vec<u8>), Weak<Socket>>>,
+    abstract_names: Mutex<AbstractNames>,
     /// By device and inode number; a bound socket keeps its inode in memory.
     inodes: Mutex<BTreeMap<(u64, u64), Weak<Socket>>>,
 }

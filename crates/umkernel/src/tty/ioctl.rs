@@ -24,8 +24,6 @@ mod queue {
     pub(super) const TCION: u64 = 3;
 }
 
-/// `TIOCGPTPEER`'s number is not among the generated ones of every header version; the others come from there.
-
 /// Which side a request comes from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {

@@ -11,7 +11,8 @@ pub mod ldisc;
 pub mod pty;
 mod terminal;
 pub mod termios;
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod tests;
 
 pub use console::ConsoleOutput;

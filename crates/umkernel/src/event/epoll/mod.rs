@@ -5,7 +5,8 @@
 //! has something to report, an edge-triggered one only with the next wake-up.
 
 mod ready;
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod tests;
 
 use crate::bail;
@@ -57,8 +58,8 @@ struct Member {
     file: Weak<File>,
     interest: Interest,
     waker: Arc<Waker>,
-    /// Where the waker is registered.
-    table: Arc<Mutex<Option<PollTable>>>,
+    /// Keeps the waker on the file's queues.
+    _table: Arc<Mutex<Option<PollTable>>>,
 }
 
 #[derive(Default)]
@@ -128,7 +129,7 @@ impl Epoll {
         members.next_id += 1;
         let waker = Arc::new(Waker::new(id, self.ready.clone()));
         let table = Arc::new(Mutex::new(None));
-        let member = Member { fd, file: Arc::downgrade(file), interest, waker: waker.clone(), table: table.clone() };
+        let member = Member { fd, file: Arc::downgrade(file), interest, waker: waker.clone(), _table: table.clone() };
         members.by_id.insert(id, member);
         drop(members);
         gone.clear();

@@ -367,5 +367,6 @@ fn to_upper(c: u8) -> u8 {
     if lower { c - 32 } else { c }
 }
 
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod tests;

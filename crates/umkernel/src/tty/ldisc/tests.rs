@@ -367,7 +367,7 @@ fn is_racy(steps: &[Step]) -> bool {
         let signals = [t.control(VINTR), t.control(VQUIT), t.control(VSUSP)];
         let masked = |c: u8| if t.i(ISTRIP) { c & 0x7f } else { c };
         let is_signal = |&c: &u8| signals.iter().any(|&s| s != 0 && (s == c || s == masked(c)));
-        matches!(step, Step::Input(bytes) if t.l(ISIG) && !t.l(NOFLSH) && bytes.iter().skip(1).any(|c| is_signal(c)))
+        matches!(step, Step::Input(bytes) if t.l(ISIG) && !t.l(NOFLSH) && bytes.iter().skip(1).any(is_signal))
     })
 }
 
