@@ -194,7 +194,7 @@ impl<D: BlockDevice> Fs<D> {
             }
         }
         let Some((bit, len)) = found else {
-            // Blocks freed by this transaction will count after its commit, which raises the bound again.
+            // Without the blocks that this transaction freed: its commit raises the bound again.
             if let Some(g) = self.groups.get_mut(group as usize) {
                 g.longest_run = longest;
             }

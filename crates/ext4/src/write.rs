@@ -28,11 +28,14 @@ impl<D: BlockDevice> Fs<D> {
     /// [`Error::ReadOnly`], [`Error::NotFound`], [`Error::Corrupt`], [`Error::Io`].
     pub fn write(&mut self, ino: Ino, offset: u64, data: &[u8], now: Timestamp) -> Result<usize> {
         let mut done = 0;
+        let mut chunk = CHUNK;
         while done < data.len() {
-            let part = bytes_at(data, done, CHUNK);
+            let part = bytes_at(data, done, chunk);
             let at = offset.checked_add(done as u64).ok_or(Error::TooBig)?;
             match self.operation(|fs| fs.write_step(ino, at, part, now)) {
                 Ok(n) => done += n,
+                // As much as fits is written, down to single blocks.
+                Err(Error::NoSpace) if part.len() > self.bs => chunk = (part.len() / 2).next_multiple_of(self.bs),
                 Err(Error::NoSpace | Error::TooBig) if done > 0 => break,
                 Err(e) => return Err(e),
             }

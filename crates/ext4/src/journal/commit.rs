@@ -79,7 +79,13 @@ impl<D: BlockDevice> Fs<D> {
                 }
             }
         }
-        self.cache.txn = crate::cache::Txn::default();
+        let done = core::mem::take(&mut self.cache.txn);
+        // The blocks it freed can be used from now on.
+        for group in done.freed.keys() {
+            if let Some(g) = self.groups.get_mut(*group as usize) {
+                g.longest_run = u32::MAX;
+            }
+        }
         let full = self.journal.as_ref().is_some_and(|j| {
             let free = (j.ring() - j.used) as usize;
             free < j.ring() as usize / 2 || self.cache.waiting.len() > MEMORY_LIMIT
@@ -202,6 +208,9 @@ impl<D: BlockDevice> Fs<D> {
                     j.incompat = j.incompat & !super::INCOMPAT_CSUM_V2 | INCOMPAT_CSUM_V3;
                 }
                 j.incompat = j.incompat & !super::INCOMPAT_ASYNC | INCOMPAT_REVOKE;
+                // The older checksum in commit blocks excludes the newer ones.
+                let compat = be32_at(&j.sup, 36) & !super::COMPAT_CHECKSUM;
+                put_be32(&mut j.sup, 36, compat);
             } else if !revoked.is_empty() {
                 return Err(Error::Unsupported {
                     what: alloc::string::String::from("writing to a version 1 journal"),
