@@ -11,13 +11,13 @@ use crate::superblock::{STATE_VALID, SUPER_OFFSET, SUPER_SIZE, Superblock};
 use crate::types::{Attr, Ino, MountOptions, NAME_MAX, ROOT_INO, StatFs};
 use alloc::string::ToString as _;
 use alloc::vec::Vec;
+use core::fmt;
 
 /// A mounted ext2, ext3 or ext4 file system.
 ///
 /// Metadata is changed in buffers that form a transaction; [`Fs::sync`], [`Fs::fsync`] and growth commit it to the
 /// journal. The contents of regular files are never buffered: reads and writes go to the device at once, and are
 /// flushed ahead of the commit that makes them reachable. Dropping an `Fs` without [`Fs::unmount`] is a crash.
-#[derive(Debug)]
 pub struct Fs<D: BlockDevice> {
     pub(crate) dev: D,
     pub(crate) sb: Superblock,
@@ -36,6 +36,18 @@ pub struct Fs<D: BlockDevice> {
     pub(crate) system_zones: Vec<(u64, u64)>,
 }
 
+impl<D: BlockDevice> fmt::Debug for Fs<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fs")
+            .field("label", &self.sb.label)
+            .field("blocks", &self.sb.blocks_count)
+            .field("block_size", &self.bs)
+            .field("features", &self.sb.features.names())
+            .field("read_only", &self.read_only)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<D: BlockDevice> Fs<D> {
     /// Mounts a device.
     ///
@@ -52,6 +64,12 @@ impl<D: BlockDevice> Fs<D> {
         }
         let dirty = sb.features.incompat.contains(Incompat::RECOVER);
         let has_journal = sb.features.compat.contains(Compat::HAS_JOURNAL);
+        if dirty && !options.read_only && !(has_journal && options.journal_replay) {
+            return Err(Error::Unsupported {
+                what: "the journal needs replay (needs_recovery is set)".to_string(),
+                read_only_possible: true,
+            });
+        }
         let mut fs = Fs::open(dev, sb, options)?;
         let mut journal = None;
         if has_journal && (dirty && options.journal_replay || !options.read_only && options.journal) {
@@ -66,11 +84,6 @@ impl<D: BlockDevice> Fs<D> {
                 fs.read_groups()?;
             }
             journal = Some(j);
-        } else if dirty && !options.read_only {
-            return Err(Error::Unsupported {
-                what: "the journal needs replay (needs_recovery is set)".to_string(),
-                read_only_possible: true,
-            });
         }
         fs.state_at_mount = fs.sb.state;
         fs.check_root()?;
