@@ -178,6 +178,23 @@ impl Machine {
         task
     }
 
+    /// Another thread of the process of `first`.
+    pub(crate) fn thread(&self, first: &Arc<Task>) -> Arc<Task> {
+        let tid = self.kernel.tasks.allocate_pid(100).unwrap();
+        let made = FirstTask { pid: tid, name: b"test", fs: first.fs(), files: first.files() }.create(&self.kernel);
+        let mut task = Arc::into_inner({
+            made.process.inner.lock().threads.clear();
+            made
+        })
+        .unwrap();
+        task.process = first.process.clone();
+        let task = Arc::new(task);
+        *task.mm.lock() = first.mm.lock().clone();
+        first.process.inner.lock().threads.push(task.clone());
+        self.kernel.tasks.insert(&task);
+        task
+    }
+
     /// The context of a task.
     pub(crate) fn ctx<'a>(&'a self, task: &'a Arc<Task>) -> Ctx<'a> {
         Ctx { kernel: &self.kernel, task }

@@ -19,6 +19,8 @@ mod queue;
 mod send;
 mod set;
 mod state;
+#[cfg(all(test, feature = "ptrace"))]
+mod tests;
 
 pub use action::{SaFlags, SigAction, SigHandlers};
 pub use altstack::{AltStack, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK};

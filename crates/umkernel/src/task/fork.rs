@@ -274,6 +274,10 @@ fn new_process(ctx: &Ctx, pid: Pid, args: &CloneArgs) -> Arc<Process> {
 /// Puts a new task into its process, its parent and the table. Fails if its process is ending already.
 fn adopt(ctx: &Ctx, child: &Arc<Task>, flags: CloneFlags) -> Result<()> {
     let process = &child.process;
+    // A signal comes first, so that a stop or a kill of the process or its group does not miss the child.
+    if ctx.task.signal_pending() {
+        bail!(ERESTARTNOINTR, "a signal is pending");
+    }
     if flags.contains(CloneFlags::THREAD) {
         let mut inner = process.inner.lock();
         if inner.exiting.is_some() || ctx.task.dying.load(Ordering::SeqCst) {
