@@ -2,7 +2,7 @@
 //! (`asm/sigframe.h`, `asm/ucontext.h`, `asm/sigcontext.h`), byte for byte.
 
 use super::altstack::{AltStack, SS_AUTODISARM};
-use super::{SIGINFO_SIZE, SaFlags, SigAction, SigInfo, SigSet, set_blocked};
+use super::{FaultRecord, SIGINFO_SIZE, SaFlags, SigAction, SigInfo, SigSet, set_blocked};
 use crate::bail;
 use crate::errno::Result;
 use crate::kernel::Ctx;
@@ -70,6 +70,41 @@ struct SigContext {
     reserved: [u64; 8],
 }
 
+impl SigContext {
+    fn of(regs: &TrapFrame, fault: FaultRecord, mask: SigSet, fpstate: u64) -> SigContext {
+        SigContext {
+            r8: regs.r8,
+            r9: regs.r9,
+            r10: regs.r10,
+            r11: regs.r11,
+            r12: regs.r12,
+            r13: regs.r13,
+            r14: regs.r14,
+            r15: regs.r15,
+            rdi: regs.rdi,
+            rsi: regs.rsi,
+            rbp: regs.rbp,
+            rbx: regs.rbx,
+            rdx: regs.rdx,
+            rax: regs.rax,
+            rcx: regs.rcx,
+            rsp: regs.rsp,
+            rip: regs.rip,
+            eflags: regs.eflags,
+            cs: regs.cs as u16,
+            gs: 0,
+            fs: 0,
+            ss: regs.ss as u16,
+            error_code: fault.error_code,
+            trapno: fault.trapno,
+            old_mask: mask.0,
+            cr2: fault.cr2,
+            fpstate,
+            reserved: [0; 8],
+        }
+    }
+}
+
 /// `struct rt_sigframe`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +120,20 @@ struct SigFrame {
 
 // SAFETY: integers without padding between them: 8-byte fields, and four 2-byte fields in a row.
 unsafe impl Pod for SigFrame {}
+
+impl SigFrame {
+    fn new(
+        action: &SigAction,
+        stack: AltStack,
+        context: SigContext,
+        mask: SigSet,
+        info: &SigInfo,
+        extended: bool,
+    ) -> SigFrame {
+        let flags = UC_SIGCONTEXT_SS | if extended { UC_FP_XSTATE } else { 0 };
+        SigFrame { restorer: action.restorer, flags, link: 0, stack, context, mask, info: info.encode() }
+    }
+}
 
 /// Bytes of a frame without its processor state.
 const FRAME_SIZE: u64 = size_of::<SigFrame>() as u64;
@@ -112,45 +161,8 @@ pub(super) fn push(ctx: &Ctx, regs: &mut TrapFrame, info: &SigInfo, action: &Sig
     let place = place(regs.rsp, &altstack, action.flags(), xstate.len() as u64)?;
 
     let fault = *signals.fault.lock();
-    let context = SigContext {
-        r8: regs.r8,
-        r9: regs.r9,
-        r10: regs.r10,
-        r11: regs.r11,
-        r12: regs.r12,
-        r13: regs.r13,
-        r14: regs.r14,
-        r15: regs.r15,
-        rdi: regs.rdi,
-        rsi: regs.rsi,
-        rbp: regs.rbp,
-        rbx: regs.rbx,
-        rdx: regs.rdx,
-        rax: regs.rax,
-        rcx: regs.rcx,
-        rsp: regs.rsp,
-        rip: regs.rip,
-        eflags: regs.eflags,
-        cs: regs.cs as u16,
-        gs: 0,
-        fs: 0,
-        ss: regs.ss as u16,
-        error_code: fault.error_code,
-        trapno: fault.trapno,
-        old_mask: mask.0,
-        cr2: fault.cr2,
-        fpstate: place.xstate,
-        reserved: [0; 8],
-    };
-    let frame = SigFrame {
-        restorer: action.restorer,
-        flags: UC_SIGCONTEXT_SS | if extended { UC_FP_XSTATE } else { 0 },
-        link: 0,
-        stack: altstack,
-        context,
-        mask,
-        info: info.encode(),
-    };
+    let context = SigContext::of(regs, fault, mask, place.xstate);
+    let frame = SigFrame::new(action, altstack, context, mask, info, extended);
     let bytes = bytes_of(&frame);
     let used = if action.flags().contains(SaFlags::SIGINFO) { bytes.len() } else { INFO_OFFSET as usize };
     ctx.write_user(place.xstate, &xstate)?;
@@ -331,5 +343,113 @@ mod tests {
         assert_eq!(&image[480..484], &832u32.to_ne_bytes());
         assert_eq!(&image[832..], &MAGIC2.to_ne_bytes());
         assert!(!seal(&mut alloc::vec![0u8; 512]));
+    }
+}
+
+/// A frame of the host's kernel, to compare with.
+#[cfg(all(test, feature = "ptrace"))]
+pub(super) mod native {
+    use super::*;
+    use nix::libc;
+    use std::cell::Cell;
+    use std::mem::MaybeUninit;
+
+    /// What is compared.
+    pub(in crate::signal) struct Captured {
+        pub(in crate::signal) address: u64,
+        pub(in crate::signal) bytes: Vec<u8>,
+        pub(in crate::signal) xstate_address: u64,
+        /// Software bytes of the image, and the mark behind it.
+        pub(in crate::signal) marks: (Vec<u8>, u32),
+        xstate: Vec<u8>,
+    }
+
+    std::thread_local! {
+        static CAPTURED: Cell<Option<Captured>> = const { Cell::new(None) };
+    }
+
+    extern "C" fn catch(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+        let address = context as u64 - UCONTEXT_OFFSET;
+        // SAFETY: the host's kernel has put a frame there, whose address the context tells.
+        let (frame, bytes) = unsafe {
+            let frame = *(address as *const SigFrame);
+            (frame, std::slice::from_raw_parts(address as *const u8, FRAME_SIZE as usize).to_vec())
+        };
+        let xstate_address = frame.context.fpstate;
+        let word = |at: usize| -> u32 {
+            // SAFETY: within the image of the frame.
+            unsafe { ((xstate_address as usize + at) as *const u32).read_unaligned() }
+        };
+        let size = word(SOFTWARE_BYTES + 16) as usize;
+        // SAFETY: the image is as long as it says.
+        let xstate = unsafe { std::slice::from_raw_parts(xstate_address as *const u8, size).to_vec() };
+        let marks = (xstate[SOFTWARE_BYTES..FXSAVE_SIZE].to_vec(), word(size));
+        CAPTURED.set(Some(Captured { address, bytes, xstate_address, marks, xstate }));
+    }
+
+    /// Raises a signal and takes the frame that its handler gets.
+    pub(in crate::signal) fn capture() -> Captured {
+        // SAFETY: the action is complete, its handler touches its own thread's memory only, and the signal is nobody else's.
+        unsafe {
+            let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
+            action.sa_sigaction = catch as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO;
+            assert_eq!(libc::sigaction(libc::SIGUSR2, &action, std::ptr::null_mut()), 0);
+            assert_eq!(libc::raise(libc::SIGUSR2), 0);
+        }
+        CAPTURED.take().expect("the handler has run")
+    }
+
+    /// The frame that this kernel would have built from the same registers.
+    pub(in crate::signal) fn rebuild(host: &Captured) -> Captured {
+        // SAFETY: the bytes are a frame's.
+        let theirs: SigFrame = unsafe { host.bytes.as_ptr().cast::<SigFrame>().read_unaligned() };
+        // As the platform gives an image: with the mask of features where the marks go.
+        let mut xstate = host.xstate.clone();
+        let software = &mut xstate[SOFTWARE_BYTES..FXSAVE_SIZE];
+        software.copy_within(8..16, 0);
+        software[8..].fill(0);
+        let extended = seal(&mut xstate);
+        // The test's thread has an alternate stack, of the Rust runtime, which the action does not ask for.
+        let stack = theirs.stack;
+        let place = place(theirs.context.rsp, &stack, SaFlags::RESTORER, xstate.len() as u64).expect("a stack");
+        let info = SigInfo::decode(libc::SIGUSR2 as u8, &theirs.info);
+        let c = theirs.context;
+        let regs = TrapFrame {
+            r8: c.r8,
+            r9: c.r9,
+            r10: c.r10,
+            r11: c.r11,
+            r12: c.r12,
+            r13: c.r13,
+            r14: c.r14,
+            r15: c.r15,
+            rdi: c.rdi,
+            rsi: c.rsi,
+            rbp: c.rbp,
+            rbx: c.rbx,
+            rdx: c.rdx,
+            rax: c.rax,
+            rcx: c.rcx,
+            rsp: c.rsp,
+            rip: c.rip,
+            eflags: c.eflags,
+            cs: TrapFrame::USER_CS,
+            ss: TrapFrame::USER_SS,
+            ..TrapFrame::default()
+        };
+        let fault = FaultRecord { trapno: c.trapno, error_code: c.error_code, cr2: c.cr2 };
+        let context = SigContext::of(&regs, fault, SigSet(0), place.xstate);
+        let action = SigAction { restorer: theirs.restorer, ..SigAction::default() };
+        let frame = SigFrame::new(&action, stack, context, SigSet(0), &info, extended);
+        let size = xstate.len() - 4;
+        let mark = u32::from_ne_bytes(core::array::from_fn(|i| xstate[size + i]));
+        Captured {
+            address: place.frame,
+            bytes: bytes_of(&frame).to_vec(),
+            xstate_address: place.xstate,
+            marks: (xstate[SOFTWARE_BYTES..FXSAVE_SIZE].to_vec(), mark),
+            xstate,
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Signals between the tasks of a test kernel, and frames against those of the host's kernel.
 
+use super::frame::native;
 use super::number::*;
 use super::*;
 use crate::errno::{Errno, Result};
@@ -492,4 +493,18 @@ fn other_users_may_not_signal() {
     let queue = ctx.call(nr::__NR_rt_sigqueueinfo, &[1, u64::from(SIGUSR1), addr(&forged)]);
     assert_eq!(queue.map_err(|e| e.errno), Err(Errno::EPERM));
     drop(init);
+}
+
+#[test]
+fn frames_are_those_of_the_hosts_kernel() {
+    let captured = native::capture();
+    let ours = native::rebuild(&captured);
+    assert_eq!(ours.address, captured.address, "where the frame lies");
+    assert_eq!(ours.xstate_address, captured.xstate_address, "where the processor state lies");
+    // Linux leaves the reserved words of sigcontext as they were on the stack.
+    let reserved = 240..304;
+    for (at, (ours, theirs)) in ours.bytes.iter().zip(&captured.bytes).enumerate() {
+        assert!(reserved.contains(&at) || ours == theirs, "byte {at} of the frame: {ours} for {theirs}");
+    }
+    assert_eq!(ours.marks, captured.marks, "the marks of the processor state");
 }

@@ -8,8 +8,12 @@ mod explain;
 mod filter;
 mod lines;
 mod prototypes;
+#[cfg(feature = "ptrace")]
+mod sink;
 
 pub use filter::{CallFilter, TaskFilter};
+#[cfg(feature = "ptrace")]
+pub use sink::TraceConfig;
 
 use crate::errno::Result;
 use crate::host;
