@@ -6,7 +6,7 @@ use crate::sync::Mutex;
 use crate::task::{Rusage, Task};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Memory of the machine, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,12 +56,42 @@ pub const LOAD_INTERVAL: u64 = 5_000_000_000;
 #[derive(Default)]
 pub struct Load {
     averages: Mutex<[u64; 3]>,
+    /// Tasks made since boot (`processes` of `/proc/stat`).
+    pub forks: AtomicU64,
+    ended: Mutex<Ended>,
+}
+
+/// What tasks used that have ended.
+#[derive(Default)]
+struct Ended {
+    user: u64,
+    system: u64,
+    sleeps: u64,
 }
 
 impl Load {
     /// Over 1, 5 and 15 minutes, with [`LOAD_FRACTION_BITS`] bits behind the point.
     pub fn averages(&self) -> [u64; 3] {
         *self.averages.lock()
+    }
+
+    /// Notes what a task used that ends: nanoseconds of guest and kernel code, and how often it went to sleep.
+    pub fn task_ended(&self, user: u64, system: u64, sleeps: u64) {
+        let mut ended = self.ended.lock();
+        ended.user += user;
+        ended.system += system;
+        ended.sleeps += sleeps;
+    }
+
+    /// Processor time of tasks that have ended, nanoseconds: guest code, kernel code.
+    pub fn ended_times(&self) -> (u64, u64) {
+        let ended = self.ended.lock();
+        (ended.user, ended.system)
+    }
+
+    /// How often tasks went to sleep that have ended.
+    pub fn ended_sleeps(&self) -> u64 {
+        self.ended.lock().sleeps
     }
 
     /// Takes a sample: tasks that run or wait for the disk. To be called every [`LOAD_INTERVAL`].

@@ -50,6 +50,8 @@ pub fn finish(ctx: &Ctx) {
         futex::wake_address(ctx, clear_tid, 1);
     }
     let (utime, stime) = ctx.kernel.platform.cpu_times(task);
+    ctx.kernel.load.task_ended(utime, stime, task.sched.sleeps.load(Ordering::Relaxed));
+    *process.settings.last_comm.lock() = Some(*task.comm.lock());
     let max_rss = task.mm().map_or(0, |mm| ctx.kernel.platform.resident_pages(&mm).0 * 4);
     let last = {
         let inner = process.inner.lock();

@@ -294,6 +294,7 @@ fn adopt(ctx: &Ctx, child: &Arc<Task>, flags: CloneFlags) -> Result<()> {
         parent.inner.lock().children.push(process.clone());
         ctx.kernel.time.limits_changed(ctx.kernel, process);
     }
+    ctx.kernel.load.forks.fetch_add(1, Ordering::Relaxed);
     ctx.kernel.tasks.insert(child);
     Ok(())
 }

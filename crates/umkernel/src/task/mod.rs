@@ -18,7 +18,7 @@ pub use wait::{Found, WaitOptions, Which, wait};
 
 pub use creds::{Capabilities, Creds};
 pub use process::{Process, ProcessInner, ProcessState, Rlimit, Rusage, WaitStatus};
-pub use sched::{ProcessSettings, SchedInner, TaskSched};
+pub use sched::{ProcessSettings, SchedInner, TaskSched, all_cpus};
 pub use table::{PID_MAX, TaskTable};
 
 use crate::errno::{Errno, Error, Result};

@@ -54,6 +54,18 @@ impl TaskSched {
     }
 }
 
+/// The set of all processors, 64 to a word.
+pub fn all_cpus(cpus: usize) -> Vec<u64> {
+    (0..cpus.div_ceil(64)).map(|i| u64::MAX >> (64 - (cpus - i * 64).min(64))).collect()
+}
+
+impl TaskSched {
+    /// The processors that the task may run on, of `cpus` that there are.
+    pub fn allowed_cpus(&self, cpus: usize) -> Vec<u64> {
+        self.inner.lock().affinity.clone().unwrap_or_else(|| all_cpus(cpus))
+    }
+}
+
 /// Settings of a process that its children inherit and exec keeps.
 pub struct ProcessSettings {
     /// `/proc/PID/oom_score_adj`, -1000..=1000.
@@ -62,6 +74,8 @@ pub struct ProcessSettings {
     pub login_uid: AtomicU32,
     /// Registered for private expedited `membarrier(2)`.
     pub membarrier: AtomicBool,
+    /// The name of the last thread that ended: a zombie's.
+    pub last_comm: Mutex<Option<super::Comm>>,
 }
 
 impl Default for ProcessSettings {
@@ -70,6 +84,7 @@ impl Default for ProcessSettings {
             oom_score_adj: AtomicI32::new(0),
             login_uid: AtomicU32::new(u32::MAX),
             membarrier: AtomicBool::new(false),
+            last_comm: Mutex::new(None),
         }
     }
 }
@@ -81,6 +96,7 @@ impl ProcessSettings {
             oom_score_adj: AtomicI32::new(self.oom_score_adj.load(Ordering::Relaxed)),
             login_uid: AtomicU32::new(self.login_uid.load(Ordering::Relaxed)),
             membarrier: AtomicBool::new(self.membarrier.load(Ordering::Relaxed)),
+            last_comm: Mutex::new(None),
         }
     }
 }

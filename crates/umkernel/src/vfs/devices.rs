@@ -114,6 +114,11 @@ impl Devices {
         Ok(fs)
     }
 
+    /// The disks.
+    pub fn disks(&self) -> Vec<Arc<crate::block::Disk>> {
+        self.by_number.lock().values().filter_map(|device| device.block_device()).collect()
+    }
+
     /// The nodes of `/dev`.
     pub fn nodes(&self) -> Vec<DeviceNode> {
         self.nodes.lock().clone()

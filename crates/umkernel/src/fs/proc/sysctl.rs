@@ -1,0 +1,145 @@
+//! `/proc/sys` (`Documentation/admin-guide/sysctl`): what the kernel's limits and settings are. Those without effect here
+//! cannot be written.
+
+use super::global::line;
+use crate::errno::{Errno, Result};
+use crate::fs::pseudo::{DirBuilder, Store};
+use crate::kernel::{Ctx, Kernel};
+use crate::task::{Capabilities, PID_MAX};
+use crate::version;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+
+/// Adds the tree.
+pub(super) fn add(root: DirBuilder, kernel: &Kernel) -> DirBuilder {
+    let boot_id = uuid(random_bytes(kernel.boot_realtime, kernel.boot_monotonic));
+    root.dir("sys", |sys| {
+        sys.dir("kernel", |dir| kernel_settings(dir, boot_id))
+            .dir("fs", |dir| {
+                dir.file("file-max", |_| b"9223372036854775807\n".to_vec())
+                    .text("nr_open", "1048576\n")
+                    .file("file-nr", |ctx| {
+                        line(ctx, |kernel| format!("{}\t0\t9223372036854775807", open_files(kernel)))
+                    })
+                    .text("pipe-max-size", "1048576\n")
+                    .text("suid_dumpable", "0\n")
+                    .text("protected_hardlinks", "0\n")
+                    .text("protected_symlinks", "0\n")
+            })
+            .dir("vm", |dir| {
+                dir.text("overcommit_memory", "0\n")
+                    .text("overcommit_ratio", "50\n")
+                    .file("max_map_count", |ctx| line(ctx, |_| crate::mm::MAX_MAP_COUNT.to_string()))
+                    .file("mmap_min_addr", |ctx| line(ctx, |_| crate::mm::MMAP_MIN.to_string()))
+                    .text("swappiness", "60\n")
+            })
+    })
+}
+
+fn kernel_settings(dir: DirBuilder, boot_id: String) -> DirBuilder {
+    dir.text("ostype", "Linux\n")
+        .file("osrelease", |_| format!("{}\n", version::RELEASE).into_bytes())
+        .file("version", |_| format!("{}\n", version::VERSION).into_bytes())
+        .file_with("hostname", 0o644, |ctx| Ok(line(ctx, |k| k.uts.lock().nodename.clone())), Some(set_name(true)))
+        .file_with("domainname", 0o644, |ctx| Ok(line(ctx, |k| k.uts.lock().domainname.clone())), Some(set_name(false)))
+        .file("pid_max", |ctx| line(ctx, |_| PID_MAX.to_string()))
+        .file("threads-max", |ctx| line(ctx, |kernel| kernel.config.max_tasks.to_string()))
+        .text("ngroups_max", "65536\n")
+        .text("cap_last_cap", "40\n")
+        .text("overflowuid", "65534\n")
+        .text("overflowgid", "65534\n")
+        .text("core_pattern", "core\n")
+        .text("core_uses_pid", "0\n")
+        .text("dmesg_restrict", "0\n")
+        .text("randomize_va_space", "0\n")
+        .text("sysrq", "0\n")
+        .text("tainted", "0\n")
+        .text("panic", "0\n")
+        .file_with("printk", 0o644, |ctx| Ok(printk(ctx)), Some(Box::new(set_printk)))
+        .file_with("ctrl-alt-del", 0o644, |ctx| Ok(ctrl_alt_del(ctx)), Some(Box::new(set_ctrl_alt_del)))
+        .dir("random", |dir| {
+            dir.file("boot_id", move |_| format!("{boot_id}\n").into_bytes())
+                .file("uuid", |ctx| {
+                    line(ctx, |_| {
+                        let mut bytes = [0; 16];
+                        crate::host::getrandom(&mut bytes);
+                        uuid(bytes)
+                    })
+                })
+                .text("entropy_avail", "256\n")
+                .text("poolsize", "256\n")
+        })
+        .dir("pty", |dir| dir.text("max", "4096\n"))
+}
+
+fn open_files(kernel: &Kernel) -> usize {
+    let processes = kernel.tasks.processes();
+    let first = |p: &alloc::sync::Arc<crate::task::Process>| p.inner.lock().threads.first().cloned();
+    processes.iter().filter_map(first).map(|t| t.files().descriptors().len()).sum()
+}
+
+/// Takes a new host name, or NIS domain name.
+fn set_name(host: bool) -> Store {
+    Box::new(move |ctx, text| {
+        if !ctx.task.creds().capable(Capabilities::SYS_ADMIN) {
+            return Err(Errno::EPERM.into());
+        }
+        let text = String::from_utf8_lossy(text);
+        let name: String = text.lines().next().unwrap_or("").chars().take(64).collect();
+        let mut uts = ctx.kernel.uts.lock();
+        if host {
+            uts.nodename = name
+        } else {
+            uts.domainname = name
+        }
+        Ok(())
+    })
+}
+
+fn printk(ctx: &Ctx) -> alloc::vec::Vec<u8> {
+    format!("{}\t4\t1\t7\n", ctx.kernel.log.console_level()).into_bytes()
+}
+
+fn number(text: &[u8]) -> Result<u32> {
+    let text = String::from_utf8_lossy(text);
+    let first = text.split_ascii_whitespace().next().unwrap_or("");
+    first.parse().map_err(|_| crate::Error::new(Errno::EINVAL, "not a number"))
+}
+
+fn set_printk(ctx: &Ctx, text: &[u8]) -> Result<()> {
+    ctx.kernel.log.set_console_level(number(text)?);
+    Ok(())
+}
+
+fn ctrl_alt_del(ctx: &Ctx) -> alloc::vec::Vec<u8> {
+    let on = ctx.kernel.power.ctrl_alt_del.load(core::sync::atomic::Ordering::Relaxed);
+    format!("{}\n", u8::from(on)).into_bytes()
+}
+
+fn set_ctrl_alt_del(ctx: &Ctx, text: &[u8]) -> Result<()> {
+    let on = number(text)? != 0;
+    ctx.kernel.power.ctrl_alt_del.store(on, core::sync::atomic::Ordering::Relaxed);
+    Ok(())
+}
+
+/// Bytes that differ from boot to boot and stay the same during one.
+fn random_bytes(a: u64, b: u64) -> [u8; 16] {
+    // splitmix64
+    let mix = |seed: u64| {
+        let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    };
+    let (x, y) = (mix(a ^ mix(b)), mix(b.wrapping_add(mix(a))));
+    (u128::from(x) << 64 | u128::from(y)).to_be_bytes()
+}
+
+/// Random bytes as a UUID of version 4.
+fn uuid(mut bytes: [u8; 16]) -> String {
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
