@@ -148,6 +148,33 @@ impl<'a> Ctx<'a> {
 }
 
 impl Kernel {
+    /// A kernel in which nothing is mounted and nothing runs.
+    ///
+    /// # Errors
+    /// What the host says to `memfd_create(2)`.
+    pub fn new(platform: Box<dyn Platform>, config: Config) -> Result<Arc<Kernel>> {
+        let empty_file = host::HostFd::new(host::memfd_create(c"beyond-end-of-file")?);
+        let unnamed = || String::from("(none)");
+        Ok(Arc::new(Kernel {
+            platform,
+            config,
+            tasks: TaskTable::default(),
+            vfs: Vfs::new(),
+            uts: Mutex::new(Uts { nodename: unnamed(), domainname: unnamed() }),
+            queued_signals: Default::default(),
+            time: Default::default(),
+            futexes: Default::default(),
+            ttys: Default::default(),
+            log: Default::default(),
+            power: Power::default(),
+            message_sink: Mutex::new(None),
+            empty_file,
+            next_id: AtomicU64::new(1),
+            boot_monotonic: host::monotonic_ns(),
+            boot_realtime: host::realtime_ns(),
+        }))
+    }
+
     /// Logs a message, and shows it on the console if it matters enough there.
     pub fn message(&self, level: log::Level, text: String) {
         let time = host::monotonic_ns().saturating_sub(self.boot_monotonic);

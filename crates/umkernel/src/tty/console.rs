@@ -60,6 +60,16 @@ impl Tty {
         self.state.lock().out.len()
     }
 
+    /// The host's end is gone: readers see the end, writers an error, and the session is told (`SIGHUP`).
+    pub fn disconnect(self: &Arc<Tty>, kernel: &Kernel) {
+        super::job::hang_up(kernel, self, true);
+    }
+
+    /// Makes this the controlling terminal of a session leader that the machine starts, in the foreground.
+    pub fn become_controlling(self: &Arc<Tty>, leader: &crate::task::Process) {
+        super::job::control(leader, self);
+    }
+
     /// The window has another size: the foreground process group hears of it (`SIGWINCH`).
     pub fn resize(&self, kernel: &Kernel, rows: u16, cols: u16) {
         let size = super::termios::WinSize { rows, cols, xpixel: 0, ypixel: 0 };

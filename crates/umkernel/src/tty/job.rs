@@ -45,7 +45,7 @@ pub(super) fn check(ctx: &Ctx, tty: &Arc<Tty>, sig: u8) -> Result<()> {
 }
 
 /// Makes `tty` the controlling terminal of the caller's session. The caller leads it.
-fn control(process: &Process, tty: &Arc<Tty>) {
+pub(super) fn control(process: &Process, tty: &Arc<Tty>) {
     let mut inner = process.inner.lock();
     inner.tty = Some(tty.clone());
     let mut state = tty.state.lock();

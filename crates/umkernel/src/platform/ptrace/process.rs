@@ -140,6 +140,7 @@ fn prepare() -> core::result::Result<(Tracee, Vec<Reserved>), String> {
             thread::yield_now();
             tracee.step()?;
         }
+        tracee.forget_registrations()?;
         Ok(tracee)
     };
     let tracee = take().map_err(|e| {

@@ -26,6 +26,17 @@ pub(super) enum Stop {
     Gone,
 }
 
+/// `struct ptrace_rseq_configuration`.
+#[repr(C)]
+#[derive(Default)]
+struct RseqConfiguration {
+    pointer: u64,
+    size: u32,
+    signature: u32,
+    flags: u32,
+    pad: u32,
+}
+
 /// A traced host thread.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tracee {
@@ -125,6 +136,23 @@ impl Tracee {
     pub(super) fn set_extended_state(&self, state: &mut [u8]) -> Result<()> {
         let iov = libc::iovec { iov_base: state.as_mut_ptr().cast(), iov_len: state.len() };
         self.request(libc::PTRACE_SETREGSET, NT_X86_XSTATE, &raw const iov as usize)
+    }
+
+    /// Takes back what the C library of this process had registered with the host for the thread that was forked:
+    /// addresses in memory that a guest does not have. The host would fault on them.
+    pub(super) fn forget_registrations(&self) -> Result<()> {
+        const PTRACE_GET_RSEQ_CONFIGURATION: u32 = 0x420f;
+        const RSEQ_FLAG_UNREGISTER: u64 = 1;
+        let mut config = RseqConfiguration::default();
+        let size = size_of::<RseqConfiguration>();
+        // Hosts before 5.13 do not know the request; C libraries that register came later.
+        let known = self.request(PTRACE_GET_RSEQ_CONFIGURATION, size, &raw mut config as usize).is_ok();
+        if known && config.pointer != 0 {
+            let args = [config.pointer, config.size.into(), RSEQ_FLAG_UNREGISTER, config.signature.into(), 0, 0];
+            self.call(libc::SYS_rseq, args)?;
+        }
+        const ROBUST_LIST_HEAD: u64 = 24;
+        self.call(libc::SYS_set_robust_list, [0, ROBUST_LIST_HEAD, 0, 0, 0, 0]).map(drop)
     }
 
     /// Makes a host call in the thread.

@@ -1,0 +1,221 @@
+//! `umlfs boot`: run an image in the user-mode kernel.
+
+use std::path::PathBuf;
+
+use umkernel::machine::{self, BootError, MachineConfig, Run};
+
+use crate::CommandResult;
+use crate::error::CliError;
+
+const EXAMPLES: &str = "\
+Examples:
+  umlfs boot tiny.img                              boot to a login shell; `poweroff` ends it
+  umlfs boot tiny.img --exec 'uname -a; df /'      run one command, power off, return its exit status
+  umlfs boot tiny.img --exec 'cat >/root/f' <file  its input, output and errors are this command's own
+  umlfs boot tiny.img -- /bin/ls -l /              the same without a shell in between
+  umlfs boot ubda=tiny.img root=/dev/ubda rw init=/sbin/init mem=512M
+                                                   as User-Mode Linux takes it
+
+Exit status: the command's own with --exec or --, 128 plus the signal if one killed it;
+otherwise 0 after power-off and 1 when the machine could not be booted.";
+
+/// Boot an image in the user-mode kernel
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The root disk's image, and kernel arguments: ubda=IMAGE root=/dev/ubda ro|rw init=PATH mem=SIZE quiet ...
+    #[arg(value_name = "IMAGE|KEY=VALUE", required = true)]
+    words: Vec<String>,
+
+    #[command(flatten)]
+    machine: MachineArgs,
+}
+
+/// Options that every command that boots has.
+#[derive(clap::Args)]
+pub(crate) struct MachineArgs {
+    /// Run CMD by the guest's /bin/sh instead of init, power off, return its exit status
+    #[arg(long, value_name = "CMD", conflicts_with = "init")]
+    exec: Option<String>,
+
+    /// Run this program with its arguments in the same way, without a shell
+    #[arg(last = true, value_name = "ARGV", conflicts_with_all = ["exec", "init"])]
+    argv: Vec<String>,
+
+    /// Program to run as process 1
+    #[arg(long, value_name = "PATH")]
+    init: Option<String>,
+
+    /// Guest memory
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
+    mem: u64,
+
+    /// Processors that the guest sees [default: the host's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    cpus: Option<u32>,
+
+    /// More kernel arguments
+    #[arg(long, value_name = "ARGS")]
+    append: Option<String>,
+}
+
+/// A size as `imgtool` reads them, of at least what a guest needs.
+fn parse_size(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 16 << 20;
+    let size = imgtool::parse_size(text).map_err(|e| e.to_string())?;
+    if size < LEAST { Err("a machine needs at least 16M".into()) } else { Ok(size) }
+}
+
+pub(crate) fn run(args: Args) -> CommandResult {
+    let words = Words::parse(&args.words)?;
+    let Some(image) = words.image.clone() else {
+        return Err(CliError::usage("no image is named").hint("umlfs boot IMAGE, or ubda=IMAGE"));
+    };
+    boot(image, &words, &args.machine)
+}
+
+/// Boots `image` with the options alone.
+pub(crate) fn boot_image(image: PathBuf, machine: &MachineArgs) -> CommandResult {
+    boot(image, &Words::default(), machine)
+}
+
+fn boot(image: PathBuf, words: &Words, args: &MachineArgs) -> CommandResult {
+    let appended = match &args.append {
+        Some(text) => Words::parse(&text.split_whitespace().map(String::from).collect::<Vec<_>>())?,
+        None => Words::default(),
+    };
+    let init = args.init.clone().or_else(|| appended.init.clone()).or_else(|| words.init.clone());
+    let run = if let Some(command) = &args.exec {
+        Run::Command(vec!["/bin/sh".into(), "-c".into(), command.clone()])
+    } else if !args.argv.is_empty() {
+        Run::Command(args.argv.clone())
+    } else {
+        Run::Init(init)
+    };
+    let interactive = matches!(run, Run::Init(_));
+    let mut env = words.env.clone();
+    env.extend(appended.env.clone());
+    if let Ok(term) = std::env::var("TERM") {
+        env.push(("TERM".into(), term));
+    }
+    let config = MachineConfig {
+        image,
+        read_only: appended.read_only.or(words.read_only).unwrap_or(false),
+        memory: appended.memory.or(words.memory).unwrap_or(args.mem),
+        cpus: args.cpus.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32)),
+        command_line: command_line(words, &appended),
+        verbose: interactive && !words.quiet && !appended.quiet,
+        run,
+        env,
+    };
+    machine::monitor::boot(&config).map_err(|BootError { what, hint }| {
+        let error = CliError::failed(what);
+        if hint.is_empty() { error } else { error.hint(hint) }
+    })
+}
+
+fn command_line(words: &Words, appended: &Words) -> String {
+    let mut line = vec!["root=/dev/ubda".to_string()];
+    line.extend(words.kept.iter().chain(&appended.kept).cloned());
+    line.join(" ")
+}
+
+/// Kernel arguments as User-Mode Linux and Linux take them (`kernel-parameters.txt`).
+#[derive(Debug, Default, PartialEq)]
+struct Words {
+    image: Option<PathBuf>,
+    read_only: Option<bool>,
+    init: Option<String>,
+    memory: Option<u64>,
+    quiet: bool,
+    /// `KEY=VALUE` that the kernel does not know goes to init's environment, as on Linux.
+    env: Vec<(String, String)>,
+    /// What `/proc/cmdline` shows.
+    kept: Vec<String>,
+}
+
+impl Words {
+    fn parse(words: &[String]) -> Result<Words, CliError> {
+        let mut parsed = Words::default();
+        for word in words {
+            parsed.take(word)?;
+        }
+        Ok(parsed)
+    }
+
+    fn take(&mut self, word: &str) -> Result<(), CliError> {
+        let Some((key, value)) = word.split_once('=').filter(|(key, _)| !key.contains('/')) else {
+            match word {
+                "ro" => self.read_only = Some(true),
+                "rw" => self.read_only = Some(false),
+                "quiet" => self.quiet = true,
+                _ => return self.name_image(word),
+            }
+            self.kept.push(word.to_string());
+            return Ok(());
+        };
+        match key {
+            "ubda" | "ubd0" => return self.name_image(value),
+            "root" if matches!(value, "/dev/ubda" | "/dev/ubd0" | "98:0") => return Ok(()),
+            "root" => {
+                return Err(CliError::usage(format_args!("root={value}: the root disk is /dev/ubda"))
+                    .hint("name the image with ubda=IMAGE and leave root= out or at /dev/ubda"));
+            }
+            "init" => self.init = Some(value.to_string()),
+            "mem" => {
+                self.memory = Some(parse_size(value).map_err(|e| CliError::usage(format_args!("mem={value}: {e}")))?);
+            }
+            // The console is this terminal, whatever UML would have made of it.
+            "con" | "con0" | "console" | "ssl" | "umid" => {}
+            _ if key.starts_with("con") || key.starts_with("ubd") => {
+                return Err(CliError::usage(format_args!("{word}: only con0 and ubda are there")).hint("leave it out"));
+            }
+            _ if key.contains('.') => {}
+            _ => self.env.push((key.to_string(), value.to_string())),
+        }
+        self.kept.push(word.to_string());
+        Ok(())
+    }
+
+    fn name_image(&mut self, image: &str) -> Result<(), CliError> {
+        if let Some(first) = self.image.replace(PathBuf::from(image)) {
+            return Err(CliError::usage(format_args!("two images are named: {} and {image}", first.display()))
+                .hint("kernel arguments are ro, rw, quiet or KEY=VALUE; options begin with --"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Result<Words, CliError> {
+        Words::parse(&text.split_whitespace().map(String::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn classic_arguments() {
+        let parsed =
+            words("ubda=root.img root=/dev/ubda rw init=/bin/sh mem=512M con0=fd:0,fd:1 TEST=1 mod.opt=2").unwrap();
+        assert_eq!(parsed.image, Some(PathBuf::from("root.img")));
+        assert_eq!(parsed.read_only, Some(false));
+        assert_eq!(parsed.init.as_deref(), Some("/bin/sh"));
+        assert_eq!(parsed.memory, Some(512 << 20));
+        assert_eq!(parsed.env, [("TEST".to_string(), "1".to_string())]);
+        assert_eq!(parsed.kept.join(" "), "rw init=/bin/sh mem=512M con0=fd:0,fd:1 TEST=1 mod.opt=2");
+    }
+
+    #[test]
+    fn an_image_may_have_an_equals_sign_in_its_path() {
+        assert_eq!(words("./a=b/c.img").unwrap().image, Some(PathBuf::from("./a=b/c.img")));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        assert_eq!(words("a.img b.img").unwrap_err().exit_code(), 2);
+        assert_eq!(words("root=/dev/sda1").unwrap_err().exit_code(), 2);
+        assert_eq!(words("mem=lots").unwrap_err().exit_code(), 2);
+        assert_eq!(words("ubdb=other.img").unwrap_err().exit_code(), 2);
+    }
+}

@@ -1,0 +1,226 @@
+//! The front process: starts the kernel process, looks after the terminal, and reports how the machine ended.
+//!
+//! Two processes, so that whichever is killed, `kill -9` included, the other one puts the terminal back. The kernel process
+//! takes its guests with it when it dies (`PTRACE_O_EXITKILL`); when this one dies, it powers off.
+
+use super::{BootError, MachineConfig, Outcome};
+use nix::libc;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, pthread_sigmask};
+use nix::sys::termios::{self, SetArg, Termios};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork, getppid};
+use std::format;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::string::{String, ToString};
+use std::vec;
+use std::vec::Vec;
+
+/// Exit code of a machine whose kernel panicked or was killed.
+const BROKEN: u8 = 1;
+
+/// Boots a machine in a process of its own, again as often as it asks for, and returns the exit code for the caller.
+/// The calling process must have no other threads.
+///
+/// # Errors
+/// A machine that could not be booted, whose kernel panicked, or that was killed.
+pub fn boot(config: &MachineConfig) -> Result<u8, BootError> {
+    let terminal = Terminal::take();
+    let watched = watched_signals();
+    let before = block(&watched)?;
+    let result = loop {
+        match run_once(config, &terminal, &watched) {
+            Ok(Outcome::Restart) => {}
+            Ok(Outcome::Off(code)) => break Ok(code),
+            Ok(Outcome::Panic) => break Err(BootError::new("the guest's kernel panicked", "its report is above")),
+            Err(e) => break Err(e),
+        }
+    };
+    terminal.restore();
+    // What came in between goes to the caller as it always would.
+    let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
+    result
+}
+
+fn watched_signals() -> SigSet {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGCHLD] {
+        set.add(signal);
+    }
+    set
+}
+
+fn block(set: &SigSet) -> Result<SigSet, BootError> {
+    let mut before = SigSet::empty();
+    pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(set), Some(&mut before))
+        .map_err(|e| BootError::new(format!("cannot block signals: {e}"), ""))?;
+    Ok(before)
+}
+
+fn run_once(config: &MachineConfig, terminal: &Terminal, watched: &SigSet) -> Result<Outcome, BootError> {
+    let cannot = |what: &str, e: nix::Error| BootError::new(format!("cannot {what}: {e}"), "");
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| cannot("make a pipe", e))?;
+    // SAFETY: the caller has no other threads, so the child may go on as this process would have.
+    match unsafe { fork() }.map_err(|e| cannot("start the kernel process", e))? {
+        ForkResult::Child => {
+            drop(read);
+            kernel_process(config, terminal, write)
+        }
+        ForkResult::Parent { child } => {
+            drop(write);
+            let status = watch(child, watched)?;
+            report(read, status)
+        }
+    }
+}
+
+/// Waits for the kernel process, passing on signals that ask for an end.
+fn watch(child: Pid, watched: &SigSet) -> Result<WaitStatus, BootError> {
+    loop {
+        let signal = watched.wait().map_err(|e| BootError::new(format!("cannot wait: {e}"), ""))?;
+        if signal != Signal::SIGCHLD {
+            // A child that is gone already is reaped below.
+            let _ = kill(child, if signal == Signal::SIGQUIT { Signal::SIGTERM } else { signal });
+        }
+        match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) | Err(nix::Error::EINTR) => {}
+            Ok(status) => return Ok(status),
+            Err(e) => return Err(BootError::new(format!("cannot wait for the kernel process: {e}"), "")),
+        }
+    }
+}
+
+/// What the kernel process said before it ended, or what must have happened if it said nothing.
+fn report(pipe: OwnedFd, status: WaitStatus) -> Result<Outcome, BootError> {
+    let mut message = Vec::new();
+    // A pipe that cannot be read said nothing.
+    let _ = File::from(pipe).read_to_end(&mut message);
+    match Message::decode(&message) {
+        Some(Message::Ended(outcome)) => Ok(outcome),
+        Some(Message::Failed(error)) => Err(error),
+        None => Err(match status {
+            WaitStatus::Signaled(_, Signal::SIGABRT, _) => {
+                BootError::new("the kernel process panicked", "its report is above; please file it as a bug")
+            }
+            WaitStatus::Signaled(_, signal, _) => BootError::new(
+                format!("the kernel process was killed by {signal}"),
+                "the image's journal is replayed at the next boot: what was synced is there",
+            ),
+            other => BootError::new(format!("the kernel process ended unexpectedly ({other:?})"), ""),
+        }),
+    }
+}
+
+fn kernel_process(config: &MachineConfig, terminal: &Terminal, pipe: OwnedFd) -> ! {
+    // SAFETY: a constant argument; ends this process in good order when its parent is killed.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
+    let parent = getppid();
+    no_core_dumps();
+    std::panic::set_hook(std::boxed::Box::new(|info| {
+        // The terminal may be raw: lines end with both.
+        let text = format!("umlfs kernel panic: {info}").replace('\n', "\r\n");
+        let _ = write!(std::io::stderr(), "\r\n{text}\r\n");
+    }));
+    let message = match super::run(config) {
+        Ok(outcome) => Message::Ended(outcome),
+        Err(error) => Message::Failed(error),
+    };
+    // If nobody listens any more, nobody minds.
+    let _ = File::from(pipe).write_all(&message.encode());
+    if getppid() != parent {
+        terminal.restore();
+    }
+    // SAFETY: ends the process without running what the parent's atexit handlers would do a second time.
+    unsafe { libc::_exit(BROKEN.into()) }
+}
+
+/// Guests that the host kills must not leave core files behind.
+fn no_core_dumps() {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit is ours and readable.
+    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
+}
+
+/// What the kernel process tells this one.
+enum Message {
+    Ended(Outcome),
+    Failed(BootError),
+}
+
+impl Message {
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            Message::Ended(Outcome::Off(code)) => vec![b'O', *code],
+            Message::Ended(Outcome::Restart) => vec![b'R'],
+            Message::Ended(Outcome::Panic) => vec![b'P'],
+            Message::Failed(e) => [b"E".as_slice(), e.what.as_bytes(), b"\0", e.hint.as_bytes()].concat(),
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Message> {
+        let (kind, rest) = bytes.split_first()?;
+        match (kind, rest) {
+            (b'O', [code]) => Some(Message::Ended(Outcome::Off(*code))),
+            (b'R', []) => Some(Message::Ended(Outcome::Restart)),
+            (b'P', []) => Some(Message::Ended(Outcome::Panic)),
+            (b'E', text) => {
+                let text = String::from_utf8_lossy(text);
+                let (what, hint) = text.split_once('\0')?;
+                Some(Message::Failed(BootError::new(what.to_string(), hint.to_string())))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The host's terminal, in raw mode while a machine has it.
+struct Terminal {
+    saved: Option<Termios>,
+}
+
+impl Terminal {
+    /// Puts standard input into raw mode, if it is a terminal.
+    fn take() -> Terminal {
+        // SAFETY: descriptor 0 is open for as long as this process runs; if not, the calls below say so.
+        let stdin = unsafe { BorrowedFd::borrow_raw(0) };
+        let Ok(saved) = termios::tcgetattr(stdin) else { return Terminal { saved: None } };
+        let mut raw = saved.clone();
+        termios::cfmakeraw(&mut raw);
+        let took = termios::tcsetattr(stdin, SetArg::TCSADRAIN, &raw).is_ok();
+        Terminal { saved: took.then_some(saved) }
+    }
+
+    /// Puts it back as it was.
+    fn restore(&self) {
+        let Some(saved) = &self.saved else { return };
+        let mut ttou = SigSet::empty();
+        ttou.add(Signal::SIGTTOU);
+        // From the background, which the shell may have put us into, this needs the signal blocked.
+        let mut before = SigSet::empty();
+        let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&ttou), Some(&mut before));
+        // SAFETY: as in `take`.
+        let stdin = unsafe { BorrowedFd::borrow_raw(0) };
+        // A terminal that is gone needs no restoring.
+        let _ = termios::tcsetattr(stdin, SetArg::TCSADRAIN, saved);
+        let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_the_pipe() {
+        for outcome in [Outcome::Off(7), Outcome::Restart, Outcome::Panic] {
+            let Some(Message::Ended(back)) = Message::decode(&Message::Ended(outcome).encode()) else { panic!() };
+            assert_eq!(back, outcome);
+        }
+        let error = BootError::new("no image", "make one");
+        let Some(Message::Failed(back)) = Message::decode(&Message::Failed(error).encode()) else { panic!() };
+        assert_eq!((back.what.as_str(), back.hint.as_str()), ("no image", "make one"));
+        assert!(Message::decode(b"").is_none());
+        assert!(Message::decode(b"O").is_none());
+    }
+}
