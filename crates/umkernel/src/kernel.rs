@@ -162,6 +162,7 @@ impl Kernel {
             vfs: Vfs::new(),
             uts: Mutex::new(Uts { nodename: unnamed(), domainname: unnamed() }),
             queued_signals: Default::default(),
+            load: Default::default(),
             time: Default::default(),
             futexes: Default::default(),
             ttys: Default::default(),

@@ -69,6 +69,7 @@ fn run(ctx: &Ctx, mut frame: TrapFrame) {
         frame = registers;
         match stop {
             Stop::Syscall => result = Some(trap::syscall(ctx, &mut frame)),
+            Stop::Interrupted => frame.orig_rax = TrapFrame::NO_SYSCALL,
             Stop::Signal(signal) => {
                 frame.orig_rax = TrapFrame::NO_SYSCALL;
                 if signal != KICK

@@ -56,17 +56,24 @@ pub(super) fn memfd() -> io::Result<OwnedFd> {
 
 /// The first guest process: shares this process's descriptors, maps the stub and sleeps in it. Returns its host id.
 pub(super) fn spawn_first(stub: &OwnedFd) -> io::Result<i32> {
-    let flags = libc::CLONE_FILES | libc::SIGCHLD;
+    let flags = libc::c_long::from(libc::CLONE_FILES | libc::SIGCHLD);
     let fd = stub.as_raw_fd();
     // SAFETY: without CLONE_VM the child has its own copy of memory; it makes raw system calls only, as a child of a
     // process with several threads must.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, NONE, NONE, NONE, NONE) };
     match pid {
         -1 => Err(io::Error::last_os_error()),
         // SAFETY: this is the child.
         0 => unsafe { first_main(fd) },
         pid => Ok(pid as i32),
     }
+}
+
+/// An unused argument. Arguments of a variadic call must be whole registers: the upper half of an `int` may hold anything.
+const NONE: libc::c_long = 0;
+
+fn long(n: i32) -> libc::c_long {
+    n.into()
 }
 
 /// # Safety
@@ -76,20 +83,20 @@ unsafe fn first_main(stub: i32) -> ! {
     unsafe {
         // A session of its own: the terminal's signals are for the front process.
         libc::syscall(libc::SYS_setsid);
-        libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::syscall(libc::SYS_prctl, long(libc::PR_SET_PDEATHSIG), long(libc::SIGKILL), NONE, NONE, NONE);
         let none = 0u64;
-        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, 0, 8);
+        libc::syscall(libc::SYS_rt_sigprocmask, long(libc::SIG_SETMASK), &raw const none, NONE, 8 as libc::c_long);
         let got = libc::syscall(
             libc::SYS_mmap,
             STUB_BASE,
             STUB_LEN,
-            libc::PROT_READ | libc::PROT_EXEC,
-            libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE,
-            stub,
-            0,
+            long(libc::PROT_READ | libc::PROT_EXEC),
+            long(libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE),
+            long(stub),
+            NONE,
         );
         if got as u64 != STUB_BASE {
-            libc::syscall(libc::SYS_exit_group, 1);
+            libc::syscall(libc::SYS_exit_group, long(1));
         }
         let child: extern "C" fn() -> ! = core::mem::transmute(STUB_BASE as usize + STUB_CHILD);
         child()

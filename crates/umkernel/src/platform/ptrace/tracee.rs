@@ -22,6 +22,8 @@ pub(super) enum Stop {
     Syscall,
     /// A host signal is about to be delivered to it.
     Signal(i32),
+    /// The host stopped it for its tracer (`PTRACE_INTERRUPT`): nothing has happened.
+    Interrupted,
     /// It has been killed.
     Gone,
 }
@@ -82,6 +84,9 @@ impl Tracee {
             }
             if !libc::WIFSTOPPED(status) {
                 return Stop::Gone;
+            }
+            if status >> 16 != 0 {
+                return Stop::Interrupted;
             }
             return match libc::WSTOPSIG(status) {
                 s if s == libc::SIGTRAP | 0x80 => Stop::Syscall,
@@ -176,7 +181,7 @@ impl Tracee {
                 Stop::Signal(libc::SIGTRAP) => return Ok(self.registers()?.rax as u32),
                 Stop::Signal(libc::SIGSEGV | libc::SIGBUS) => return Err(Errno::EFAULT.into()),
                 // A kick, or a stray signal from the host: the instruction is still to come, or the trap behind it.
-                Stop::Signal(_) | Stop::Syscall => {}
+                Stop::Signal(_) | Stop::Syscall | Stop::Interrupted => {}
                 Stop::Gone => return Err(Error::new(Errno::ESRCH, "the guest process was killed")),
             }
         }
@@ -199,8 +204,11 @@ impl Tracee {
             self.request(libc::PTRACE_CONT, 0, 0)?;
             match self.wait() {
                 Stop::Signal(libc::SIGTRAP) => break,
+                Stop::Signal(libc::SIGSEGV | libc::SIGBUS | libc::SIGILL) => {
+                    return Err(Error::new(Errno::EFAULT, "the stub cannot run"));
+                }
                 // A kick, or a stray signal from the host: the call is made or restarted all the same.
-                Stop::Signal(_) | Stop::Syscall => {}
+                Stop::Signal(_) | Stop::Syscall | Stop::Interrupted => {}
                 Stop::Gone => return Err(Error::new(Errno::ESRCH, "the guest process was killed")),
             }
         }
