@@ -163,6 +163,8 @@ impl Kernel {
             uts: Mutex::new(Uts { nodename: unnamed(), domainname: unnamed() }),
             queued_signals: Default::default(),
             load: Default::default(),
+            trace: Default::default(),
+            unknown_calls: Default::default(),
             time: Default::default(),
             futexes: Default::default(),
             ttys: Default::default(),
