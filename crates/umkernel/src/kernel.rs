@@ -163,7 +163,7 @@ impl Kernel {
             uts: Mutex::new(Uts { nodename: unnamed(), domainname: unnamed() }),
             queued_signals: Default::default(),
             load: Default::default(),
-            trace: Default::default(),
+            trace: None,
             unknown_calls: Default::default(),
             time: Default::default(),
             futexes: Default::default(),

@@ -8,7 +8,7 @@ use super::{BootError, MachineConfig, Run};
 use crate::host;
 use crate::kernel::{Ctx, Kernel};
 use crate::mm::{KernelDst, KernelSrc};
-use crate::task::Task;
+use crate::task::{FirstTask, Task};
 use crate::tty::{Tty, TtyFile};
 use crate::vfs::{AT_FDCWD, File, OpenFlags};
 use nix::libc;
@@ -93,8 +93,10 @@ fn open_console(ctx: &Ctx) -> crate::Result<Arc<File>> {
     })
 }
 
-fn pump(kernel: &Arc<Kernel>, task: &Arc<Task>, body: Box<dyn FnOnce(&Ctx) + Send>) {
-    if let Err(e) = kernel.platform.spawn_kernel_thread(kernel, task, body) {
+/// Starts a pump as a task of its own: a task sleeps in one place at a time.
+fn pump(kernel: &Arc<Kernel>, parent: &Arc<Task>, body: Box<dyn FnOnce(&Ctx) + Send>) {
+    let task = FirstTask { pid: 0, name: b"pump", fs: parent.fs(), files: Arc::default() }.create(kernel);
+    if let Err(e) = kernel.platform.spawn_kernel_thread(kernel, &task, body) {
         panic!("cannot start a pump: {e}");
     }
 }
