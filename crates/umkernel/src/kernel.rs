@@ -164,6 +164,7 @@ impl Kernel {
             queued_signals: Default::default(),
             load: Default::default(),
             trace: None,
+            net: Default::default(),
             unknown_calls: Default::default(),
             time: Default::default(),
             futexes: Default::default(),
