@@ -26,10 +26,13 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Print every source with its hash, and whether it is in the cache
+    #[command(after_help = "Examples:\n  umlfs sources list --json\n  umlfs sources list --profile tiny-test")]
     List(ListArgs),
     /// Bring every source into the cache
+    #[command(after_help = "Examples:\n  umlfs sources fetch\n  umlfs sources fetch --offline --sources /media/stick")]
     Fetch(FetchArgs),
     /// Compute the hashes of the cached sources again
+    #[command(after_help = "Examples:\n  umlfs sources verify && echo ready for a class without a network")]
     Verify(ListArgs),
 }
 
