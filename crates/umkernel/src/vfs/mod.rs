@@ -7,6 +7,8 @@ mod anon;
 mod attr;
 mod dentry;
 mod devices;
+#[cfg(all(test, feature = "ptrace"))]
+mod differential;
 mod fdtable;
 mod file;
 mod flags;

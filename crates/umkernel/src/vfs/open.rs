@@ -89,6 +89,7 @@ impl Vfs {
         loop {
             let (name, slashes) = match walk.walk_to_last(self, &path)? {
                 Last::Name(name, slashes) => (name, slashes),
+                _ if exclusive => bail!(EEXIST),
                 _ if creates => bail!(EISDIR),
                 last => {
                     if last == Last::DotDot {
@@ -189,7 +190,9 @@ impl Vfs {
         let truncate = how.flags.contains(OpenFlags::TRUNC) && !created;
         match file_type {
             FileType::Symlink => bail!(ELOOP),
-            FileType::Directory if access.contains(Access::WRITE) || how.flags.contains(OpenFlags::CREAT) => {
+            FileType::Directory
+                if access.contains(Access::WRITE) || how.flags.intersects(OpenFlags::CREAT | OpenFlags::TRUNC) =>
+            {
                 bail!(EISDIR)
             }
             FileType::CharDevice | FileType::BlockDevice if location.mount.flags().contains(MountFlags::NODEV) => {
