@@ -82,7 +82,7 @@ impl Vfs {
         }
         let creates = how.flags.contains(OpenFlags::CREAT);
         let exclusive = how.flags.contains(OpenFlags::CREAT | OpenFlags::EXCL);
-        let follow = !how.flags.contains(OpenFlags::NOFOLLOW) && !exclusive;
+        let mut follow = !how.flags.contains(OpenFlags::NOFOLLOW) && !exclusive;
         let mut directory = how.flags.contains(OpenFlags::DIRECTORY);
         let mut walk = Walk::begin(ctx, dirfd, path, how.resolve)?;
         let mut path = path.to_vec();
@@ -103,11 +103,12 @@ impl Vfs {
                 bail!(EISDIR);
             }
             directory |= slashes;
+            follow |= slashes;
             let (child, created) = self.lookup_or_create(ctx, &walk, &name, how)?;
             if !created && exclusive {
                 bail!(EEXIST);
             }
-            if child.inode.file_type() == FileType::Symlink && (follow || slashes) {
+            if child.inode.file_type() == FileType::Symlink && follow {
                 match walk.follow(self, child)? {
                     Some(target) => path = target,
                     None => {

@@ -258,6 +258,7 @@ impl<'a> Walk<'a> {
         }
         let mut path = path.to_vec();
         let mut directory = self.flags.contains(WalkFlags::DIRECTORY);
+        let mut follow = self.flags.contains(WalkFlags::FOLLOW);
         loop {
             match self.walk_to_last(vfs, &path)? {
                 Last::Dot => return self.finish(directory),
@@ -266,13 +267,13 @@ impl<'a> Walk<'a> {
                     return self.finish(directory);
                 }
                 Last::Name(name, slashes) => {
+                    // Slashes ask for a directory: links are followed from here on, also those that a link leads to.
                     directory |= slashes;
+                    follow |= slashes;
                     let Some(child) = self.at.dentry.lookup(self.ctx, &vfs.lru, &name)? else {
                         bail!(ENOENT);
                     };
-                    if child.inode.file_type() == FileType::Symlink
-                        && (slashes || self.flags.contains(WalkFlags::FOLLOW))
-                    {
+                    if child.inode.file_type() == FileType::Symlink && follow {
                         match self.follow(vfs, child)? {
                             Some(target) => path = target,
                             None => return self.finish(directory),
