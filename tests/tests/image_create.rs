@@ -123,9 +123,14 @@ fn each_kind_and_block_size_is_clean() {
     fs::create_dir(&root).unwrap();
     tree::fill(&root);
     // Too large for a block of 1 KiB.
-    let _ = xattr::remove(root.join("etc/1"), "user.large");
-    fs::remove_file(root.join("a/link4000")).unwrap();
     let image = work.path().join("x.img");
+    let small = ["--block-size", "1024"];
+    create(&image, &small, &[&root]).expect_one_error(&["/a/link4000", "block"]);
+    fs::remove_file(root.join("a/link4000")).unwrap();
+    if xattr::get(root.join("etc/1"), "user.large").is_ok_and(|value| value.is_some()) {
+        create(&image, &small, &[&root]).expect_one_error(&["/etc/1", "user.large", "1024 bytes", "--block-size"]);
+        xattr::remove(root.join("etc/1"), "user.large").unwrap();
+    }
     for kind in ["ext2", "ext3", "ext4"] {
         for block_size in ["1024", "2048", "4096"] {
             for size in ["auto", "200M"] {

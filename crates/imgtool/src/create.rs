@@ -426,8 +426,11 @@ fn write(
     };
     let fresh =
         |error: &std::io::Error| Error::new(format_args!("cannot set the size to {} bytes: {error}", plan.size));
-    // A second attempt must not find what the first one wrote.
-    file.set_len(0).map_err(|error| fresh(&error))?;
+    // A second attempt must not find what the first one wrote. Only then: ext4 writes a file that was once cut to
+    // nothing out to the disk when it is closed.
+    if file.metadata().map_err(|error| fresh(&error))?.len() > 0 {
+        file.set_len(0).map_err(|error| fresh(&error))?;
+    }
     let file = file.try_clone().map_err(|error| fresh(&error))?;
     let device = FileDevice::fresh(file, plan.size).map_err(|error| fresh(&error))?;
     let mkfs = plan.mkfs_for(plan.size);

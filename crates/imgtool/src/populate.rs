@@ -218,14 +218,26 @@ impl<'a, D: BlockDevice> Writer<'a, '_, D> {
     }
 
     fn xattrs(&mut self, name: &[u8], ino: Ino, node: &Node) -> Result<(), Stop> {
+        let all: usize = node.xattrs.iter().map(|(key, value)| 16 + key.len() + value.len()).sum();
+        let block_size = self.fs.superblock().block_size;
         for (key, value) in &node.xattrs {
-            self.fs.xattr_set(ino, key, value, XattrMode::Any, node.meta.mtime).map_err(|error| {
-                let stop = self.failed(name, error);
-                match stop {
-                    Stop::Failed(error) => Stop::Failed(error.at(format_args!("extended attribute `{}`", shown(key)))),
-                    full @ Stop::Full(_) => full,
-                }
-            })?;
+            let Err(error) = self.fs.xattr_set(ino, key, value, XattrMode::Any, node.meta.mtime) else {
+                continue;
+            };
+            // They share one block; a larger file system would not help.
+            let too_large = error == ext4::Error::NoSpace && all + 64 > block_size as usize;
+            return Err(match self.failed(name, error) {
+                Stop::Full(path) if too_large => Stop::Failed(
+                    Error::new(format_args!(
+                        "cannot write {path} into the image: its extended attributes ({all} bytes, `{}` among them) \
+                         do not fit a block of {block_size} bytes",
+                        shown(key)
+                    ))
+                    .hint("take a larger --block-size, or remove attributes"),
+                ),
+                Stop::Failed(error) => Stop::Failed(error.at(format_args!("extended attribute `{}`", shown(key)))),
+                full @ Stop::Full(_) => full,
+            });
         }
         Ok(())
     }

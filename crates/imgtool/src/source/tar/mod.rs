@@ -266,3 +266,67 @@ impl Reader<'_> {
         Ok(NodeOrLink::Node(Node { meta, xattrs: records.xattrs(), body }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<Tree, Error> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        let archive = ArchiveFile { path: "x.tar".into(), file, len: bytes.len() as u64 };
+        let mut tree = Tree::new();
+        read_tar(&archive, 0, &mut tree).map(|()| tree)
+    }
+
+    proptest! {
+        /// Headers with right checksums and anything else in them: an error or a tree, never a panic, and every piece
+        /// of contents lies inside the archive.
+        #[test]
+        fn any_header_is_read_or_refused(
+            headers in prop::collection::vec(
+                (prop::collection::vec((0usize..500, any::<u8>()), 0..12), prop::sample::select(&b"0123456SxgLKV5\0D"[..]), 0u64..3000),
+                1..6,
+            ),
+            extension in "([0-9]{1,2} (path|size|uid|mtime|GNU.sparse.map|GNU.sparse.size|GNU.sparse.major|linkpath)=[0-9,./a]{0,12}\n){0,4}",
+        ) {
+            let mut archive = Vec::new();
+            for (changes, kind, size) in headers {
+                let mut header = [0; BLOCK];
+                header[..4].copy_from_slice(b"./ab");
+                header[100..108].copy_from_slice(b"0000644\0");
+                header[124..136].copy_from_slice(format!("{size:011o}\0").as_bytes());
+                header[156] = kind;
+                header[157..159].copy_from_slice(b"ab");
+                header[257..263].copy_from_slice(b"ustar\0");
+                for (at, byte) in changes {
+                    header[at] = byte;
+                }
+                header[148..156].fill(b' ');
+                let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+                header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+                archive.extend_from_slice(&header);
+                let mut contents = extension.as_bytes().to_vec();
+                contents.resize(size as usize, b'\n');
+                archive.extend_from_slice(&contents);
+                archive.resize(archive.len().next_multiple_of(BLOCK), 0);
+            }
+            archive.resize(archive.len() + 2 * BLOCK, 0);
+            if let Ok(tree) = read(&archive) {
+                for step in tree.walk() {
+                    let crate::tree::Step::Name { id, .. } = step else { continue };
+                    if let Body::Regular(content) = &tree.node(id).body {
+                        for segment in content.segments() {
+                            prop_assert!(segment.source + segment.len <= archive.len() as u64);
+                            prop_assert!(segment.offset + segment.len <= content.len);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
