@@ -3,7 +3,7 @@
 use crate::cache::{Cache, Kind};
 use crate::device::BlockDevice;
 use crate::error::{Error, Place, Result};
-use crate::features::{Compat, Incompat};
+use crate::features::{Compat, Incompat, RoCompat};
 use crate::group::Group;
 use crate::journal::Journal;
 use crate::le::{bytes_at, put_bytes};
@@ -85,6 +85,7 @@ impl<D: BlockDevice> Fs<D> {
             }
             journal = Some(j);
         }
+        fs.count_free();
         fs.state_at_mount = fs.sb.state;
         fs.check_root()?;
         if !options.read_only {
@@ -132,6 +133,22 @@ impl<D: BlockDevice> Fs<D> {
         }
         self.find_system_zones();
         Ok(())
+    }
+
+    /// Counts what is free from the descriptors. Linux brings the superblock's counts up to date at unmount only, so
+    /// that they are stale after a replay of its journal.
+    fn count_free(&mut self) {
+        if self.sb.features.ro_compat.contains(RoCompat::BIGALLOC) {
+            // Descriptors count clusters then; such a file system is not written here.
+            return;
+        }
+        let blocks = self.groups.iter().map(|g| u64::from(g.free_blocks)).sum();
+        let inodes = self.groups.iter().map(|g| g.free_inodes).fold(0u32, u32::saturating_add);
+        if (self.sb.free_blocks, self.sb.free_inodes) != (blocks, inodes) {
+            self.sb.free_blocks = blocks;
+            self.sb.free_inodes = inodes;
+            self.cache.txn.super_dirty = !self.options.read_only;
+        }
     }
 
     fn check_root(&mut self) -> Result<()> {

@@ -56,7 +56,6 @@ pub(crate) fn to_disk(user: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec;
     use proptest::prelude::*;
 
     #[test]
@@ -74,7 +73,7 @@ mod tests {
         assert_eq!(disk.len(), 4 + 4 * 4 + 8);
         assert_eq!(to_user(&disk).unwrap(), user);
         assert_eq!(to_disk(&[2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]), None);
-        assert_eq!(to_disk(&vec![1; 4]), None);
+        assert_eq!(to_disk(&[1; 4]), None);
     }
 
     proptest! {

@@ -257,9 +257,9 @@ impl Model {
                 }
                 let ino = pick(&files, d);
                 let r = fs.link(dir, &n, ino, now);
-                if self.entries(dir).contains_key(&n) {
-                    assert_eq!(r, Err(Error::Exists));
-                } else if r.is_ok() {
+                let known = self.entries(dir).contains_key(&n);
+                assert_eq!(r == Err(Error::Exists), known);
+                if r.is_ok() {
                     self.entries(dir).insert(n, ino);
                     self.nodes.get_mut(&ino).unwrap().nlink += 1;
                 }
