@@ -43,6 +43,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Up(Box<commands::up::Args>),
     Build(commands::build::Args),
     Sources(commands::sources::Args),
     Doctor(commands::doctor::Args),
@@ -55,6 +56,7 @@ enum Command {
 impl Command {
     fn run(self) -> CommandResult {
         match self {
+            Self::Up(args) => commands::up::run(*args),
             Self::Build(args) => commands::build::run(args),
             Self::Sources(args) => commands::sources::run(args),
             Self::Doctor(args) => commands::doctor::run(&args),

@@ -47,7 +47,7 @@ pub(crate) fn run(args: Args) -> CommandResult {
 }
 
 /// A library error as the command's.
-fn report(error: imgtool::Error) -> CliError {
+pub(super) fn report(error: imgtool::Error) -> CliError {
     let shown = CliError::chain(&error);
     match error.advice() {
         Some(advice) => shown.hint(advice),

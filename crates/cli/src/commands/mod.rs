@@ -7,3 +7,4 @@ pub(crate) mod doctor;
 pub(crate) mod image;
 pub(crate) mod man;
 pub(crate) mod sources;
+pub(crate) mod up;
