@@ -34,6 +34,13 @@ struct PiWaiter {
     waiter: Arc<Waiter>,
 }
 
+#[cfg(test)]
+impl PiLock {
+    pub(super) fn waiter_count(&self) -> usize {
+        self.waiters.len()
+    }
+}
+
 impl PiWaiter {
     fn grant(&self, how: u8) {
         self.state.store(how, Ordering::SeqCst);

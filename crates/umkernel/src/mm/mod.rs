@@ -1,5 +1,6 @@
 //! Guest memory: address spaces, their VMAs, and access to user memory.
 
+mod lock;
 pub mod map;
 mod remap;
 mod space;

@@ -131,24 +131,35 @@ fn sys_getpriority(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result
 }
 
 fn sys_setpriority(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
-    let nice = (args[2] as i32).clamp(-20, 19) as i8;
-    let creds = ctx.task.creds();
-    let privileged = creds.capable(Capabilities::SYS_NICE);
     let mut result = Ok(0);
     for target in priority_targets(ctx, args[0], args[1])? {
-        let theirs = first_thread(&target).map(|t| t.creds());
-        let same_user = theirs.is_none_or(|t| t.uid == creds.euid || t.euid == creds.euid);
-        let allowed = 20 - i64::from(nice) <= target.limit(RLIMIT_NICE as usize).min(40) as i64;
-        let mut inner = target.inner.lock();
-        if !same_user && !privileged {
-            result = Err(Errno::EPERM.into());
-        } else if nice < inner.nice && !allowed && !privileged {
-            result = Err(Errno::EACCES.into());
-        } else {
-            inner.nice = nice;
+        if let Err(e) = set_nice(ctx, &target, args[2] as i32) {
+            result = Err(e);
         }
     }
     result
+}
+
+/// Sets a process's nice value, cut to -20..=19.
+///
+/// # Errors
+/// `EPERM` for another user's process; `EACCES` to lower it beyond `RLIMIT_NICE`.
+pub(super) fn set_nice(ctx: &Ctx, target: &Process, nice: i32) -> Result<()> {
+    let nice = nice.clamp(-20, 19) as i8;
+    let creds = ctx.task.creds();
+    let privileged = creds.capable(Capabilities::SYS_NICE);
+    let theirs = first_thread(target).map(|t| t.creds());
+    let same_user = theirs.is_none_or(|t| t.uid == creds.euid || t.euid == creds.euid);
+    let allowed = 20 - i64::from(nice) <= target.limit(RLIMIT_NICE as usize).min(40) as i64;
+    let mut inner = target.inner.lock();
+    if !same_user && !privileged {
+        bail!(EPERM, "another user's process");
+    }
+    if nice < inner.nice && !allowed && !privileged {
+        bail!(EACCES, "RLIMIT_NICE");
+    }
+    inner.nice = nice;
+    Ok(())
 }
 
 /// Reads and changes one limit of a process.

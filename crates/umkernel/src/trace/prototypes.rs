@@ -221,6 +221,8 @@ static PROTOTYPES: &[Prototype] = &[
     p("sched_get_priority_max", "policy", Value, "tells the highest priority of a policy"),
     p("sched_get_priority_min", "policy", Value, "tells the lowest priority of a policy"),
     p("sched_rr_get_interval", "pid tp", Success, "tells the time slice of a round-robin thread"),
+    p("sched_setattr", "pid attr flags", Success, "sets how a thread is scheduled: policy, nice value, priority"),
+    p("sched_getattr", "pid attr size flags", Success, "tells how a thread is scheduled: policy, nice value, priority"),
     p("getpriority", "which who", Value, "tells the nice value, as 20 minus it"),
     p("setpriority", "which who prio", Success, "sets the nice value"),
     p("unshare", "flags", Success, "stops sharing files, working directory or memory with other threads"),
