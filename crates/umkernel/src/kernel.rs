@@ -152,7 +152,7 @@ impl Kernel {
     ///
     /// # Errors
     /// What the host says to `memfd_create(2)`.
-    pub fn new(platform: Box<dyn Platform>, config: Config) -> Result<Arc<Kernel>> {
+    pub fn new(platform: Box<dyn Platform>, config: Config, trace: Option<trace::Tracer>) -> Result<Arc<Kernel>> {
         let empty_file = host::HostFd::new(host::memfd_create(c"beyond-end-of-file")?);
         let unnamed = || String::from("(none)");
         Ok(Arc::new(Kernel {
@@ -163,7 +163,7 @@ impl Kernel {
             uts: Mutex::new(Uts { nodename: unnamed(), domainname: unnamed() }),
             queued_signals: Default::default(),
             load: Default::default(),
-            trace: None,
+            trace,
             net: Default::default(),
             unknown_calls: Default::default(),
             time: Default::default(),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use umkernel::machine::{self, BootError, MachineConfig, Run};
 
+use super::trace::TraceArgs;
 use crate::CommandResult;
 use crate::error::CliError;
 
@@ -57,6 +58,9 @@ pub(crate) struct MachineArgs {
     /// More kernel arguments
     #[arg(long, value_name = "ARGS")]
     append: Option<String>,
+
+    #[command(flatten)]
+    trace: TraceArgs,
 }
 
 /// A size as `imgtool` reads them, of at least what a guest needs.
@@ -105,6 +109,7 @@ fn boot(image: PathBuf, words: &Words, args: &MachineArgs) -> CommandResult {
         cpus: args.cpus.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32)),
         command_line: command_line(words, &appended),
         verbose: interactive && !words.quiet && !appended.quiet,
+        trace: args.trace.config()?,
         run,
         env,
     };

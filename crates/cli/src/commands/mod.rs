@@ -7,4 +7,5 @@ pub(crate) mod doctor;
 pub(crate) mod image;
 pub(crate) mod man;
 pub(crate) mod sources;
+mod trace;
 pub(crate) mod up;

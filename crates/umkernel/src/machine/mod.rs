@@ -16,6 +16,7 @@ use crate::platform::Platform;
 use crate::platform::ptrace::Ptrace;
 use crate::power::PowerAction;
 use crate::task::{FirstTask, Task};
+use crate::trace::TraceConfig;
 use crate::vfs::{FdTable, FsContext, MountFlags};
 use crate::{chardev, fs, time};
 use nix::sys::signal::{SigSet, Signal};
@@ -55,6 +56,8 @@ pub struct MachineConfig {
     pub env: Vec<(String, String)>,
     /// The kernel's messages go to the console.
     pub verbose: bool,
+    /// Who watches the guests' system calls.
+    pub trace: Option<TraceConfig>,
 }
 
 /// What the machine runs.
@@ -164,8 +167,9 @@ fn new_kernel(config: &MachineConfig, platform: Box<dyn Platform>) -> Result<Arc
     const TASK_MEMORY: u64 = 256 * 1024;
     let max_tasks = (config.memory / TASK_MEMORY).clamp(64, 16_384) as usize;
     let command_line = config.command_line.clone();
+    let trace = config.trace.as_ref().map(TraceConfig::start).transpose().map_err(|what| BootError::new(what, ""))?;
     let config = Config { memory: config.memory, cpus: config.cpus, max_tasks, command_line };
-    Kernel::new(platform, config)
+    Kernel::new(platform, config, trace)
         .map_err(|e| BootError::new(format!("cannot make a memory file: {e}"), "the host needs memfd_create(2)"))
 }
 
