@@ -217,7 +217,7 @@ fn start_services(kernel: &Arc<Kernel>) {
     spawn_service("commits", move || {
         loop {
             std::thread::sleep(COMMIT_INTERVAL);
-            if let Err(e) = commits.vfs.sync_all() {
+            if let Err(e) = commits.vfs.commit_all() {
                 commits.message(Level::Error, format!("periodic commit: {e}"));
             }
         }
