@@ -194,7 +194,8 @@ impl KernelLog {
     }
 }
 
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod tests {
     use super::*;
 

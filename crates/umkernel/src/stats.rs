@@ -144,7 +144,8 @@ impl Task {
     }
 }
 
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod tests {
     use super::*;
 

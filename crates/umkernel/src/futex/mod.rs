@@ -124,5 +124,6 @@ impl FutexTable {
     }
 }
 
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod tests;

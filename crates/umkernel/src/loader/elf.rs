@@ -171,7 +171,8 @@ impl Program {
     }
 }
 
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod tests {
     use super::*;
     use std::vec;

@@ -61,7 +61,8 @@ fn parse_line(line: &[u8], cut: bool) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
     Ok((name.to_vec(), (!argument.is_empty()).then(|| argument.to_vec())))
 }
 
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod tests {
     use super::*;
 

@@ -118,7 +118,8 @@ impl StackPlan {
     }
 }
 
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod tests {
     use super::*;
     use alloc::vec;

@@ -347,7 +347,8 @@ mod tests {
 }
 
 /// A frame of the host's kernel, to compare with.
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 pub(super) mod native {
     use super::*;
     use nix::libc;

@@ -19,7 +19,8 @@ mod queue;
 mod send;
 mod set;
 mod state;
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod tests;
 
 pub use action::{SaFlags, SigAction, SigHandlers};

@@ -111,7 +111,8 @@ impl<T: ?Sized> Drop for MutexGuard<'_, T> {
     }
 }
 
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod tests {
     use super::*;
     use std::sync::Arc;

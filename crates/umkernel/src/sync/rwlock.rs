@@ -110,7 +110,8 @@ impl<T: ?Sized> Drop for WriteGuard<'_, T> {
     }
 }
 
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod tests {
     use super::*;
     use std::sync::Arc;

@@ -127,7 +127,8 @@ impl ProcessTimers {
     }
 }
 
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod tests {
     use super::forward;
 

@@ -7,7 +7,8 @@ mod anon;
 mod attr;
 mod dentry;
 mod devices;
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod differential;
 mod fdtable;
 mod file;
@@ -23,7 +24,8 @@ mod open;
 mod permission;
 mod pipe;
 mod superblock;
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod tests;
 mod walk;
 mod xattr;

@@ -8,7 +8,8 @@ mod change;
 mod data;
 mod inode;
 mod shadow;
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod tests;
 
 pub use inode::Ext4Inode;

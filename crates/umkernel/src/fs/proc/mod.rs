@@ -12,7 +12,8 @@ mod stat;
 mod status;
 mod subject;
 mod sysctl;
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod tests;
 
 use super::pseudo::{DirBuilder, Listed, Numbers, PseudoDir, PseudoFs, list_directory};

@@ -47,7 +47,8 @@ pub fn for_exec(old: &Creds, attr: &Attr, no_suid: bool) -> (Creds, bool) {
     (new, secure)
 }
 
-#[cfg(all(test, feature = "ptrace"))]
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod tests {
     use super::*;
     use crate::vfs::{FileType, Timestamp};
