@@ -25,7 +25,7 @@ impl Key {
     /// `EINVAL` if the address is not a multiple of 4; `EFAULT` if it is no user address, or not mapped where what is
     /// mapped there matters (`shared`).
     pub fn new(ctx: &Ctx, addr: u64, shared: bool) -> Result<Key> {
-        if addr % 4 != 0 {
+        if !addr.is_multiple_of(4) {
             bail!(EINVAL, "a futex is aligned to 4 bytes");
         }
         if addr > TASK_SIZE - 4 {

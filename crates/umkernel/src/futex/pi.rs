@@ -104,7 +104,7 @@ pub fn lock_pi(ctx: &Ctx, addr: u64, shared: bool, timeout: Timeout) -> Result<(
             None => {
                 // Counted before the owner is looked at: an owner that ends either sees the count or is seen ended.
                 table.pi_locks.fetch_add(1, Ordering::SeqCst);
-                if !ctx.kernel.tasks.task(owner).is_some_and(|t| !t.futex.is_released()) {
+                if ctx.kernel.tasks.task(owner).is_none_or(|t| t.futex.is_released()) {
                     table.pi_locks.fetch_sub(1, Ordering::SeqCst);
                     bail!(ESRCH, "the lock's owner does not exist");
                 }

@@ -70,7 +70,7 @@ fn walk(ctx: &Ctx, head: u64) -> Result<()> {
 /// Marks one lock, if the running task holds it, and wakes a waiter. With `pending` the task was about to take or to free
 /// it: a waiter may have missed its wake-up.
 fn mark_dead(ctx: &Ctx, addr: u64, pi: bool, pending: bool) -> Result<()> {
-    if addr % 4 != 0 {
+    if !addr.is_multiple_of(4) {
         return Err(Errno::EINVAL.into());
     }
     let mut word = ctx.read_val::<u32>(addr)?;

@@ -175,7 +175,6 @@ impl Program {
 #[cfg(feature = "ptrace")]
 mod tests {
     use super::*;
-    use std::vec;
 
     fn own_image() -> Vec<u8> {
         std::fs::read("/proc/self/exe").unwrap()
@@ -232,6 +231,6 @@ mod tests {
                 let _ = (program.extent(), program.alignment(), program.phdr_vaddr());
             }
         }
-        assert!(Program::parse(header, &vec![0; 3]).is_err());
+        assert!(Program::parse(header, &[0; 3]).is_err());
     }
 }

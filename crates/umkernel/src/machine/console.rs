@@ -17,8 +17,6 @@ const STDOUT: i32 = 1;
 /// The guest's console terminal and the host threads that feed it.
 pub(super) struct Console {
     pub(super) tty: Arc<Tty>,
-    /// Whether the host's standard input is a terminal, whose keys go to the guest.
-    pub(super) interactive: bool,
 }
 
 struct HostTerminal;
@@ -70,7 +68,6 @@ impl Console {
     /// Makes the console and starts the threads that bring it keys, window sizes and requests to stop.
     pub(super) fn start(kernel: &Arc<Kernel>, config: &MachineConfig) -> Console {
         let tty = kernel.ttys.add_console(0, Box::new(HostTerminal));
-        let interactive = is_terminal(0);
         follow_window(kernel, &tty);
         if config.verbose {
             *kernel.message_sink.lock() = Some(Box::new(|level, time, text| {
@@ -81,10 +78,10 @@ impl Console {
             }));
         }
         watch_signals(kernel, &tty);
-        if interactive || matches!(config.run, super::Run::Init(_)) {
+        if is_terminal(0) || matches!(config.run, super::Run::Init(_)) {
             feed_keys(kernel, &tty);
         }
-        Console { tty, interactive }
+        Console { tty }
     }
 }
 

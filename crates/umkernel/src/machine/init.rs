@@ -117,7 +117,7 @@ fn start_init(
 fn run_first(kernel: &Arc<Kernel>, task: &Arc<Task>, programs: Vec<Program>) -> crate::Result<()> {
     let (tell, told) = mpsc::channel();
     // The receiver waits below.
-    let started = Box::new(move |result| drop(tell.send(result)));
+    let started = Box::new(move |result| _ = tell.send(result));
     task::start_program(kernel, task, programs, started)?;
     told.recv().unwrap_or(Err(crate::Errno::ESRCH.into()))
 }

@@ -113,7 +113,7 @@ pub struct Program {
 }
 
 /// What came of starting a program.
-pub type Started = Box<dyn FnOnce(Result<()>) + Send>;
+pub(crate) type Started = Box<dyn FnOnce(Result<()>) + Send>;
 
 /// Runs the first of `programs` that can be executed in `task`, which was made by [`FirstTask::create`] and is in the table.
 /// `started` is told on the task's own kernel thread whether one could.

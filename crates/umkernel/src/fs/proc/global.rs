@@ -159,7 +159,7 @@ fn loadavg(kernel: &Kernel) -> String {
     for average in kernel.load.averages() {
         // Rounded to hundredths, as Linux does.
         let rounded = average + (1 << LOAD_FRACTION_BITS) / 200;
-        let fraction = (rounded & ((1 << LOAD_FRACTION_BITS) - 1)) * 100 >> LOAD_FRACTION_BITS;
+        let fraction = ((rounded & ((1 << LOAD_FRACTION_BITS) - 1)) * 100) >> LOAD_FRACTION_BITS;
         text += &format!("{}.{fraction:02} ", rounded >> LOAD_FRACTION_BITS);
     }
     let (tasks, last) = kernel.tasks.counts();

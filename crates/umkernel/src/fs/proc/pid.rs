@@ -3,7 +3,7 @@
 use super::subject::Subject;
 use super::{fds, links, listed_ids, maps, memory, parse_pid, process, stat, status};
 use crate::errno::{Errno, Result};
-use crate::fs::pseudo::{Listed, Numbers, PseudoFile, list_directory};
+use crate::fs::pseudo::{self, Listed, Numbers, PseudoFile, list_directory};
 use crate::kernel::Ctx;
 use crate::task::Pid;
 use crate::vfs::{Attr, DirSink, FileType, Inode, InodeRef};
@@ -120,8 +120,7 @@ impl Inode for PidDir {
             Kind::Setting(mode, generate, store) => {
                 let attr = attr(mode);
                 let whose = subject.clone();
-                let store: Box<dyn Fn(&Ctx, &[u8]) -> Result<()> + Send + Sync> =
-                    Box::new(move |ctx, text| store(ctx, &whose, text));
+                let store: pseudo::Store = Box::new(move |ctx, text| store(ctx, &whose, text));
                 Arc::new(PseudoFile { attr, generate: bind(generate, subject), store: Some(Arc::new(store)) })
             }
             Kind::Memory => Arc::new(memory::MemoryFile { attr: attr(0o600), subject }),
@@ -152,7 +151,7 @@ impl Inode for PidDir {
     }
 }
 
-fn bind(generate: Generate, subject: Subject) -> Arc<Box<dyn Fn(&Ctx) -> Result<Vec<u8>> + Send + Sync>> {
+fn bind(generate: Generate, subject: Subject) -> Arc<pseudo::Generate> {
     Arc::new(Box::new(move |ctx| generate(ctx, &subject)))
 }
 

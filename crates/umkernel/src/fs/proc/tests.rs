@@ -4,7 +4,6 @@ use crate::task::creds::Ids;
 use crate::testing::{Machine, machine};
 use crate::vfs::{Dentry, File, Location, OpenFlags};
 use std::string::String;
-use std::vec;
 use std::vec::Vec;
 
 /// Walks to a name of a fresh instance.
@@ -198,7 +197,7 @@ fn a_host_s_status_has_no_line_before_ours_that_we_lack_without_reason() {
         let ours = names(&ours);
         let missing: Vec<String> =
             names(&host).into_iter().filter(|n| !ours.contains(n) && !LACKING.contains(&n.as_str())).collect();
-        assert_eq!(missing, vec![String::new(); 0]);
+        assert_eq!(missing, Vec::<String>::new());
     });
 }
 

@@ -33,7 +33,7 @@ pub fn new(kernel: &Kernel) -> Arc<dyn FileSystem> {
     let (ttys, memory) = (class("tty"), class("mem"));
     let cpus = kernel.config.cpus.max(1) as usize;
     let root = DirBuilder::new(&numbers)
-        .dir("block", |dir| disks.iter().fold(dir, |dir, disk| block_device(dir, disk)))
+        .dir("block", |dir| disks.iter().fold(dir, block_device))
         .dir("bus", |dir| dir)
         .dir("class", |dir| {
             dir.dir("block", |dir| {

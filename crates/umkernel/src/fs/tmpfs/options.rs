@@ -60,7 +60,8 @@ impl Options {
         match value.strip_suffix('%') {
             Some(percent) => {
                 let percent: u64 = percent.parse().map_err(|_| Errno::EINVAL)?;
-                Ok(self.memory_pages * PAGE_SIZE / 100 * percent)
+                let scaled = (self.memory_pages * PAGE_SIZE).checked_mul(percent).ok_or(Errno::EINVAL)?;
+                Ok(scaled / 100)
             }
             None => number(value),
         }
@@ -123,6 +124,7 @@ mod tests {
         assert_eq!((parsed.pages, parsed.inodes, parsed.mode, parsed.uid), (Some(2560), Some(2048), 0o755, 5));
         assert_eq!(parsed.describe(), "size=10240k,nr_inodes=2048,mode=755,uid=5");
         assert_eq!(Options::parse("size=50%", base.clone()).unwrap().pages, Some(131_072));
+        assert!(Options::parse("size=18446744073709551615%", base.clone()).is_err());
         assert_eq!(Options::parse("size=0", base.clone()).unwrap().pages, None);
         for bad in ["size=x", "colour=red", "mode=9", "size="] {
             assert!(Options::parse(bad, base.clone()).is_err(), "{bad}");
