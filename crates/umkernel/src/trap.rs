@@ -3,7 +3,8 @@
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
-use crate::signal::{self, SigInfo};
+use crate::signal::number::SIGBUS;
+use crate::signal::{self, SigDetail, SigInfo, code};
 use crate::syscall;
 use crate::task::{self, WaitStatus};
 use crate::trace;
@@ -26,6 +27,11 @@ pub fn syscall(ctx: &Ctx, frame: &mut TrapFrame) -> Result<usize> {
 
 /// A processor fault of guest code, as the signal that Linux makes of it.
 pub fn fault(ctx: &Ctx, _frame: &TrapFrame, info: SigInfo) {
+    if let (SIGBUS, code::BUS_ADRERR, SigDetail::Fault { addr }) = (info.signo, info.code, info.detail)
+        && ctx.mm().is_ok_and(|space| space.map_grown(ctx, addr))
+    {
+        return;
+    }
     signal::force(ctx, info);
 }
 

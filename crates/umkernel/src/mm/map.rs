@@ -6,7 +6,7 @@ use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::platform::Backing;
-use crate::vfs::{File, FileType};
+use crate::vfs::{File, FileType, InodeRef};
 use alloc::sync::Arc;
 
 /// Flags of `mmap(2)`.
@@ -112,6 +112,97 @@ impl AddressSpace {
     }
 }
 
+impl AddressSpace {
+    /// Maps the page at `addr` if its file has grown to reach it since the mapping was made, or shrank and grew again.
+    /// True if it did: the access that faulted succeeds when it is tried again.
+    pub fn map_grown(&self, ctx: &Ctx, addr: u64) -> bool {
+        let page = addr & !(PAGE_SIZE - 1);
+        let inner = self.inner.lock();
+        let Some(piece) = inner.vma_at(page).map(|vma| vma.slice(page, page + PAGE_SIZE)) else {
+            return false;
+        };
+        let VmaKind::File { file, offset } = &piece.kind else {
+            return false;
+        };
+        let reaches = file.inode.attr().is_ok_and(|attr| *offset < attr.size);
+        // Looked at afterwards: where the image itself is too short, trying again would fault for ever.
+        reaches && back_vma(ctx, &piece).is_ok() && ctx.kernel.platform.read_memory(self, page, &mut [0]) == 1
+    }
+
+    /// Takes the pages that a cut concerns out of all mappings. Those that the file still has come back when touched.
+    fn cut_file(&self, ctx: &Ctx, cut: &FileCut) {
+        let FileCut { inode, from, .. } = cut;
+        let from = *from;
+        let inner = self.inner.lock();
+        for vma in inner.vmas.values() {
+            let VmaKind::File { file, offset } = &vma.kind else { continue };
+            let Some(end) = offset.checked_add(vma.len()).filter(|&end| from < end) else { continue };
+            if !Arc::ptr_eq(&file.inode, inode) {
+                continue;
+            }
+            let start = from.max(*offset);
+            let shared = vma.flags.contains(MapFlags::SHARED);
+            if !shared && !cut.private {
+                continue;
+            }
+            let backing = Backing::File { fd: ctx.kernel.empty_file.raw(), offset: 0, shared };
+            let addr = vma.start + (start - offset);
+            if ctx.kernel.platform.map(ctx.task, addr, end - start, vma.prot, backing).is_err() {
+                // Rather no memory than pages that may be another file's by now.
+                let _ = ctx.kernel.platform.unmap(ctx.task, addr, end - start);
+            }
+        }
+    }
+
+    /// Whether pages of `inode` from `from` on are mapped.
+    fn maps_file(&self, inode: &InodeRef, from: u64) -> bool {
+        self.inner.lock().vmas.values().any(|vma| {
+            matches!(&vma.kind, VmaKind::File { file, offset }
+                if offset.saturating_add(vma.len()) > from && Arc::ptr_eq(&file.inode, inode))
+        })
+    }
+}
+
+/// A file lost blocks: mappings must not reach them any longer.
+#[derive(Clone)]
+pub struct FileCut {
+    /// The file.
+    pub inode: InodeRef,
+    /// Byte offset of the first page concerned.
+    pub from: u64,
+    /// Private copies go too, as when the file became shorter; a hole in it leaves them.
+    pub private: bool,
+}
+
+/// Makes all mappings let go of pages whose blocks may serve another file now. Those of other processes lose them when
+/// they enter the kernel, which they are made to do at once.
+pub fn file_cut(ctx: &Ctx, cut: &FileCut) {
+    if !cut.inode.common().is_some_and(|common| common.mapped()) {
+        return;
+    }
+    let own = ctx.task.mm().ok();
+    if let Some(space) = &own {
+        space.cut_file(ctx, cut);
+    }
+    for process in ctx.kernel.tasks.processes() {
+        let threads = process.inner.lock().threads.clone();
+        // One thread does it for all that share the memory.
+        let Some((task, space)) = threads.iter().find_map(|task| Some((task, task.mm().ok()?))) else { continue };
+        if own.as_ref().is_some_and(|own| Arc::ptr_eq(own, &space)) || !space.maps_file(&cut.inode, cut.from) {
+            continue;
+        }
+        space.cuts.lock().push(cut.clone());
+        task.interrupt(ctx.kernel);
+    }
+}
+
+/// On the way to user mode: does what [`file_cut`] left to this process.
+pub fn take_cuts(ctx: &Ctx) {
+    let Ok(space) = ctx.task.mm() else { return };
+    let cuts = core::mem::take(&mut *space.cuts.lock());
+    cuts.iter().for_each(|cut| space.cut_file(ctx, cut));
+}
+
 /// Checks what a file mapping needs and says what lies behind it.
 fn file_kind(ctx: &Ctx, file: Arc<File>, offset: u64, len: u64, prot: Prot, shared: bool) -> Result<VmaKind> {
     let access = file.flags();
@@ -137,6 +228,9 @@ fn file_kind(ctx: &Ctx, file: Arc<File>, offset: u64, len: u64, prot: Prot, shar
     }
     // Asked now so that a file that cannot be mapped says so before anything changes.
     let _ = (ctx, file.inode.host_extents(offset, 0, false)?);
+    if let Some(common) = file.inode.common() {
+        common.set_mapped();
+    }
     Ok(VmaKind::File { file, offset })
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Every change goes to the platform first and into the tree when the host has agreed, both under the space's lock.
 
-use super::map::back_vma;
+use super::map::{FileCut, back_vma};
 use super::{MapFlags, PAGE_SIZE, Prot, TASK_SIZE, Vma, VmaKind, page_up};
 use crate::bail;
 use crate::errno::{Errno, Result};
@@ -26,6 +26,8 @@ pub struct AddressSpace {
     pub id: u64,
     /// The VMAs and what belongs to them.
     pub inner: Mutex<SpaceInner>,
+    /// Files that others have cut, for this process to take notice of on its way to user mode.
+    pub cuts: Mutex<Vec<FileCut>>,
 }
 
 /// The changeable part of an [`AddressSpace`].
@@ -59,7 +61,7 @@ impl AddressSpace {
             let kind = VmaKind::Reserved(r.name);
             inner.vmas.insert(r.start, Vma { start: r.start, end: r.end, prot, flags, kind });
         }
-        AddressSpace { host_pid: AtomicI32::new(0), id, inner: Mutex::new(inner) }
+        AddressSpace { host_pid: AtomicI32::new(0), id, inner: Mutex::new(inner), cuts: Mutex::default() }
     }
 
     /// The VMA that covers an address.
@@ -72,7 +74,8 @@ impl AddressSpace {
         let mut inner = self.inner.lock().clone();
         inner.vmas.retain(|_, vma| !vma.flags.contains(MapFlags::DONT_FORK));
         inner.vmas.values_mut().for_each(|vma| vma.flags.remove(MapFlags::LOCKED));
-        AddressSpace { host_pid: AtomicI32::new(0), id, inner: Mutex::new(inner) }
+        let cuts = self.cuts.lock().clone();
+        AddressSpace { host_pid: AtomicI32::new(0), id, inner: Mutex::new(inner), cuts: Mutex::new(cuts) }
     }
 
     /// Removes whatever the guest has mapped in `[start, end)` (`munmap(2)`).

@@ -5,6 +5,7 @@ use super::{DefaultAction, SaFlags, SigAction, SigInfo, default_action, frame, j
 use super::{force_action, recalculate_attention, set_blocked};
 use crate::errno::{Errno, Error, Result};
 use crate::kernel::Ctx;
+use crate::mm;
 use crate::platform::TrapFrame;
 use crate::task::{self, WaitStatus};
 use crate::trace;
@@ -44,6 +45,7 @@ pub fn deliver(ctx: &Ctx, regs: &mut TrapFrame, result: Option<Result<usize>>) {
                 if let Some(errno) = interrupted.take() {
                     restart(regs, errno, None);
                 }
+                mm::map::take_cuts(ctx);
                 // May unblock what is pending already.
                 restore_saved_mask(ctx);
                 recalculate_attention(ctx.task);

@@ -171,7 +171,8 @@ pub fn recalculate_attention(task: &Task) {
     let pending = task.signals.pending() | task.process.signals.pending();
     let wanted = !(pending - task.signals.blocked()).is_empty()
         || task.signals.stop_pending.load(Ordering::SeqCst)
-        || task.dying.load(Ordering::SeqCst);
+        || task.dying.load(Ordering::SeqCst)
+        || task.mm().is_ok_and(|space| !space.cuts.lock().is_empty());
     if wanted {
         task.attention.store(true, Ordering::SeqCst);
     }

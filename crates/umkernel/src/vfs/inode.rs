@@ -10,7 +10,7 @@ use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
-use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 /// An inode in memory, shared by everyone who has the file open or cached.
 pub type InodeRef = Arc<dyn Inode>;
@@ -173,6 +173,8 @@ pub struct InodeCommon {
     pub pipe: Mutex<Weak<Pipe>>,
     /// Seals (`fcntl(F_GET_SEALS)`), with [`SEALABLE`] set where the file system knows them.
     seals: AtomicU32,
+    /// Has been mapped into memory.
+    mapped: AtomicBool,
 }
 
 /// Marks an inode that has seals.
@@ -195,6 +197,16 @@ impl InodeCommon {
     /// State of an inode that has seals, and these already.
     pub fn sealable(seals: u32) -> InodeCommon {
         InodeCommon { seals: AtomicU32::new(seals | SEALABLE), ..InodeCommon::default() }
+    }
+
+    /// Notes that the file is being mapped into memory.
+    pub fn set_mapped(&self) {
+        self.mapped.store(true, Ordering::Release);
+    }
+
+    /// Whether the file may be mapped into somebody's memory: it was at some time.
+    pub fn mapped(&self) -> bool {
+        self.mapped.load(Ordering::Acquire)
     }
 
     /// The seals, of an inode that can have any.

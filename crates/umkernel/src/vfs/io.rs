@@ -4,7 +4,8 @@ use super::{Access, File, FileType, OpenFlags, SetAttr, Timestamp, Vfs};
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
-use crate::mm::{IoDst, IoSrc, KernelDst};
+use crate::mm::map::{FileCut, file_cut};
+use crate::mm::{IoDst, IoSrc, KernelDst, PAGE_SIZE};
 use crate::task::Capabilities;
 
 /// `RLIMIT_FSIZE` of `getrlimit(2)`.
@@ -285,7 +286,12 @@ impl Vfs {
             let drop = if attr.mode & 0o2010 == 0o2010 { 0o6000 } else { 0o4000 };
             mode = Some(attr.mode & !drop);
         }
-        inode.set_attr(&SetAttr { size: Some(len), mtime: now, ctime: now, mode, ..SetAttr::default() })
+        inode.set_attr(&SetAttr { size: Some(len), mtime: now, ctime: now, mode, ..SetAttr::default() })?;
+        if len < attr.size {
+            let from = len.next_multiple_of(PAGE_SIZE);
+            file_cut(ctx, &FileCut { inode: inode.clone(), from, private: true });
+        }
+        Ok(())
     }
 
     /// `fallocate(2)` on a regular file that is open for writing.
@@ -295,6 +301,12 @@ impl Vfs {
             file_size_room(ctx, offset + len - 1)?;
         }
         remove_privileges(ctx, file)?;
-        file.inode.fallocate(mode, offset, len)
+        file.inode.fallocate(mode, offset, len)?;
+        if mode & !KEEP_SIZE != 0 {
+            // Holes, and pages that moved.
+            let from = offset / PAGE_SIZE * PAGE_SIZE;
+            file_cut(ctx, &FileCut { inode: file.inode.clone(), from, private: false });
+        }
+        Ok(())
     }
 }

@@ -1,0 +1,44 @@
+//! Small C programs (`guest/*.c`), each linked statically and run twice, natively and in the guest: they must print the
+//! same. The host's kernel is the judge.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+use std::fs;
+
+use umlfs_tests::{expect_clean_ext, judge, repository, run, umlfs};
+
+/// Runs `guest/NAME.c` here and there, with a directory on a disk and one on a tmpfs as its arguments, and compares.
+#[track_caller]
+fn same_as_native(name: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    for made in ["root", "root/tmp", "root/dev", "root/proc", "disk", "memory"] {
+        fs::create_dir(dir.path().join(made)).unwrap();
+    }
+    let source = repository().join("tests/guest").join(name).with_extension("c");
+    run(judge("gcc").args(["-static", "-O1", "-Wall", "-Wno-unused-result", "-o"]).arg(root.join(name)).arg(source))
+        .expect_success();
+
+    // On the host any directory serves: file systems behave alike in what the programs look at.
+    let mut native = judge("timeout");
+    native.args(["-s", "KILL", "60"]).arg(root.join(name)).arg(dir.path().join("disk")).arg(dir.path().join("memory"));
+    let native = run(&mut native).expect_success();
+
+    let image = dir.path().join("image");
+    run(umlfs().args(["image", "create", "--quiet", "--free", "16M", "--from"]).arg(&root).arg(&image))
+        .expect_success();
+    let mut guest = umlfs();
+    guest.arg("boot").arg(&image).arg("--").arg(format!("/{name}")).args(["/tmp", "/dev/shm"]);
+    let guest = run(&mut guest).expect_success();
+    assert!(native.stdout.lines().count() > 10, "{native:?}");
+    for (n, (native, guest)) in native.stdout.lines().zip(guest.stdout.lines()).enumerate() {
+        assert_eq!(guest, native, "{name}, line {} of its output (right: native)", n + 1);
+    }
+    assert_eq!(guest.stdout, native.stdout, "{name}");
+    expect_clean_ext(&image);
+}
+
+#[test]
+fn mappings_follow_a_file_that_grows_and_shrinks() {
+    same_as_native("mappings");
+}
