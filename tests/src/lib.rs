@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 pub mod ext;
+pub mod machine;
+pub mod terminal;
 pub mod tree;
 
 use std::ffi::OsStr;

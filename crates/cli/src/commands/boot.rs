@@ -84,6 +84,8 @@ pub(crate) fn boot_image(image: PathBuf, machine: &MachineArgs) -> CommandResult
 }
 
 fn boot(image: PathBuf, words: &Words, args: &MachineArgs) -> CommandResult {
+    // The kernel would refuse what is no image as well; this says what it is instead.
+    imgtool::identify(&image).and_then(|contents| contents.require_ext(&image)).map_err(super::image::report)?;
     let appended = match &args.append {
         Some(text) => Words::parse(&text.split_whitespace().map(String::from).collect::<Vec<_>>())?,
         None => Words::default(),

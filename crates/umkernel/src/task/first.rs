@@ -131,6 +131,8 @@ pub fn start_program(kernel: &Arc<Kernel>, task: &Arc<Task>, programs: Vec<Progr
         }
         let ok = result.is_ok();
         if !ok {
+            // The machine has nothing to run and stops; that process 1 is gone is no panic of its own.
+            ctx.kernel.power(crate::power::PowerAction::Off(1));
             super::exit_thread(ctx, 127);
         }
         started(result);
