@@ -107,8 +107,11 @@ fn feed_keys(kernel: &Arc<Kernel>, tty: &Arc<Tty>) {
                 },
             }
         }
-        // No more keys will come: readers see a hang-up, as when a serial line is pulled.
-        tty.disconnect(&kernel);
+        // The end of a file or pipe is no more than a serial line on which nobody types any more: what came before is
+        // still to be read, and the machine goes on. A terminal that is gone takes its session along.
+        if is_terminal(0) {
+            tty.disconnect(&kernel);
+        }
     });
 }
 

@@ -6,6 +6,7 @@
 mod console;
 mod init;
 pub mod monitor;
+mod oom;
 mod stdio;
 
 use crate::block::Disk;
@@ -213,6 +214,8 @@ fn start_services(kernel: &Arc<Kernel>) {
     const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
     let timers = kernel.clone();
     spawn_service("timers", move || time::run(&timers));
+    let memory = kernel.clone();
+    spawn_service("memory", move || oom::watch(&memory));
     let commits = kernel.clone();
     spawn_service("commits", move || {
         loop {

@@ -21,6 +21,7 @@ pub mod flags {
     pub const BIT32: u64 = 0x40;
     pub const GROWSDOWN: u64 = 0x100;
     pub const LOCKED: u64 = 0x2000;
+    pub const NORESERVE: u64 = 0x4000;
     pub const HUGETLB: u64 = 0x40000;
     pub const FIXED_NOREPLACE: u64 = 0x100000;
 }
@@ -64,6 +65,11 @@ impl AddressSpace {
             flags::PRIVATE => false,
             _ => bail!(EINVAL, "neither MAP_SHARED nor MAP_PRIVATE"),
         };
+        let counts =
+            if file.is_some() { !shared && prot.contains(Prot::WRITE) } else { shared || prot.contains(Prot::WRITE) };
+        if counts && f & flags::NORESERVE == 0 && len > ctx.kernel.config.memory {
+            bail!(ENOMEM, "more than the machine has");
+        }
         let kind = match file {
             Some(file) => file_kind(ctx, file, offset, len, prot, shared)?,
             None if shared => VmaKind::Shared { memory: Arc::new(SharedMemory::new(len)?), offset: 0 },

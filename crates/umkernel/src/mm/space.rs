@@ -257,7 +257,8 @@ impl SpaceInner {
         if new_end > old_end {
             let guard = PAGE_SIZE;
             let room = self.total().saturating_add(new_end - old_end) <= ctx.task.process.limit(super::RLIMIT_AS);
-            if !room || !self.is_free(old_end, new_end + guard) {
+            let possible = new_end - old_end <= ctx.kernel.config.memory;
+            if !room || !possible || !self.is_free(old_end, new_end + guard) {
                 return self.brk;
             }
             let vma = Vma {
