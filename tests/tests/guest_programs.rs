@@ -42,3 +42,13 @@ fn same_as_native(name: &str) {
 fn mappings_follow_a_file_that_grows_and_shrinks() {
     same_as_native("mappings");
 }
+
+#[test]
+fn calls_end_alike() {
+    same_as_native("calls");
+}
+
+#[test]
+fn job_control_on_a_pseudoterminal() {
+    same_as_native("jobs");
+}

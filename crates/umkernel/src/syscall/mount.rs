@@ -6,14 +6,14 @@ use crate::errno::Result;
 use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
 use crate::task::Capabilities;
-use crate::vfs::{AT_FDCWD, MNT_DETACH, MNT_EXPIRE, MNT_FORCE, MountFlags, WalkFlags};
+use crate::vfs::{AT_FDCWD, MNT_DETACH, MNT_EXPIRE, MNT_FORCE, MountFlags, PropagationType, WalkFlags};
 use alloc::string::String;
 use alloc::vec::Vec;
 
 /// The calls of this family.
 pub(super) const TABLE: &[Entry] = &[
     Entry::new(155, "pivot_root", Family::File, &[Arg::Path, Arg::Path], Support::Full, sys_pivot_root),
-    Entry::new(165, "mount", Family::File, MOUNT, Support::Partial("mounts are private: no propagation"), sys_mount),
+    Entry::new(165, "mount", Family::File, MOUNT, Support::Full, sys_mount),
     Entry::new(166, "umount2", Family::File, UMOUNT, Support::Partial("no MNT_EXPIRE"), sys_umount2),
 ];
 
@@ -76,9 +76,17 @@ fn sys_mount(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     } else if flags & MS_PROPAGATION != 0 {
         let kind = flags & MS_PROPAGATION;
         let others = flags & !(MS_PROPAGATION | MS_REC | MS_SILENT);
-        if !kind.is_power_of_two() || others != 0 || !at.is_mount_root() {
+        let to = match kind {
+            MS_SHARED => PropagationType::Shared,
+            MS_SLAVE => PropagationType::Slave,
+            MS_PRIVATE => PropagationType::Private,
+            MS_UNBINDABLE => PropagationType::Unbindable,
+            _ => bail!(EINVAL, "more than one kind of propagation"),
+        };
+        if others != 0 {
             bail!(EINVAL);
         }
+        vfs.set_propagation(&at, to, flags & MS_REC != 0)?;
     } else if flags & MS_MOVE != 0 {
         vfs.move_mount(&from()?, &at)?;
     } else {

@@ -1,6 +1,7 @@
 //! Consoles: terminals whose wire is the host's.
 
 use super::ldisc::OutQueue;
+use super::termios::Termios;
 use super::{TTY_MAJOR, Tty};
 use crate::kernel::Kernel;
 use alloc::boxed::Box;
@@ -21,7 +22,13 @@ const OUTPUT_LIMIT: usize = 16 * 1024;
 impl super::Ttys {
     /// Adds the console `conN`, which guests find as `/dev/ttyN`; the lowest is `/dev/console` as well.
     pub fn add_console(&self, index: u32, output: Box<dyn ConsoleOutput>) -> Arc<Tty> {
-        let tty = Tty::new(format!("tty{index}"), (TTY_MAJOR, index), Some(output), OutQueue::new(OUTPUT_LIMIT, 0));
+        let tty = Tty::new(
+            format!("tty{index}"),
+            (TTY_MAJOR, index),
+            Some(output),
+            OutQueue::new(OUTPUT_LIMIT, 0),
+            Termios::default(),
+        );
         self.consoles.lock().insert(index, tty.clone());
         tty
     }

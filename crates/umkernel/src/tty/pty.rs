@@ -3,6 +3,7 @@
 use super::ioctl::{self, Side};
 use super::ldisc::OutQueue;
 use super::terminal::PtyState;
+use super::termios::Termios;
 use super::{Tty, UNIX98_PTY_SLAVE_MAJOR, job};
 use crate::bail;
 use crate::errno::{Errno, Result};
@@ -37,7 +38,7 @@ pub trait SlaveDirectory: Send + Sync {
 /// A new pseudoterminal numbered `index`: the open master, and the terminal, which is locked until `TIOCSPTLCK`.
 pub fn create(ctx: &Ctx, index: u32, directory: Arc<dyn SlaveDirectory>) -> (Box<dyn FileOps>, Arc<Tty>) {
     let out = OutQueue::new(OUTPUT_LIMIT, MASTER_BUFFER);
-    let tty = Tty::new(format!("pts/{index}"), (UNIX98_PTY_SLAVE_MAJOR, index), None, out);
+    let tty = Tty::new(format!("pts/{index}"), (UNIX98_PTY_SLAVE_MAJOR, index), None, out, Termios::pseudoterminal());
     tty.state.lock().pty = Some(PtyState {
         master_open: true,
         locked: true,

@@ -138,9 +138,10 @@ impl Tty {
         device: (u32, u32),
         output: Option<Box<dyn ConsoleOutput>>,
         out: OutQueue,
+        termios: Termios,
     ) -> Arc<Tty> {
         let state = State {
-            ldisc: LineDiscipline::new(Termios::default()),
+            ldisc: LineDiscipline::new(termios),
             out,
             pending: Vec::new(),
             size: WinSize::default(),

@@ -74,6 +74,14 @@ impl Default for Termios {
     }
 }
 
+impl Termios {
+    /// What a pseudoterminal begins with: no line to hang up.
+    pub fn pseudoterminal() -> Termios {
+        let standard = Termios::default();
+        Termios { cflag: standard.cflag & !HUPCL, ..standard }
+    }
+}
+
 /// Speeds by their `B*` code without `CBAUDEX`; then those with it.
 const SPEEDS: [u32; 16] = [0, 50, 75, 110, 134, 150, 200, 300, 600, 1200, 1800, 2400, 4800, 9600, 19200, 38400];
 const SPEEDS_EXTENDED: [u32; 16] = [

@@ -23,6 +23,7 @@ mod names;
 mod open;
 mod permission;
 mod pipe;
+mod propagation;
 mod superblock;
 #[cfg(test)]
 #[cfg(feature = "ptrace")]
@@ -48,6 +49,7 @@ pub use names::{RENAME_EXCHANGE, RENAME_NOREPLACE};
 pub use open::OpenHow;
 pub use permission::{Access, check_mode};
 pub use pipe::{Pipe, PipeEnd};
+pub use propagation::{Propagation, PropagationType};
 pub use superblock::{FileSystem, FsType, MountRequest, SuperBlock};
 pub use walk::{AT_EMPTY_PATH, AT_FDCWD, AT_NO_AUTOMOUNT, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, NAME_MAX, WalkFlags};
 

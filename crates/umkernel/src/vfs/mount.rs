@@ -1,6 +1,6 @@
 //! Mounts: which file system is seen at which place of the tree.
 
-use super::{Dentry, FileSystem, Location, SuperBlock};
+use super::{Dentry, FileSystem, Location, Propagation, SuperBlock};
 use crate::errno::{Errno, Result};
 use crate::sync::Mutex;
 use alloc::collections::BTreeMap;
@@ -46,6 +46,7 @@ pub struct Mount {
     attached: Mutex<Option<(Arc<Mount>, Arc<Dentry>)>>,
     /// Files open for writing through it.
     pub(super) writers: AtomicI32,
+    propagation: Mutex<Propagation>,
 }
 
 impl Mount {
@@ -59,7 +60,17 @@ impl Mount {
             flags: AtomicU32::new(flags.bits()),
             attached: Mutex::new(None),
             writers: AtomicI32::new(0),
+            propagation: Mutex::default(),
         })
+    }
+
+    /// How it takes part in propagation; changed only under the mount tree's lock.
+    pub fn propagation(&self) -> Propagation {
+        *self.propagation.lock()
+    }
+
+    pub(super) fn set_propagation(&self, propagation: Propagation) {
+        *self.propagation.lock() = propagation;
     }
 
     /// The mount's flags.

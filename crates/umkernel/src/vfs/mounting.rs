@@ -1,7 +1,8 @@
 //! Changing the mount tree: `mount(2)`, `umount2(2)`, `pivot_root(2)`, `chroot(2)`; and what `/proc` says of it.
 
 use super::{
-    FileSystem, FileType, FsContext, FsInner, Location, Mount, MountFlags, MountRequest, SuperBlock, Vfs, major, minor,
+    FileSystem, FileType, FsContext, FsInner, Location, Mount, MountFlags, MountRequest, Propagation, SuperBlock, Vfs,
+    major, minor,
 };
 use crate::bail;
 use crate::errno::Result;
@@ -52,7 +53,7 @@ impl Vfs {
             None => SuperBlock::new(fs, flags.contains(MountFlags::RDONLY))?,
         };
         let root = sb.root.clone();
-        self.graft(at, sb, root, source, flags)
+        self.graft(at, sb, root, source, flags, Propagation::default())
     }
 
     fn graft(
@@ -62,6 +63,7 @@ impl Vfs {
         root: Arc<super::Dentry>,
         source: &[u8],
         flags: MountFlags,
+        propagation: Propagation,
     ) -> Result<Arc<Mount>> {
         let directory = |d: &super::Dentry| d.inode.file_type() == FileType::Directory;
         if directory(&root) != directory(&at.dentry) {
@@ -69,12 +71,13 @@ impl Vfs {
         }
         Vfs::alive(&at.dentry)?;
         let mount = self.new_mount(sb, root, source, flags);
+        mount.set_propagation(propagation);
         let mut mounts = self.mounts.lock();
         let mut at = at.clone();
         while let Some(on_top) = mounts.covering(&at) {
             at = on_top.root_location();
         }
-        mounts.attach(mount.clone(), Some(&at));
+        mounts.attach_everywhere(&mount, &at, |m| self.new_mount(m.sb.clone(), m.root.clone(), &m.source, m.flags()));
         Ok(mount)
     }
 
@@ -109,15 +112,19 @@ impl Vfs {
 
     /// `mount(2)` with `MS_BIND`: shows what is at `from` at `at` as well; `recursive` with the mounts below it.
     pub fn bind(&self, from: &Location, at: &Location, recursive: bool) -> Result<()> {
-        let mount =
-            self.graft(at, from.mount.sb.clone(), from.dentry.clone(), &from.mount.source, from.mount.flags())?;
+        let old = &from.mount;
+        if old.propagation().unbindable {
+            bail!(EINVAL, "an unbindable mount");
+        }
+        // A copy of a shared mount is its peer.
+        let mount = self.graft(at, old.sb.clone(), from.dentry.clone(), &old.source, old.flags(), old.propagation())?;
         if !recursive {
             return Ok(());
         }
         // Copies of the mounts below, each at the same place of the copy of its parent.
         let mut copies: Vec<(Arc<Mount>, Arc<Mount>)> = alloc::vec![(from.mount.clone(), mount.clone())];
         let below = self.mounts.lock().subtree(&from.mount);
-        for old in below.iter().skip(1).filter(|m| !Arc::ptr_eq(m, &mount)) {
+        for old in below.iter().skip(1).filter(|m| !Arc::ptr_eq(m, &mount) && !m.propagation().unbindable) {
             let Some(point) = old.mount_point() else {
                 continue;
             };
@@ -128,7 +135,8 @@ impl Vfs {
                 continue;
             };
             let at = Location { mount: parent.clone(), dentry: point.dentry.clone() };
-            let copy = self.graft(&at, old.sb.clone(), old.root.clone(), &old.source, old.flags())?;
+            let copy =
+                self.graft(&at, old.sb.clone(), old.root.clone(), &old.source, old.flags(), old.propagation())?;
             copies.push((old.clone(), copy));
         }
         Ok(())
@@ -138,6 +146,9 @@ impl Vfs {
     pub fn move_mount(&self, from: &Location, at: &Location) -> Result<()> {
         if !from.is_mount_root() || from.mount.mount_point().is_none() {
             bail!(EINVAL, "not a mount point");
+        }
+        if is_below_shared(&from.mount) {
+            bail!(EINVAL, "mounted on a shared mount");
         }
         if at.is_within(&from.mount.root_location()) {
             bail!(ELOOP);
@@ -188,7 +199,11 @@ impl Vfs {
         let mut mounts = self.mounts.lock();
         let below = mounts.subtree(&mount);
         if flags & MNT_DETACH != 0 {
+            let copies = mounts.detached_with(&mount);
             below.iter().rev().for_each(|m| mounts.detach(m));
+            for copy in &copies {
+                mounts.subtree(copy).iter().rev().for_each(|m| mounts.detach(m));
+            }
             drop(mounts);
             mount.sb.fs.sync()?;
             drop(below);
@@ -200,7 +215,16 @@ impl Vfs {
             bail!(EBUSY);
         }
         drop(below);
+        // Its copies elsewhere go too, unless something is mounted on them.
+        let mut copies = mounts.detached_with(&mount);
+        copies.retain(|copy| mounts.children(copy).is_empty());
+        // Two of the tree's, and the one of `copies`.
+        const COPY_REFERENCES: usize = 3;
+        if copies.iter().any(|copy| Arc::strong_count(copy) > COPY_REFERENCES) {
+            bail!(EBUSY);
+        }
         mounts.detach(&mount);
+        copies.iter().for_each(|copy| mounts.detach(copy));
         let last = !mounts.shows(&mount.sb.fs);
         drop(mounts);
         if last { mount.sb.fs.sync() } else { Ok(()) }
@@ -211,6 +235,9 @@ impl Vfs {
         let root = ctx.task.fs().inner.lock().root.clone();
         if !new_root.is_mount_root() || !root.is_mount_root() {
             bail!(EINVAL, "not a mount point");
+        }
+        if is_below_shared(&new_root.mount) || is_below_shared(&root.mount) {
+            bail!(EINVAL, "mounted on a shared mount");
         }
         if Arc::ptr_eq(&new_root.mount, &root.mount) || Arc::ptr_eq(&put_old.mount, &root.mount) {
             bail!(EBUSY);
@@ -315,6 +342,16 @@ impl Vfs {
             escape(&mut text, &path);
             text.extend_from_slice(if mount.flags().contains(MountFlags::RDONLY) { b" ro" } else { b" rw" });
             push_flags(&mut text, mount.flags());
+            let propagation = mount.propagation();
+            if let Some(group) = propagation.group {
+                text.extend_from_slice(alloc::format!(" shared:{group}").as_bytes());
+            }
+            if let Some(master) = propagation.master {
+                text.extend_from_slice(alloc::format!(" master:{master}").as_bytes());
+            }
+            if propagation.unbindable {
+                text.extend_from_slice(b" unbindable");
+            }
             text.extend_from_slice(b" - ");
             text.extend_from_slice(mount.sb.fs.name().as_bytes());
             text.push(b' ');
@@ -325,6 +362,11 @@ impl Vfs {
         }
         text
     }
+}
+
+/// Whether what a mount is mounted on is shared: it cannot be moved then, for its copies would have to follow.
+fn is_below_shared(mount: &Mount) -> bool {
+    mount.mount_point().is_some_and(|point| point.mount.propagation().group.is_some())
 }
 
 /// The path of a mount's root within its file system.

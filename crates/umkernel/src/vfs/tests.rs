@@ -310,6 +310,58 @@ fn mounts_cover_and_uncover() {
 }
 
 #[test]
+fn mounts_propagate_to_peers_and_slaves() {
+    with_ctx(|_, ctx| {
+        let vfs = &ctx.kernel.vfs;
+        let at = |path: &str| vfs.resolve(ctx, AT_FDCWD, path.as_bytes(), WalkFlags::FOLLOW).unwrap();
+        for dir in ["/dir", "/one", "/two", "/slave", "/other"] {
+            mkdir(ctx, dir).unwrap();
+        }
+        create(ctx, "/dir/a", b"");
+        assert_eq!(error(vfs.set_propagation(&at("/one"), PropagationType::Shared, false)), Some(Errno::EINVAL));
+        vfs.bind(&at("/one"), &at("/one"), false).unwrap();
+        vfs.set_propagation(&at("/one"), PropagationType::Shared, false).unwrap();
+        // Copies of a shared mount are its peers, until they are told otherwise.
+        vfs.bind(&at("/one"), &at("/two"), false).unwrap();
+        vfs.bind(&at("/one"), &at("/slave"), false).unwrap();
+        vfs.set_propagation(&at("/slave"), PropagationType::Slave, false).unwrap();
+        vfs.bind(&at("/one"), &at("/other"), false).unwrap();
+        vfs.set_propagation(&at("/other"), PropagationType::Private, false).unwrap();
+        mkdir(ctx, "/one/sub").unwrap();
+
+        vfs.bind(&at("/dir"), &at("/two/sub"), false).unwrap();
+        assert!(stat(ctx, "/one/sub/a").is_ok());
+        assert!(stat(ctx, "/slave/sub/a").is_ok());
+        assert_eq!(error(stat(ctx, "/other/sub/a")), Some(Errno::ENOENT));
+        let root = ctx.task.fs().inner.lock().root.clone();
+        let text = String::from_utf8(vfs.mountinfo_text(&root)).unwrap();
+        let fields = |path: &str| {
+            let line = text.lines().find(|l| l.split(' ').nth(4) == Some(path)).unwrap();
+            line.split(' ').skip(6).take_while(|f| *f != "-").map(String::from).collect::<Vec<_>>()
+        };
+        assert_eq!(fields("/one"), ["shared:1"]);
+        assert_eq!(fields("/two"), ["shared:1"]);
+        assert_eq!(fields("/slave"), ["master:1"]);
+        assert_eq!(fields("/one/sub"), ["shared:2"]);
+        assert_eq!(fields("/two/sub"), ["shared:2"]);
+        assert_eq!(fields("/slave/sub"), ["master:2"]);
+        assert!(fields("/other").is_empty());
+        assert_eq!(error(vfs.move_mount(&at("/two/sub"), &at("/dir"))), Some(Errno::EINVAL));
+
+        // A slave's own mounts stay its own, and are not in the way of what its master does.
+        vfs.umount(&at("/one/sub"), 0).unwrap();
+        for path in ["/one/sub/a", "/two/sub/a", "/slave/sub/a"] {
+            assert_eq!(error(stat(ctx, path)), Some(Errno::ENOENT), "{path}");
+        }
+        vfs.bind(&at("/dir"), &at("/slave/sub"), false).unwrap();
+        assert_eq!(error(stat(ctx, "/one/sub/a")), Some(Errno::ENOENT));
+
+        vfs.set_propagation(&at("/two"), PropagationType::Unbindable, false).unwrap();
+        assert_eq!(error(vfs.bind(&at("/two"), &at("/dir"), false)), Some(Errno::EINVAL));
+    });
+}
+
+#[test]
 fn nobody_walks_out_of_a_chroot() {
     with_ctx(|_, ctx| {
         mkdir(ctx, "/jail").unwrap();

@@ -1,0 +1,176 @@
+//! Propagation between mounts: what is mounted or unmounted below one is below its peers and slaves too
+//! (`mount_namespaces(7)`, Documentation/filesystems/sharedsubtree.rst).
+
+use super::mount::MountTree;
+use super::{Location, Mount, Vfs};
+use crate::bail;
+use crate::errno::Result;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// How a mount takes part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Propagation {
+    /// Peer group: what happens below one member happens below all (`shared:N` of `/proc/PID/mountinfo`).
+    pub group: Option<u32>,
+    /// Peer group that it follows without being followed (`master:N`).
+    pub master: Option<u32>,
+    /// Cannot be bound elsewhere.
+    pub unbindable: bool,
+}
+
+/// What `mount(2)` makes of a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PropagationType {
+    /// `MS_SHARED`.
+    Shared,
+    /// `MS_SLAVE`.
+    Slave,
+    /// `MS_PRIVATE`.
+    Private,
+    /// `MS_UNBINDABLE`.
+    Unbindable,
+}
+
+impl MountTree {
+    /// The lowest number that no peer group has.
+    fn free_group(&self) -> u32 {
+        let used: Vec<u32> = self.all().iter().filter_map(|m| m.propagation().group).collect();
+        (1..).find(|n| !used.contains(n)).unwrap_or(u32::MAX)
+    }
+
+    /// Makes a mount in the tree a member of a peer group, unless it is one.
+    fn share(&self, mount: &Mount) {
+        let mut propagation = mount.propagation();
+        if propagation.group.is_none() {
+            propagation.group = Some(self.free_group());
+            mount.set_propagation(propagation);
+        }
+    }
+
+    /// The mounts that follow `mount`, each with the index in the list of the one it is slave to (`None`: it is a peer of
+    /// `mount`, or of the one before it in that group), in an order that has masters before slaves.
+    fn followers(&self, mount: &Arc<Mount>) -> Vec<Follower> {
+        let mut found: Vec<Follower> = Vec::new();
+        let mut groups: Vec<(u32, Option<usize>)> = mount.propagation().group.map(|g| (g, None)).into_iter().collect();
+        let mut next = 0;
+        while let Some(&(group, leader)) = groups.get(next) {
+            next += 1;
+            for other in self.all() {
+                if Arc::ptr_eq(other, mount) || found.iter().any(|f| Arc::ptr_eq(&f.mount, other)) {
+                    continue;
+                }
+                let propagation = other.propagation();
+                let slave = propagation.group != Some(group) && propagation.master == Some(group);
+                if propagation.group != Some(group) && !slave {
+                    continue;
+                }
+                found.push(Follower { mount: other.clone(), leader, slave });
+                if let Some(own) = propagation.group.filter(|_| slave) {
+                    groups.push((own, Some(found.len() - 1)));
+                }
+            }
+        }
+        found
+    }
+
+    /// Attaches a new mount at a place, and copies of it wherever that place's mount propagates to.
+    pub(super) fn attach_everywhere(
+        &mut self,
+        mount: &Arc<Mount>,
+        at: &Location,
+        copy: impl Fn(&Arc<Mount>) -> Arc<Mount>,
+    ) {
+        let followers = self.followers(&at.mount);
+        self.attach(mount.clone(), Some(at));
+        if at.mount.propagation().group.is_none() {
+            return;
+        }
+        self.share(mount);
+        // The group that the copies of each follower's peers are in.
+        let mut groups: Vec<Option<u32>> = Vec::with_capacity(followers.len());
+        for follower in &followers {
+            let led_by = match follower.leader {
+                Some(leader) => groups[leader],
+                None => mount.propagation().group,
+            };
+            let mut propagation = Propagation { group: led_by, ..mount.propagation() };
+            if follower.slave {
+                propagation = Propagation { group: None, master: led_by, unbindable: false };
+            }
+            let shared = follower.mount.propagation().group.is_some();
+            if !at.dentry.is_within(&follower.mount.root) {
+                // Nobody to be led by: what its peers get is private.
+                groups.push(led_by.filter(|_| !follower.slave));
+                continue;
+            }
+            let mut place = Location { mount: follower.mount.clone(), dentry: at.dentry.clone() };
+            while let Some(on_top) = self.covering(&place) {
+                place = on_top.root_location();
+            }
+            let made = copy(mount);
+            made.set_propagation(propagation);
+            self.attach(made.clone(), Some(&place));
+            if follower.slave && shared {
+                self.share(&made);
+            }
+            groups.push(made.propagation().group.or(led_by));
+        }
+    }
+
+    /// The copies of a mount that go with it: what is mounted at the same place of the mounts that follow its parent.
+    pub(super) fn detached_with(&self, mount: &Arc<Mount>) -> Vec<Arc<Mount>> {
+        let Some(point) = mount.mount_point() else {
+            return Vec::new();
+        };
+        let places = self.followers(&point.mount).into_iter();
+        let places = places.map(|f| Location { mount: f.mount, dentry: point.dentry.clone() });
+        places.filter_map(|place| self.covering(&place)).filter(|m| !Arc::ptr_eq(m, mount)).collect()
+    }
+
+    fn set_type(&self, mount: &Arc<Mount>, to: PropagationType) {
+        let old = mount.propagation();
+        let has_peers = || self.all().iter().any(|m| !Arc::ptr_eq(m, mount) && m.propagation().group == old.group);
+        match to {
+            PropagationType::Shared => {
+                mount.set_propagation(Propagation { unbindable: false, ..old });
+                self.share(mount);
+            }
+            PropagationType::Slave if old.group.is_some() => {
+                // The last of its group follows whom the group followed.
+                let master = if has_peers() { old.group } else { old.master };
+                mount.set_propagation(Propagation { group: None, master, unbindable: false });
+            }
+            PropagationType::Slave => {}
+            PropagationType::Private => mount.set_propagation(Propagation::default()),
+            PropagationType::Unbindable => {
+                mount.set_propagation(Propagation { unbindable: true, ..Propagation::default() });
+            }
+        }
+    }
+}
+
+/// A mount that another's events reach.
+struct Follower {
+    mount: Arc<Mount>,
+    /// Index of the follower through which they reach it.
+    leader: Option<usize>,
+    /// They do not go back.
+    slave: bool,
+}
+
+impl Vfs {
+    /// `mount(2)` with one of `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE` and `MS_UNBINDABLE`; `recursive` with all below.
+    ///
+    /// # Errors
+    /// `EINVAL` where nothing is mounted.
+    pub fn set_propagation(&self, at: &Location, to: PropagationType, recursive: bool) -> Result<()> {
+        if !at.is_mount_root() {
+            bail!(EINVAL, "not a mount point");
+        }
+        let mounts = self.mounts.lock();
+        let all = if recursive { mounts.subtree(&at.mount) } else { alloc::vec![at.mount.clone()] };
+        all.iter().for_each(|mount| mounts.set_type(mount, to));
+        Ok(())
+    }
+}
