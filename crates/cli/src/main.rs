@@ -48,7 +48,7 @@ enum Command {
     Sources(commands::sources::Args),
     Doctor(commands::doctor::Args),
     Image(commands::image::Args),
-    Boot(commands::boot::Args),
+    Boot(Box<commands::boot::Args>),
     Completions(commands::completions::Args),
     Man(commands::man::Args),
 }
@@ -61,7 +61,7 @@ impl Command {
             Self::Sources(args) => commands::sources::run(args),
             Self::Doctor(args) => commands::doctor::run(&args),
             Self::Image(args) => commands::image::run(args),
-            Self::Boot(args) => commands::boot::run(args),
+            Self::Boot(args) => commands::boot::run(*args),
             Self::Completions(args) => commands::completions::run(&args),
             Self::Man(args) => commands::man::run(&args),
         }
