@@ -42,16 +42,17 @@ pub(super) const TABLE: &[Entry] = &[
 const UNIX_ONLY: Support = Support::Partial("of the address families there is AF_UNIX");
 const NO_OOB: Support = Support::Partial("no out-of-band data");
 
-const SOCKET: &[Arg] = &[Arg::Kind("socket_family"), Arg::Kind("socket_type"), Arg::Int];
-const SOCKETPAIR: &[Arg] = &[Arg::Kind("socket_family"), Arg::Kind("socket_type"), Arg::Int, Arg::Ptr];
-const ADDRESS_IN: &[Arg] = &[Arg::Fd, Arg::Kind("sockaddr"), Arg::Int];
+const SOCKET: &[Arg] = &[Arg::Kind("socket_domain"), Arg::Kind("socket_type"), Arg::Kind("socket_protocol")];
+const SOCKETPAIR: &[Arg] =
+    &[Arg::Kind("socket_domain"), Arg::Kind("socket_type"), Arg::Kind("socket_protocol"), Arg::Ptr];
+const ADDRESS_IN: &[Arg] = &[Arg::Fd, Arg::Kind("sockaddr_in"), Arg::Int];
 const ADDRESS_OUT: &[Arg] = &[Arg::Fd, Arg::Ptr, Arg::Ptr];
 const ACCEPT4: &[Arg] = &[Arg::Fd, Arg::Ptr, Arg::Ptr, Arg::Kind("socket_flags")];
-const SENDTO: &[Arg] = &[Arg::Fd, Arg::BufIn(2), Arg::Uint, Arg::Kind("msg_flags"), Arg::Kind("sockaddr"), Arg::Int];
+const SENDTO: &[Arg] = &[Arg::Fd, Arg::BufIn(2), Arg::Uint, Arg::Kind("msg_flags"), Arg::Kind("sockaddr_in"), Arg::Int];
 const RECVFROM: &[Arg] = &[Arg::Fd, Arg::BufOut, Arg::Uint, Arg::Kind("msg_flags"), Arg::Ptr, Arg::Ptr];
-const MSG: &[Arg] = &[Arg::Fd, Arg::Kind("msghdr"), Arg::Kind("msg_flags")];
-const MMSG: &[Arg] = &[Arg::Fd, Arg::Ptr, Arg::Uint, Arg::Kind("msg_flags"), Arg::Kind("timespec")];
-const SOCKOPT: &[Arg] = &[Arg::Fd, Arg::Int, Arg::Kind("sockopt"), Arg::Ptr, Arg::Int];
+const MSG: &[Arg] = &[Arg::Fd, Arg::Ptr, Arg::Kind("msg_flags")];
+const MMSG: &[Arg] = &[Arg::Fd, Arg::Ptr, Arg::Uint, Arg::Kind("msg_flags"), Arg::Ptr];
+const SOCKOPT: &[Arg] = &[Arg::Fd, Arg::Int, Arg::Int, Arg::Ptr, Arg::Int];
 
 /// `SOCK_CLOEXEC` and `SOCK_NONBLOCK` are the flags of `open(2)`.
 const TYPE_MASK: u32 = 0xf;

@@ -314,6 +314,8 @@ static PROTOTYPES: &[Prototype] = &[
     p("recvfrom", "sockfd buf len flags src_addr addrlen", Bytes, "receives bytes from a socket"),
     p("sendmsg", "sockfd msg flags", Bytes, "sends a message through a socket"),
     p("recvmsg", "sockfd msg flags", Bytes, "receives a message from a socket"),
+    p("sendmmsg", "sockfd msgvec vlen flags", Count, "sends several messages through a socket"),
+    p("recvmmsg", "sockfd msgvec vlen flags timeout", Count, "receives several messages from a socket"),
     p("shutdown", "sockfd how", Success, "ends a connection in one or both directions"),
     p("getsockname", "sockfd addr addrlen", Success, "tells a socket's address"),
     p("getpeername", "sockfd addr addrlen", Success, "tells the address at a connection's other end"),

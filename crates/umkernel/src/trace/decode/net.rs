@@ -8,6 +8,7 @@ pub(super) const KINDS: &[Kind] = &[
     Kind::entry("socket_domain", |p, v| p.choice(v & 0xffff_ffff, FAMILIES, "AF_???")),
     Kind::entry("socket_type", socket_type),
     Kind::entry("socket_protocol", socket_protocol),
+    Kind::entry("socket_flags", |p, v| p.flags(v & 0xffff_ffff, TYPE_FLAGS, "SOCK_???")),
     Kind::entry("sockaddr_in", |p, v| address(p, v, p.following() as usize)),
     Kind { name: "sockaddr_out", when: When::Exit, decode: filled_address },
     Kind::exit("socklen_inout", |p, v| p.structure(v, |p, len: u32| p.push(&format!("[{len}]")))),
