@@ -2,7 +2,7 @@
 //!
 //! The build runs as one unprivileged user, so the archive and not the file system carries owners, set-user-ID bits and device
 //! nodes: `root:root` and the installed mode unless the recipe's `files` say otherwise. Paths are sorted, every time is
-//! [`SOURCE_DATE_EPOCH`](crate::SOURCE_DATE_EPOCH): the same files give the same bytes.
+//! [`SOURCE_DATE_EPOCH`]: the same files give the same bytes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
