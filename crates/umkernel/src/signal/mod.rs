@@ -1,7 +1,7 @@
 //! Signals (`signal(7)`): who has which pending, who takes them, and what that does.
 //!
 //! Sending ([`send`](send_to_process)) puts a signal on a thread's or a process's queue and makes a thread look;
-//! a thread looks on every way back to user mode ([`deliver`]), where default actions happen and frames for handlers
+//! a thread looks on every way back to user mode ([`deliver()`]), where default actions happen and frames for handlers
 //! are built. Stops and continues are in [`job`](is_orphaned).
 //!
 //! All queues and the job-control state of a process change under its lock, [`crate::task::Process::inner`], in which the

@@ -2,7 +2,7 @@
 //!
 //! Sleeping calls sleep on their own deadlines. What is to happen later without a task that waits for it is an
 //! [`Alarm`] of the [`TimeKeeper`], whose queue one kernel thread serves ([`run`]). Processor time is watched by looking
-//! from time to time ([`cpu`]).
+//! from time to time (`cpu`).
 
 mod clock;
 mod cpu;

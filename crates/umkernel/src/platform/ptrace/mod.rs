@@ -1,7 +1,7 @@
 //! The `ptrace` platform: the classic mechanism of User-Mode Linux.
 //!
 //! A guest process is a traced host process with nothing in its memory but the guest's own pages, the host's vdso and a
-//! [`stub`] page. `PTRACE_SYSEMU` stops it at each system call before the host looks at it; the kernel thread that
+//! `stub` page. `PTRACE_SYSEMU` stops it at each system call before the host looks at it; the kernel thread that
 //! traces it services the call and lets it run on. A kernel thread is a host thread of the umlfs process, one for each guest
 //! thread, so that guest threads run, and enter the kernel, on as many processors as the host has.
 //!
