@@ -14,6 +14,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 
+/// Gives a test a copy of the binary under test to run. By a process of its own: a descriptor that this process has open
+/// for writing, a child that another test starts at that moment inherits, and then the copy is "text file busy".
+pub fn copy_umlfs(to: &Path) {
+    let status = Command::new("cp").arg(umlfs_path()).arg(to).status().unwrap();
+    assert!(status.success(), "cp to {}: {status}", to.display());
+}
+
 /// The path of the `umlfs` binary under test: the one that UMLFS_BIN names, otherwise the one of the profile these
 /// tests are built with, brought up to date by cargo once for each test program.
 pub fn umlfs_path() -> &'static Path {

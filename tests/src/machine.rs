@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::{Run, run, umlfs, umlfs_path};
+use crate::{Run, copy_umlfs, run, umlfs, umlfs_path};
 
 /// How long a boot may take until its test fails: far more than it does, for slow and busy hosts.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
@@ -73,7 +73,9 @@ impl Scratch {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let program = dir.path().join("umlfs");
         // A link has its own name in /proc/PID/exe, as a copy has.
-        fs::hard_link(umlfs_path(), &program).or_else(|_| fs::copy(umlfs_path(), &program).map(drop)).unwrap();
+        if fs::hard_link(umlfs_path(), &program).is_err() {
+            copy_umlfs(&program);
+        }
         Scratch { dir }
     }
 

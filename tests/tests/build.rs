@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use umlfs_tests::{judge, umlfs, umlfs_path};
+use umlfs_tests::{copy_umlfs, judge, umlfs};
 
 /// An ordinary user, for builds without root: `nobody`.
 const NOBODY: u32 = 65534;
@@ -45,7 +45,7 @@ impl Place {
         for sub in ["configs/recipes", "configs/profiles", "configs/files", "cache", "sources"] {
             fs::create_dir_all(place.path(sub)).unwrap();
         }
-        fs::copy(umlfs_path(), place.path("umlfs")).unwrap();
+        copy_umlfs(&place.path("umlfs"));
         place.write("configs/host.yaml", HOST);
         if let Some(uid) = uid {
             std::os::unix::fs::chown(place.path("cache"), Some(uid), Some(uid)).unwrap();
