@@ -52,6 +52,21 @@ fn a_command_sees_the_whole_machine() {
     expect_clean_ext(&scratch.image());
 }
 
+/// What `free`, `top` and `uptime` make of the machine's figures.
+#[test]
+fn figures_about_the_machine_add_up() {
+    let scratch = Scratch::new();
+    let done =
+        scratch.exec("free | grep Mem:; sleep 5 | sh -c 'read -t 5 x' & sleep 1; grep -h ^State /proc/[0-9]*/status");
+    let done = done.expect_success();
+    let figures: Vec<u64> =
+        done.stdout.lines().next().unwrap().split_whitespace().skip(1).map(|n| n.parse().unwrap()).collect();
+    let [total, used, free, _, cached, available] = figures[..] else { panic!("{}", done.stdout) };
+    assert!(used + free + cached <= total && available <= total && free > total / 2, "{}", done.stdout);
+    // Who waits in poll(2) sleeps, too.
+    assert_eq!(done.stdout.matches("R (running)").count(), 1, "{}", done.stdout);
+}
+
 #[test]
 fn the_exit_status_is_the_commands_own() {
     let scratch = Scratch::new();

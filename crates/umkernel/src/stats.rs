@@ -19,6 +19,8 @@ pub struct MemoryUse {
     pub anonymous: u64,
     /// Resident in processes and a file's.
     pub mapped: u64,
+    /// The kernel's own.
+    pub kernel: u64,
     /// Shared anonymous memory: none is told apart from `mapped`.
     pub shared: u64,
 }
@@ -32,13 +34,14 @@ pub fn memory(kernel: &Kernel) -> MemoryUse {
             spaces.insert(mm.id, mm);
         }
     }
-    let mut used = MemoryUse { total: kernel.config.memory, ..MemoryUse::default() };
+    let own = kernel.platform.kernel_memory();
+    let mut used = MemoryUse { total: kernel.config.memory, kernel: own, ..MemoryUse::default() };
     for space in spaces.values() {
         let (all, file) = kernel.platform.resident_pages(space);
         used.anonymous += all.saturating_sub(file) * PAGE_SIZE;
         used.mapped += file * PAGE_SIZE;
     }
-    used.free = used.total.saturating_sub(used.anonymous);
+    used.free = used.total.saturating_sub(used.anonymous + used.kernel);
     used.mapped = used.mapped.min(used.free);
     used
 }

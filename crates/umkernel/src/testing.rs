@@ -97,6 +97,10 @@ impl Platform for TestPlatform {
         (0, 0)
     }
 
+    fn kernel_memory(&self) -> u64 {
+        0
+    }
+
     fn hardware_auxv(&self) -> Vec<(u64, u64)> {
         Vec::new()
     }

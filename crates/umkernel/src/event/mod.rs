@@ -43,7 +43,7 @@ fn wait_until<T>(
         if deadline.is_some_and(|d| host::monotonic_ns() >= d) {
             return Ok(None);
         }
-        ctx.task.waiter.sleep(deadline);
+        ctx.task.sleep(deadline);
     }
 }
 

@@ -135,6 +135,9 @@ pub trait Platform: Send + Sync {
     /// Resident pages of an address space: (all, of these shared with files).
     fn resident_pages(&self, space: &AddressSpace) -> (u64, u64);
 
+    /// Bytes of memory that the kernel itself uses.
+    fn kernel_memory(&self) -> u64;
+
     /// The entries of the auxiliary vector that describe the processor (`AT_HWCAP`, `AT_HWCAP2`, `AT_MINSIGSTKSZ`).
     fn hardware_auxv(&self) -> Vec<(u64, u64)>;
 

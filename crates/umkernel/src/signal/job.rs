@@ -51,7 +51,7 @@ pub(super) fn take_part(ctx: &Ctx) {
         if !task.signals.is_stopped() || task.dying.load(Ordering::SeqCst) {
             break;
         }
-        task.waiter.sleep(None);
+        task.sleep(None);
     }
     task.signals.stopped.store(false, Ordering::SeqCst);
 }

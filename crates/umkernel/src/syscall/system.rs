@@ -100,7 +100,7 @@ fn sys_sysinfo(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usi
         load[1] << LOAD_SHIFT,
         load[2] << LOAD_SHIFT,
         memory.total,
-        memory.free,
+        memory.free - memory.mapped,
         memory.shared,
         0,
         0,

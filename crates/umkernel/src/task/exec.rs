@@ -161,7 +161,7 @@ fn end_other_threads(ctx: &Ctx) -> Result<()> {
         if ctx.task.dying.load(Ordering::SeqCst) {
             break Err(Errno::ERESTARTNOINTR.into());
         }
-        ctx.task.waiter.sleep(None);
+        ctx.task.sleep(None);
     };
     process.child_events.remove(&sleeper);
     if ended.is_ok() && ctx.task.tid() != process.pid {

@@ -202,7 +202,7 @@ fn wait_for_vfork(ctx: &Ctx, child: &Task, done: &WaitQueue) {
         if child.vfork_parent.lock().is_none() || ctx.task.dying.load(Ordering::SeqCst) {
             break;
         }
-        ctx.task.waiter.sleep(None);
+        ctx.task.sleep(None);
     }
     done.remove(&sleeper);
 }

@@ -148,6 +148,13 @@ impl Task {
         self.attention.load(Ordering::SeqCst)
     }
 
+    /// Sleeps on the task's waiter, on its own host thread: see [`Waiter::sleep`]. Meanwhile it counts as asleep.
+    pub(crate) fn sleep(&self, deadline: Option<u64>) {
+        self.sched.fall_asleep();
+        self.waiter.sleep(deadline);
+        self.sched.sleeping.store(false, Ordering::Relaxed);
+    }
+
     /// Asks for the task's attention and makes it look: wakes it from a sleep, or brings its guest code into the kernel.
     pub fn interrupt(&self, kernel: &Kernel) {
         self.attention.store(true, Ordering::SeqCst);

@@ -104,6 +104,9 @@ fn meminfo(kernel: &Kernel) -> String {
         ("AnonPages:", memory.anonymous),
         ("Mapped:", memory.mapped),
         ("Shmem:", memory.shared),
+        ("Slab:", memory.kernel),
+        ("SReclaimable:", 0),
+        ("SUnreclaim:", memory.kernel),
         ("CommitLimit:", memory.total / 2),
         ("Committed_AS:", memory.anonymous),
     ];

@@ -24,7 +24,7 @@ use process::{HostProcess, PROCESS, Zygote};
 use std::boxed::Box;
 use std::collections::HashMap;
 use std::format;
-use std::string::String;
+use std::string::{String, ToString};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::vec;
@@ -263,12 +263,14 @@ impl Platform for Ptrace {
     }
 
     fn resident_pages(&self, space: &AddressSpace) -> (u64, u64) {
-        let path = format!("/proc/{}/statm", space.host_pid.load(Ordering::Relaxed));
-        let statm = std::fs::read_to_string(path).unwrap_or_default();
-        let mut fields = statm.split(' ').skip(1).map(|f| f.parse().unwrap_or(0));
+        let (all, shared) = statm(&space.host_pid.load(Ordering::Relaxed).to_string());
         // The stub page is the kernel's.
-        let resident: u64 = fields.next().unwrap_or(0);
-        (resident.saturating_sub(stub::STUB_LEN / PAGE_SIZE), fields.next().unwrap_or(0))
+        (all.saturating_sub(stub::STUB_LEN / PAGE_SIZE), shared)
+    }
+
+    fn kernel_memory(&self) -> u64 {
+        let (all, shared) = statm("self");
+        (all - shared.min(all)) * PAGE_SIZE
     }
 
     fn hardware_auxv(&self) -> Vec<(u64, u64)> {
@@ -281,6 +283,13 @@ impl Platform for Ptrace {
     fn reserved_ranges(&self) -> Vec<Reserved> {
         self.zygote.reserved.clone()
     }
+}
+
+/// Resident pages of a host process: all, and those of them that are a file's or shared. None of one that has ended.
+fn statm(pid: &str) -> (u64, u64) {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let mut fields = text.split(' ').skip(1).map(|field| field.parse().unwrap_or(0));
+    (fields.next().unwrap_or(0), fields.next().unwrap_or(0))
 }
 
 /// The CPU clock of a host thread, nanoseconds; 0 for a thread that has ended.
