@@ -38,6 +38,30 @@ static void write_byte(const char *what, volatile char *at, char value)
     fflush(stdout);
 }
 
+/* The kernel's own copies to and from a mapping that was made before its file grew. */
+static void copies(int fd)
+{
+    int pipes[2];
+    char buffer[4096] = "name";
+    pipe(pipes);
+    ftruncate(fd, 5000);
+    char *private = mmap(0, 16384, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    char *shared = mmap(0, 16384, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    printf("before: %d", (int)write(pipes[1], private + 8192, 10));
+    printf(" %d\n", (int)write(pipes[1], private + 4096, 8192));
+    ftruncate(fd, 12000);
+    printf("from: %d\n", (int)write(pipes[1], private + 8192, 10));
+    printf("across: %d\n", (int)write(pipes[1], private + 4000, 5000));
+    printf("to: %d\n", (int)read(pipes[0], private + 8000, 300));
+    printf("to shared: %d\n", (int)read(pipes[0], shared + 8000, 300));
+    printf("a path: %d\n", access(private + 8190, F_OK));
+    printf("beyond: %d\n", (int)read(pipes[0], private + 12288, 1));
+    close(pipes[0]);
+    close(pipes[1]);
+    munmap(private, 16384);
+    munmap(shared, 16384);
+}
+
 static void on_file(const char *name)
 {
     char buffer[8192], byte;
@@ -64,6 +88,7 @@ static void on_file(const char *name)
     write_byte("store after growing", shared + 8193, 'G');
     pread(fd, &byte, 1, 8193);
     printf("read back: %c\n", byte);
+    copies(fd);
     read_byte("behind the new end", shared + 12288);
 
     private[4500] = 'P';

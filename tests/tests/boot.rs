@@ -582,6 +582,25 @@ fn reboot_boots_again() {
 }
 
 #[test]
+fn ctrl_alt_del_is_inits_to_answer() {
+    let scratch = Scratch::new();
+    let script = "#!/bin/sh\nmount -t proc proc /proc\ntrap 'echo told; poweroff -f' INT\n\
+                  echo 0 >/proc/sys/kernel/ctrl-alt-del\necho ready\nwhile :; do sleep 0.1; done\n";
+    scratch
+        .exec(&format!("printf '{}' >/root/init; chmod +x /root/init", script.replace('\'', "'\\''")))
+        .expect_success();
+    let mut command = scratch.boot();
+    command.args(["--init", "/root/init"]);
+    let mut terminal = Terminal::unstarted(24, 80);
+    terminal.run(&mut command);
+    terminal.expect_within("ready", BOOT_TIMEOUT);
+    let monitor = nix::unistd::Pid::from_raw(terminal.pid() as i32);
+    nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGUSR1).unwrap();
+    terminal.expect("told");
+    expect_power_off(&scratch, &mut terminal);
+}
+
+#[test]
 fn a_login_prompt_as_inittab_offers_it() {
     let scratch = Scratch::new();
     scratch

@@ -44,6 +44,11 @@ fn mappings_follow_a_file_that_grows_and_shrinks() {
 }
 
 #[test]
+fn pipes_have_slots() {
+    same_as_native("pipes");
+}
+
+#[test]
 fn calls_end_alike() {
     same_as_native("calls");
 }

@@ -1,9 +1,10 @@
 //! How the machine stops: `reboot(2)`, the end of process 1, a request from the host.
 
 use crate::kernel::Kernel;
+use crate::signal::{self, SigInfo};
 use crate::sync::{Mutex, Waiter, Wake};
 use crate::task::WaitStatus;
-use core::sync::atomic::AtomicBool;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// What happens after the machine has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +22,8 @@ pub enum PowerAction {
 /// The machine's power switch.
 #[derive(Default)]
 pub struct Power {
-    /// Ctrl-Alt-Del restarts at once rather than telling process 1 (`reboot(2)`).
-    pub ctrl_alt_del: AtomicBool,
+    /// Ctrl-Alt-Del tells process 1 rather than restarting at once (`reboot(2)`, `LINUX_REBOOT_CMD_CAD_OFF`).
+    pub cad_tells_init: AtomicBool,
     action: Mutex<Option<PowerAction>>,
     pressed: Waiter,
 }
@@ -55,6 +56,16 @@ impl Kernel {
     /// Stops the machine (`reboot(2)`): returns at once; all tasks are ended soon.
     pub fn power(&self, action: PowerAction) {
         self.power.request(action);
+    }
+
+    /// Ctrl-Alt-Del was pressed: `SIGINT` to process 1 if it has asked for that, otherwise a restart at once.
+    pub fn ctrl_alt_del(&self) {
+        let init = if self.power.cad_tells_init.load(Ordering::Relaxed) { self.tasks.process(1) } else { None };
+        match init {
+            // An init that is ending stops the machine itself.
+            Some(init) => _ = signal::send_to_process(self, &init, SigInfo::kernel(signal::number::SIGINT)),
+            None => self.power(PowerAction::Restart),
+        }
     }
 
     /// Process 1 has ended: without a power-off before, that is the end of everything, as on Linux.

@@ -18,7 +18,8 @@ Examples:
                                                    as User-Mode Linux takes it
 
 Exit status: the command's own with --exec or --, 128 plus the signal if one killed it;
-otherwise 0 after power-off and 1 when the machine could not be booted.";
+otherwise 0 after power-off and 1 when the machine could not be booted.
+Signals: SIGUSR1 is Ctrl-Alt-Del, SIGTERM and SIGINT power off.";
 
 /// Boot an image in the user-mode kernel
 #[derive(clap::Args)]

@@ -127,7 +127,7 @@ fn give(kernel: &Kernel, tty: &Tty, mut bytes: &[u8]) {
     }
 }
 
-/// Signals that the host's user sends to the machine: a new window size, or the wish that it stop.
+/// Signals that the host's user sends to the machine: a new window size, Ctrl-Alt-Del, or the wish that it stop.
 fn watch_signals(kernel: &Arc<Kernel>, tty: &Arc<Tty>) {
     let mut set = SigSet::empty();
     for signal in super::WATCHED_SIGNALS {
@@ -138,6 +138,8 @@ fn watch_signals(kernel: &Arc<Kernel>, tty: &Arc<Tty>) {
         while let Ok(signal) = set.wait() {
             match signal {
                 Signal::SIGWINCH => follow_window(&kernel, &tty),
+                // No terminal has these keys.
+                Signal::SIGUSR1 => kernel.ctrl_alt_del(),
                 other => {
                     kernel.message(Level::Notice, format!("stopped by {other} from the host"));
                     let code = 128 + (other as i32) as u8;

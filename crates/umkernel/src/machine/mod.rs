@@ -36,7 +36,8 @@ use std::vec::Vec;
 const END_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Host signals that the machine listens to; blocked in every thread of the kernel process, before the first is started.
-pub const WATCHED_SIGNALS: [Signal; 4] = [Signal::SIGWINCH, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+pub const WATCHED_SIGNALS: [Signal; 5] =
+    [Signal::SIGWINCH, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1];
 
 /// What to boot, and how.
 #[derive(Clone, Debug)]

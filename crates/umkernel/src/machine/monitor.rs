@@ -45,7 +45,8 @@ pub fn boot(config: &MachineConfig) -> Result<u8, BootError> {
 
 fn watched_signals() -> SigSet {
     let mut set = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGCHLD] {
+    use Signal::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
+    for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGCHLD] {
         set.add(signal);
     }
     set
@@ -75,7 +76,7 @@ fn run_once(config: &MachineConfig, terminal: &Terminal, watched: &SigSet) -> Re
     }
 }
 
-/// Waits for the kernel process, passing on signals that ask for an end.
+/// Waits for the kernel process, passing on signals that ask for an end or are Ctrl-Alt-Del.
 fn watch(child: Pid, watched: &SigSet) -> Result<WaitStatus, BootError> {
     loop {
         let signal = watched.wait().map_err(|e| BootError::new(format!("cannot wait: {e}"), ""))?;

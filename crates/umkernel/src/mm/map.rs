@@ -8,6 +8,8 @@ use crate::kernel::Ctx;
 use crate::platform::Backing;
 use crate::vfs::{File, FileType, InodeRef};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
 /// Flags of `mmap(2)`.
 pub mod flags {
@@ -135,6 +137,31 @@ impl AddressSpace {
         reaches && back_vma(ctx, &piece).is_ok() && ctx.kernel.platform.read_memory(self, page, &mut [0]) == 1
     }
 
+    /// Maps the pages of a range that their file has grown to reach, as a guest's own access would by its fault. Called
+    /// ahead of a copy, which may run under locks of the very file.
+    pub(super) fn reach_grown(&self, ctx: &Ctx, addr: u64, len: usize) {
+        if !self.tails.load(Ordering::Relaxed) || ctx.task.mm().is_ok_and(|own| !core::ptr::eq(&*own, self)) {
+            return;
+        }
+        let Some(end) = addr.checked_add(len as u64).filter(|&end| end <= TASK_SIZE) else { return };
+        let files: Vec<(u64, u64)> = {
+            let inner = self.inner.lock();
+            let overlapping = inner.overlapping(addr, end);
+            let files = overlapping.iter().filter(|vma| matches!(vma.kind, VmaKind::File { .. }));
+            files.map(|vma| (vma.start.max(addr), vma.end.min(end))).collect()
+        };
+        for (start, end) in files {
+            let mut page = start & !(PAGE_SIZE - 1);
+            while page < end {
+                let readable = ctx.kernel.platform.read_memory(self, page, &mut [0]) == 1;
+                if !readable && !self.map_grown(ctx, page) {
+                    break;
+                }
+                page += PAGE_SIZE;
+            }
+        }
+    }
+
     /// Takes the pages that a cut concerns out of all mappings. Those that the file still has come back when touched.
     fn cut_file(&self, ctx: &Ctx, cut: &FileCut) {
         let FileCut { inode, from, .. } = cut;
@@ -151,6 +178,7 @@ impl AddressSpace {
             if !shared && !cut.private {
                 continue;
             }
+            self.tails.store(true, Ordering::Relaxed);
             let backing = Backing::File { fd: ctx.kernel.empty_file.raw(), offset: 0, shared };
             let addr = vma.start + (start - offset);
             if ctx.kernel.platform.map(ctx.task, addr, end - start, vma.prot, backing).is_err() {
@@ -240,6 +268,12 @@ fn file_kind(ctx: &Ctx, file: Arc<File>, offset: u64, len: u64, prot: Prot, shar
     Ok(VmaKind::File { file, offset })
 }
 
+fn note_tail(ctx: &Ctx) {
+    if let Ok(space) = ctx.task.mm() {
+        space.tails.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Makes the host's mappings for a VMA.
 pub(super) fn back_vma(ctx: &Ctx, vma: &Vma) -> Result<()> {
     let platform = &*ctx.kernel.platform;
@@ -265,6 +299,7 @@ pub(super) fn back_vma(ctx: &Ctx, vma: &Vma) -> Result<()> {
             }
             let end = offset + vma.len();
             if at < end {
+                note_tail(ctx);
                 // Pages behind the end of the file: SIGBUS, which an empty host file gives by itself.
                 let backing = Backing::File { fd: ctx.kernel.empty_file.raw(), offset: 0, shared };
                 platform.map(ctx.task, vma.start + (at - offset), end - at, vma.prot, backing)?;

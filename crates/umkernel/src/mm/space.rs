@@ -11,7 +11,7 @@ use crate::platform::Reserved;
 use crate::sync::Mutex;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicI32;
+use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 /// The lowest address that may be mapped (`vm.mmap_min_addr`).
 pub const MMAP_MIN: u64 = 0x1_0000;
@@ -28,6 +28,9 @@ pub struct AddressSpace {
     pub inner: Mutex<SpaceInner>,
     /// Files that others have cut, for this process to take notice of on its way to user mode.
     pub cuts: Mutex<Vec<FileCut>>,
+    /// Pages behind the end of a mapped file have been mapped: should the file have grown, kernel copies see to them as
+    /// guest faults do.
+    pub(super) tails: AtomicBool,
 }
 
 /// The changeable part of an [`AddressSpace`].
@@ -61,7 +64,13 @@ impl AddressSpace {
             let kind = VmaKind::Reserved(r.name);
             inner.vmas.insert(r.start, Vma { start: r.start, end: r.end, prot, flags, kind });
         }
-        AddressSpace { host_pid: AtomicI32::new(0), id, inner: Mutex::new(inner), cuts: Mutex::default() }
+        AddressSpace {
+            host_pid: AtomicI32::new(0),
+            id,
+            inner: Mutex::new(inner),
+            cuts: Mutex::default(),
+            tails: AtomicBool::new(false),
+        }
     }
 
     /// The VMA that covers an address.
@@ -75,7 +84,8 @@ impl AddressSpace {
         inner.vmas.retain(|_, vma| !vma.flags.contains(MapFlags::DONT_FORK));
         inner.vmas.values_mut().for_each(|vma| vma.flags.remove(MapFlags::LOCKED));
         let cuts = self.cuts.lock().clone();
-        AddressSpace { host_pid: AtomicI32::new(0), id, inner: Mutex::new(inner), cuts: Mutex::new(cuts) }
+        let tails = AtomicBool::new(self.tails.load(Ordering::Relaxed));
+        AddressSpace { host_pid: AtomicI32::new(0), id, inner: Mutex::new(inner), cuts: Mutex::new(cuts), tails }
     }
 
     /// Removes whatever the guest has mapped in `[start, end)` (`munmap(2)`).

@@ -32,20 +32,34 @@ pub fn bytes_of<T: Pod>(value: &T) -> &[u8] {
 impl Ctx<'_> {
     /// Fills `buf` from user memory. `EFAULT` if any of it cannot be read.
     pub fn read_user(&self, addr: u64, buf: &mut [u8]) -> Result<()> {
-        if buf.is_empty() || self.kernel.platform.read_memory(&*self.mm()?, addr, buf) == buf.len() {
-            Ok(())
-        } else {
-            Err(Errno::EFAULT.into())
+        if buf.is_empty() {
+            return Ok(());
         }
+        let space = self.mm()?;
+        if self.kernel.platform.read_memory(&space, addr, buf) == buf.len() {
+            return Ok(());
+        }
+        space.reach_grown(self, addr, buf.len());
+        if self.kernel.platform.read_memory(&space, addr, buf) == buf.len() {
+            return Ok(());
+        }
+        Err(Errno::EFAULT.into())
     }
 
     /// Copies `buf` to user memory. `EFAULT` if any of it cannot be written.
     pub fn write_user(&self, addr: u64, buf: &[u8]) -> Result<()> {
-        if buf.is_empty() || self.kernel.platform.write_memory(&*self.mm()?, addr, buf) == buf.len() {
-            Ok(())
-        } else {
-            Err(Errno::EFAULT.into())
+        if buf.is_empty() {
+            return Ok(());
         }
+        let space = self.mm()?;
+        if self.kernel.platform.write_memory(&space, addr, buf) == buf.len() {
+            return Ok(());
+        }
+        space.reach_grown(self, addr, buf.len());
+        if self.kernel.platform.write_memory(&space, addr, buf) == buf.len() {
+            return Ok(());
+        }
+        Err(Errno::EFAULT.into())
     }
 
     /// Reads a value from user memory.
@@ -84,7 +98,11 @@ impl Ctx<'_> {
         loop {
             // Not beyond an aligned step: the string may end right before an unmapped page.
             let want = (STEP - at % STEP) as usize;
-            let got = self.kernel.platform.read_memory(&space, at, &mut chunk[..want]);
+            let mut got = self.kernel.platform.read_memory(&space, at, &mut chunk[..want]);
+            if got == 0 {
+                space.reach_grown(self, at, want);
+                got = self.kernel.platform.read_memory(&space, at, &mut chunk[..want]);
+            }
             if let Some(end) = chunk[..got].iter().position(|&b| b == 0) {
                 string.extend_from_slice(&chunk[..end]);
                 return if string.len() > max { Err(Errno::ENAMETOOLONG.into()) } else { Ok(string) };
@@ -138,7 +156,9 @@ struct UserRanges<'a> {
 }
 
 impl<'a> UserRanges<'a> {
-    fn new(platform: &'a dyn Platform, space: &'a AddressSpace, ranges: Vec<(u64, usize)>) -> UserRanges<'a> {
+    fn new(ctx: &Ctx<'a>, space: &'a AddressSpace, ranges: Vec<(u64, usize)>) -> UserRanges<'a> {
+        ranges.iter().for_each(|&(addr, len)| space.reach_grown(ctx, addr, len));
+        let platform = &*ctx.kernel.platform;
         let left = ranges.iter().map(|r| r.1).sum();
         UserRanges { platform, space, ranges, index: 0, within: 0, left }
     }
@@ -190,7 +210,7 @@ pub struct UserDst<'a>(UserRanges<'a>);
 impl<'a> UserDst<'a> {
     /// Destination of `read(2)` or `readv(2)`: ranges of `space`, whose total length the caller has bounded.
     pub fn new(ctx: &Ctx<'a>, space: &'a AddressSpace, ranges: Vec<(u64, usize)>) -> UserDst<'a> {
-        UserDst(UserRanges::new(&*ctx.kernel.platform, space, ranges))
+        UserDst(UserRanges::new(ctx, space, ranges))
     }
 }
 
@@ -211,7 +231,7 @@ pub struct UserSrc<'a>(UserRanges<'a>);
 impl<'a> UserSrc<'a> {
     /// Source of `write(2)` or `writev(2)`: ranges of `space`, whose total length the caller has bounded.
     pub fn new(ctx: &Ctx<'a>, space: &'a AddressSpace, ranges: Vec<(u64, usize)>) -> UserSrc<'a> {
-        UserSrc(UserRanges::new(&*ctx.kernel.platform, space, ranges))
+        UserSrc(UserRanges::new(ctx, space, ranges))
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) const TABLE: &[Entry] = &[
     Entry::new(85, "creat", Family::File, &[Arg::Path, Arg::Mode], Support::Full, sys_creat),
     Entry::new(257, "openat", Family::File, OPENAT, Support::Full, sys_openat),
     Entry::new(292, "dup3", Family::Desc, &[Arg::Fd, Arg::Fd, Arg::Kind("fd_flags")], Support::Full, sys_dup3),
-    Entry::new(293, "pipe2", Family::Desc, PIPE2, Support::Partial("no packet mode (O_DIRECT)"), sys_pipe2),
+    Entry::new(293, "pipe2", Family::Desc, PIPE2, Support::Full, sys_pipe2),
     Entry::new(319, "memfd_create", Family::Desc, MEMFD, Support::Partial("no MFD_HUGETLB"), sys_memfd_create),
     Entry::new(
         436,
@@ -208,7 +208,7 @@ fn sys_pipe(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
 
 fn sys_pipe2(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let flags = OpenFlags::from_bits_retain(args[1] as u32);
-    if !(OpenFlags::CLOEXEC | OpenFlags::NONBLOCK).contains(flags) {
+    if !(OpenFlags::CLOEXEC | OpenFlags::NONBLOCK | OpenFlags::DIRECT).contains(flags) {
         bail!(EINVAL);
     }
     pipe(ctx, args[0], flags)

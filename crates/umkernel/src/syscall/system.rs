@@ -203,8 +203,8 @@ fn sys_reboot(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usiz
     }
     let action = match args[2] as u32 {
         LINUX_REBOOT_CMD_CAD_ON | LINUX_REBOOT_CMD_CAD_OFF => {
-            let on = args[2] as u32 == LINUX_REBOOT_CMD_CAD_ON;
-            ctx.kernel.power.ctrl_alt_del.store(on, Ordering::Relaxed);
+            let off = args[2] as u32 == LINUX_REBOOT_CMD_CAD_OFF;
+            ctx.kernel.power.cad_tells_init.store(off, Ordering::Relaxed);
             return Ok(0);
         }
         LINUX_REBOOT_CMD_RESTART => PowerAction::Restart,

@@ -21,6 +21,8 @@ pub struct TaskTable {
 #[derive(Default)]
 struct Inner {
     last: Pid,
+    /// Ids have begun again: one may still name a process group or session whose leader is gone.
+    wrapped: bool,
     /// Threads that have not ended.
     tasks: BTreeMap<Pid, Arc<Task>>,
     /// Processes up to their reaping, zombies among them.
@@ -35,10 +37,17 @@ impl TaskTable {
             return Err(Errno::EAGAIN.into());
         }
         for _ in 0..PID_MAX {
-            inner.last = if inner.last + 1 >= PID_MAX { RESERVED_PIDS } else { inner.last + 1 };
+            inner.last += 1;
+            if inner.last >= PID_MAX {
+                (inner.last, inner.wrapped) = (RESERVED_PIDS, true);
+            }
             let pid = inner.last;
             let used = inner.tasks.contains_key(&pid) || inner.processes.contains_key(&pid);
-            if !used {
+            let names_group = |process: &Arc<Process>| {
+                let (pgid, sid) = process.group_and_session();
+                pgid == pid || sid == pid
+            };
+            if !used && !(inner.wrapped && inner.processes.values().any(names_group)) {
                 return Ok(pid);
             }
         }
@@ -83,9 +92,33 @@ impl TaskTable {
         all.into_iter().filter(|p| p.inner.lock().pgid == pgid).collect()
     }
 
+    /// Lets ids begin again with the next.
+    #[cfg(test)]
+    pub(crate) fn wrap(&self) {
+        self.inner.lock().last = PID_MAX - 1;
+    }
+
     /// Number of tasks, and the id given last: the end of `/proc/loadavg`.
     pub fn counts(&self) -> (usize, Pid) {
         let inner = self.inner.lock();
         (inner.tasks.len(), inner.last)
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
+mod tests {
+    use super::*;
+    use crate::testing::machine;
+
+    #[test]
+    fn ids_of_groups_and_sessions_without_a_leader_stay_taken() {
+        let m = machine();
+        let (_init, member) = (m.task(), m.task());
+        m.kernel.tasks.wrap();
+        let mut inner = member.process.inner.lock();
+        (inner.pgid, inner.sid) = (RESERVED_PIDS, RESERVED_PIDS + 1);
+        drop(inner);
+        assert_eq!(m.kernel.tasks.allocate_pid(100), Ok(RESERVED_PIDS + 2));
     }
 }

@@ -8,20 +8,26 @@ use crate::mm::{IoDst, IoSrc};
 use crate::sync::{Mutex, PollTable, WaitQueue};
 use crate::task::Capabilities;
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 
-/// Bytes that a new pipe holds.
-const DEFAULT_CAPACITY: usize = 65536;
+/// Slots of a new pipe (`PIPE_DEF_BUFFERS`).
+const DEFAULT_SLOTS: usize = 16;
+/// Bytes of a slot. Writes of up to this many bytes (`PIPE_BUF`) are atomic.
+const SLOT: usize = 4096;
 /// Largest size that `F_SETPIPE_SZ` gives without `CAP_SYS_RESOURCE` (`/proc/sys/fs/pipe-max-size`).
 const UNPRIVILEGED_MAX: usize = 1 << 20;
-/// Writes of up to this many bytes are atomic.
-const PIPE_BUF: usize = 4096;
 /// `FIONREAD` of `ioctl(2)`: bytes that can be read.
 const FIONREAD: u32 = 0x541b;
+/// The largest buffer that is kept for the next write.
+const SPARE_MAX: usize = 64 * 1024;
 
-/// A pipe: a ring of bytes between its readers and its writers.
+/// A pipe: bytes on their way from its writers to its readers.
+///
+/// As on Linux its size is counted in slots of a page: what a write adds goes behind the bytes of the last slot if all of
+/// its odd part fits there, and otherwise into slots of its own. A slot is free again when its last byte was read.
 pub struct Pipe {
     state: Mutex<State>,
     /// Woken when bytes came, or the last writer went.
@@ -32,11 +38,34 @@ pub struct Pipe {
     opened: WaitQueue,
 }
 
+/// What one write put into slots, one behind the other; the last may hold what later writes added.
+struct Run {
+    data: Vec<u8>,
+    /// Bytes that were read.
+    start: usize,
+    /// One read takes all of it (`O_DIRECT`).
+    packet: bool,
+}
+
+impl Run {
+    /// Slots that it takes, those read to their ends left out.
+    fn slots(&self) -> usize {
+        self.data.len().div_ceil(SLOT) - self.start / SLOT
+    }
+
+    fn unread(&self) -> &[u8] {
+        &self.data[self.start..]
+    }
+}
+
 struct State {
-    /// Allocated with the first write.
-    ring: Vec<u8>,
-    capacity: usize,
-    head: usize,
+    runs: VecDeque<Run>,
+    /// A buffer that is empty again.
+    spare: Vec<u8>,
+    /// Slots taken, and how many there are.
+    used: usize,
+    slots: usize,
+    /// Bytes.
     len: usize,
     readers: usize,
     writers: usize,
@@ -46,63 +75,96 @@ struct State {
 }
 
 impl State {
-    fn free(&self) -> usize {
-        self.capacity - self.len
+    fn full(&self) -> bool {
+        self.used >= self.slots
     }
 
-    /// Room that is worth waking a writer for.
-    fn roomy(&self) -> bool {
-        self.free() >= PIPE_BUF
+    /// Bytes that fit in free slots.
+    fn room(&self) -> usize {
+        self.slots.saturating_sub(self.used) * SLOT
     }
 
-    /// Moves bytes from the ring to `dst`.
+    /// Moves bytes from the pipe to `dst`.
     fn pop(&mut self, dst: &mut dyn IoDst) -> Result<usize> {
         let mut done = 0;
-        while self.len > 0 && dst.remaining() > 0 {
-            let run = self.len.min(self.capacity - self.head);
-            let piece = &self.ring[self.head..self.head + run];
-            let n = match dst.put(piece) {
+        while dst.remaining() > 0 {
+            let Some(run) = self.runs.front() else { break };
+            let available = run.unread().len();
+            let n = match dst.put(run.unread()) {
                 Ok(n) => n,
                 Err(e) if done == 0 => return Err(e),
                 Err(_) => break,
             };
+            done += n;
+            if run.packet {
+                self.drop_front(available);
+                break;
+            }
             self.drop_front(n);
-            done += n;
-            if n < run {
+            if n < available {
                 break;
             }
         }
         Ok(done)
     }
 
+    /// Forgets `n` bytes of the first run.
     fn drop_front(&mut self, n: usize) {
+        let Some(run) = self.runs.front_mut() else { return };
+        let before = run.slots();
+        run.start += n;
         self.len -= n;
-        self.head = if self.len == 0 { 0 } else { (self.head + n) % self.capacity };
+        if run.start < run.data.len() {
+            self.used -= before - run.slots();
+            return;
+        }
+        self.used -= before;
+        if let Some(mut run) = self.runs.pop_front()
+            && run.data.capacity() <= SPARE_MAX
+        {
+            run.data.clear();
+            self.spare = run.data;
+        }
     }
 
-    /// Moves up to `max` bytes from `src` to the ring.
-    fn push(&mut self, src: &mut dyn IoSrc, max: usize) -> Result<usize> {
-        if self.ring.is_empty() {
-            self.ring.resize(self.capacity, 0);
+    /// The part of a write of `total` bytes that goes behind the bytes of the last slot: what is left of it after whole
+    /// slots, if that fits.
+    fn merges(&self, total: usize) -> usize {
+        let odd = total % SLOT;
+        let last = self.runs.back().filter(|run| !run.packet);
+        let room = last.map_or(0, |run| run.data.len().next_multiple_of(SLOT) - run.data.len());
+        if odd <= room { odd } else { 0 }
+    }
+
+    /// Moves `n` bytes from `src` behind those of the last run.
+    fn append(&mut self, src: &mut dyn IoSrc, n: usize) -> Result<usize> {
+        let Some(run) = self.runs.back_mut() else { return Ok(0) };
+        let old = run.data.len();
+        run.data.resize(old + n, 0);
+        let result = src.take(&mut run.data[old..]);
+        let got = *result.as_ref().unwrap_or(&0);
+        run.data.truncate(old + got);
+        self.len += got;
+        result
+    }
+
+    /// Moves up to `max` bytes from `src` to free slots, of which there is one.
+    fn push(&mut self, src: &mut dyn IoSrc, max: usize, packet: bool) -> Result<usize> {
+        let n = max.min(if packet { SLOT } else { self.room() });
+        let mut data = core::mem::take(&mut self.spare);
+        data.resize(n, 0);
+        let got = src.take(&mut data)?;
+        data.truncate(got);
+        if got > 0 {
+            self.add(Run { data, start: 0, packet });
         }
-        let mut left = max.min(self.free());
-        let mut done = 0;
-        while left > 0 {
-            let tail = (self.head + self.len) % self.capacity;
-            let run = left.min(self.capacity - tail);
-            let n = match src.take(&mut self.ring[tail..tail + run]) {
-                Ok(n) => n,
-                Err(e) if done == 0 => return Err(e),
-                Err(_) => break,
-            };
-            self.len += n;
-            done += n;
-            left -= n;
-            if n < run {
-                break;
-            }
-        }
-        Ok(done)
+        Ok(got)
+    }
+
+    fn add(&mut self, run: Run) {
+        self.used += run.slots();
+        self.len += run.data.len();
+        self.runs.push_back(run);
     }
 }
 
@@ -111,9 +173,10 @@ impl Pipe {
     pub fn new() -> Arc<Pipe> {
         Arc::new(Pipe {
             state: Mutex::new(State {
-                ring: Vec::new(),
-                capacity: DEFAULT_CAPACITY,
-                head: 0,
+                runs: VecDeque::new(),
+                spare: Vec::new(),
+                used: 0,
+                slots: DEFAULT_SLOTS,
                 len: 0,
                 readers: 0,
                 writers: 0,
@@ -189,9 +252,9 @@ impl Pipe {
         loop {
             let mut state = self.state.lock();
             if state.len > 0 {
-                let was_roomy = state.roomy();
+                let was_full = state.full();
                 let result = state.pop(dst);
-                let wake = !was_roomy && state.roomy();
+                let wake = was_full && !state.full();
                 drop(state);
                 if wake {
                     self.writable.wake_all();
@@ -212,49 +275,49 @@ impl Pipe {
         }
     }
 
-    fn write(&self, ctx: &Ctx, nonblocking: bool, src: &mut dyn IoSrc) -> Result<usize> {
+    fn write(&self, ctx: &Ctx, flags: OpenFlags, src: &mut dyn IoSrc) -> Result<usize> {
+        let (nonblocking, packet) = (flags.contains(OpenFlags::NONBLOCK), flags.contains(OpenFlags::DIRECT));
         let total = src.remaining();
         if total == 0 {
             return Ok(0);
         }
         let mut done = 0;
         loop {
-            let left = total - done;
-            // What must fit at once: all of a small write; of a large one as much as a reader makes room for.
-            let need = left.min(PIPE_BUF);
             let mut state = self.state.lock();
             if state.readers == 0 {
                 drop(state);
                 super::raise(ctx, crate::signal::number::SIGPIPE);
                 return if done > 0 { Ok(done) } else { Err(Errno::EPIPE.into()) };
             }
-            let fits = state.free() >= need || nonblocking && total > PIPE_BUF && state.free() > 0;
-            if fits {
-                let result = state.push(src, left);
-                drop(state);
-                match result {
-                    Ok(n) => done += n,
-                    Err(e) if done == 0 => return Err(e),
-                    Err(_) => return Ok(done),
-                }
-                self.readable.wake_all();
-                if done == total || src.remaining() == 0 {
-                    return Ok(done);
-                }
-                continue;
-            }
+            let merged = if done == 0 { state.merges(total) } else { 0 };
+            let moved = match () {
+                () if merged > 0 => Some(state.append(src, merged)),
+                () if !state.full() => Some(state.push(src, total - done, packet)),
+                () => None,
+            };
             drop(state);
-            if nonblocking {
-                return if done > 0 { Ok(done) } else { Err(Errno::EAGAIN.into()) };
+            match moved {
+                Some(Ok(0)) => return if done > 0 { Ok(done) } else { Err(Errno::EFAULT.into()) },
+                Some(Ok(n)) => done += n,
+                Some(Err(e)) if done == 0 => return Err(e),
+                Some(Err(_)) => return Ok(done),
+                None if nonblocking => return if done > 0 { Ok(done) } else { Err(Errno::EAGAIN.into()) },
+                None => {
+                    let woken = ctx.wait_for(&self.writable, || {
+                        let state = self.state.lock();
+                        (state.readers == 0 || !state.full()).then_some(())
+                    });
+                    match woken {
+                        Ok(()) => {}
+                        Err(_) if done > 0 => return Ok(done),
+                        Err(e) => return Err(e),
+                    }
+                    continue;
+                }
             }
-            let woken = ctx.wait_for(&self.writable, || {
-                let state = self.state.lock();
-                (state.readers == 0 || state.free() >= need).then_some(())
-            });
-            match woken {
-                Ok(()) => {}
-                Err(_) if done > 0 => return Ok(done),
-                Err(e) => return Err(e),
+            self.readable.wake_all();
+            if done == total || src.remaining() == 0 {
+                return Ok(done);
             }
         }
     }
@@ -269,57 +332,41 @@ impl Pipe {
         self.len() == 0
     }
 
-    /// `fcntl(F_GETPIPE_SZ)`.
+    /// `fcntl(F_GETPIPE_SZ)`: bytes of all slots.
     pub fn capacity(&self) -> usize {
-        self.state.lock().capacity
+        self.state.lock().slots * SLOT
     }
 
-    /// `fcntl(F_SETPIPE_SZ)`: rounds up to a power of two of pages; `EBUSY` when the bytes inside would not fit.
+    /// `fcntl(F_SETPIPE_SZ)`: rounds up to a power of two of slots; `EBUSY` when more are in use.
     pub fn set_capacity(&self, ctx: &Ctx, bytes: usize) -> Result<usize> {
-        const PAGE: usize = 4096;
         if bytes > 1 << 31 {
             bail!(EINVAL);
         }
-        let new = bytes.max(PAGE).next_power_of_two();
-        if new > UNPRIVILEGED_MAX && !ctx.task.creds().capable(Capabilities::SYS_RESOURCE) {
+        let new = bytes.max(SLOT).next_power_of_two();
+        let mut state = self.state.lock();
+        let grows = new > state.slots * SLOT;
+        if grows && new > UNPRIVILEGED_MAX && !ctx.task.creds().capable(Capabilities::SYS_RESOURCE) {
             bail!(EPERM);
         }
-        let mut state = self.state.lock();
-        if state.len > new {
+        if state.used > new / SLOT {
             bail!(EBUSY);
         }
-        if !state.ring.is_empty() {
-            let mut ring = alloc::vec![0; new];
-            let first = state.len.min(state.capacity - state.head);
-            ring[..first].copy_from_slice(&state.ring[state.head..state.head + first]);
-            ring[first..state.len].copy_from_slice(&state.ring[..state.len - first]);
-            state.ring = ring;
-            state.head = 0;
-        }
-        state.capacity = new;
+        state.slots = new / SLOT;
         drop(state);
         self.writable.wake_all();
         Ok(new)
     }
 
-    /// Puts bytes that were read but could not be used back in front; the capacity may be exceeded no more than it
-    /// was before they were read.
+    /// Puts bytes that were read but could not be used back in front.
     pub(crate) fn unread(&self, bytes: &[u8]) {
-        let mut state = self.state.lock();
-        let old = state.len;
-        let total = old + bytes.len();
-        let capacity = state.capacity.max(total.next_power_of_two());
-        let mut ring = alloc::vec![0; capacity];
-        ring[..bytes.len()].copy_from_slice(bytes);
-        let first = old.min(state.capacity - state.head);
-        if old > 0 {
-            ring[bytes.len()..bytes.len() + first].copy_from_slice(&state.ring[state.head..state.head + first]);
-            ring[bytes.len() + first..total].copy_from_slice(&state.ring[..old - first]);
+        if bytes.is_empty() {
+            return;
         }
-        state.ring = ring;
-        state.capacity = capacity;
-        state.head = 0;
-        state.len = total;
+        let mut state = self.state.lock();
+        let run = Run { data: bytes.to_vec(), start: 0, packet: false };
+        state.used += run.slots();
+        state.len += bytes.len();
+        state.runs.push_front(run);
         drop(state);
         self.readable.wake_all();
     }
@@ -327,13 +374,13 @@ impl Pipe {
     /// Copies the first bytes without taking them (`tee(2)`).
     pub(crate) fn peek(&self, buf: &mut [u8]) -> usize {
         let state = self.state.lock();
-        let n = state.len.min(buf.len());
-        let first = n.min(state.capacity - state.head);
-        if n > 0 {
-            buf[..first].copy_from_slice(&state.ring[state.head..state.head + first]);
-            buf[first..n].copy_from_slice(&state.ring[..n - first]);
+        let mut done = 0;
+        for run in &state.runs {
+            let n = run.unread().len().min(buf.len() - done);
+            buf[done..done + n].copy_from_slice(&run.unread()[..n]);
+            done += n;
         }
-        n
+        done
     }
 
     /// Sleeps until there is something to read. False when there never will be.
@@ -353,7 +400,7 @@ impl Pipe {
     pub(crate) fn wait_writable(&self, ctx: &Ctx, nonblocking: bool) -> Result<usize> {
         let look = || {
             let state = self.state.lock();
-            if state.readers == 0 { Some(None) } else { state.roomy().then(|| Some(state.free())) }
+            if state.readers == 0 { Some(None) } else { (!state.full()).then(|| Some(state.room())) }
         };
         let room = match look() {
             Some(room) => room,
@@ -394,7 +441,7 @@ impl FileOps for PipeEnd {
     }
 
     fn write(&self, ctx: &Ctx, file: &File, _offset: u64, src: &mut dyn IoSrc) -> Result<usize> {
-        self.pipe.write(ctx, file.nonblocking(), src)
+        self.pipe.write(ctx, file.flags(), src)
     }
 
     fn poll(&self, _ctx: &Ctx, _file: &File, table: Option<&mut PollTable>) -> PollEvents {
@@ -417,7 +464,7 @@ impl FileOps for PipeEnd {
             }
         }
         if self.write {
-            if state.roomy() {
+            if !state.full() {
                 events |= PollEvents::OUT | PollEvents::WRNORM;
             }
             if state.readers == 0 {
@@ -450,8 +497,8 @@ impl Drop for PipeEnd {
         state.writers -= usize::from(self.write);
         let (no_reader, no_writer) = (state.readers == 0, state.writers == 0);
         if no_reader && no_writer {
-            state.len = 0;
-            state.head = 0;
+            state.runs.clear();
+            (state.len, state.used) = (0, 0);
         }
         drop(state);
         if self.read && no_reader {
@@ -464,7 +511,7 @@ impl Drop for PipeEnd {
 }
 
 impl Vfs {
-    /// `pipe2(2)`: the reading and the writing end of a new pipe. `flags` may hold `O_NONBLOCK`.
+    /// `pipe2(2)`: the reading and the writing end of a new pipe. `flags` may hold `O_NONBLOCK` and `O_DIRECT`.
     pub fn pipe(&self, ctx: &Ctx, flags: OpenFlags) -> (Arc<File>, Arc<File>) {
         let creds = ctx.task.creds();
         let inode = self.anon_inode(FileType::Fifo, 0o600, (creds.fsuid, creds.fsgid));
@@ -476,7 +523,7 @@ impl Vfs {
         let name = alloc::format!("pipe:[{ino}]");
         let reader = Box::new(pipe.end(true, false, Some(ino)));
         let writer = Box::new(pipe.end(false, true, Some(ino)));
-        let flags = flags & OpenFlags::NONBLOCK;
+        let flags = flags & (OpenFlags::NONBLOCK | OpenFlags::DIRECT);
         let write_flags = flags | OpenFlags::WRONLY;
         let reader = self.anon_file_on(&name, inode.clone(), Some(reader), flags);
         let writer = self.anon_file_on(&name, inode, Some(writer), write_flags);

@@ -456,10 +456,13 @@ fn pipes_carry_bytes_and_tell_of_their_ends() {
         assert!(!writer.poll(ctx, None).contains(PollEvents::OUT));
         assert_eq!(reader.read(ctx, &mut KernelDst::new(&mut buf)).unwrap(), 100);
         assert_eq!(error(writer.write(ctx, &mut KernelSrc::new(&big[..200]))), Some(Errno::EAGAIN));
-        assert_eq!(writer.write(ctx, &mut KernelSrc::new(&big[..5000])).unwrap(), 100);
+        assert_eq!(error(writer.write(ctx, &mut KernelSrc::new(&big[..5000]))), Some(Errno::EAGAIN));
+        let mut page = [0; 4096];
+        assert_eq!(reader.read(ctx, &mut KernelDst::new(&mut page)).unwrap(), 4096);
+        assert_eq!(writer.write(ctx, &mut KernelSrc::new(&big[..5000])).unwrap(), 4096);
         drop(writer);
         let mut all = alloc::vec![0; 70_000];
-        assert_eq!(reader.read(ctx, &mut KernelDst::new(&mut all)).unwrap(), 65536);
+        assert_eq!(reader.read(ctx, &mut KernelDst::new(&mut all)).unwrap(), 65436);
         assert_eq!(reader.read(ctx, &mut KernelDst::new(&mut all)).unwrap(), 0);
         assert!(reader.poll(ctx, None).contains(PollEvents::HUP));
         let (reader, writer) = ctx.kernel.vfs.pipe(ctx, OpenFlags::empty());

@@ -113,13 +113,13 @@ fn set_printk(ctx: &Ctx, text: &[u8]) -> Result<()> {
 }
 
 fn ctrl_alt_del(ctx: &Ctx) -> alloc::vec::Vec<u8> {
-    let on = ctx.kernel.power.ctrl_alt_del.load(core::sync::atomic::Ordering::Relaxed);
+    let on = !ctx.kernel.power.cad_tells_init.load(core::sync::atomic::Ordering::Relaxed);
     format!("{}\n", u8::from(on)).into_bytes()
 }
 
 fn set_ctrl_alt_del(ctx: &Ctx, text: &[u8]) -> Result<()> {
     let on = number(text)? != 0;
-    ctx.kernel.power.ctrl_alt_del.store(on, core::sync::atomic::Ordering::Relaxed);
+    ctx.kernel.power.cad_tells_init.store(!on, core::sync::atomic::Ordering::Relaxed);
     Ok(())
 }
 
