@@ -47,7 +47,7 @@ impl TaskTable {
                 let (pgid, sid) = process.group_and_session();
                 pgid == pid || sid == pid
             };
-            if !used && !(inner.wrapped && inner.processes.values().any(names_group)) {
+            if !(used || inner.wrapped && inner.processes.values().any(names_group)) {
                 return Ok(pid);
             }
         }
