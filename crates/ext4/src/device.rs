@@ -45,6 +45,13 @@ pub trait BlockDevice: Send + Sync {
     /// # Errors
     /// The host's error; a short write is an error.
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), IoError>;
+    /// Writes `parts` one after the other from `offset` on, as one write where the device can.
+    ///
+    /// # Errors
+    /// As [`BlockDevice::write_at`].
+    fn write_parts_at(&self, offset: u64, parts: &[&[u8]]) -> Result<(), IoError> {
+        self.write_at(offset, &parts.concat())
+    }
     /// A barrier: when it returns, every earlier write is durable (`fdatasync(2)`).
     ///
     /// # Errors
@@ -67,6 +74,9 @@ macro_rules! forward {
             fn size(&self) -> u64 { (**self).size() }
             fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> { (**self).read_at(offset, buf) }
             fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> { (**self).write_at(offset, buf) }
+            fn write_parts_at(&self, offset: u64, parts: &[&[u8]]) -> Result<(), IoError> {
+                (**self).write_parts_at(offset, parts)
+            }
             fn flush(&self) -> Result<(), IoError> { (**self).flush() }
             fn discard(&self, offset: u64, len: u64) -> Result<(), IoError> { (**self).discard(offset, len) }
         }

@@ -7,15 +7,15 @@ use crate::error::{Error, Result};
 use crate::features::Incompat;
 use crate::fs::Fs;
 use crate::inode::{FL_EXTENTS, FL_INLINE_DATA, Inode, Time};
-use crate::le::{bytes_at, put_bytes};
+use crate::le::bytes_at;
 use crate::map::{MAX_FILE_BLOCKS, Run};
 use crate::types::{FallocateMode, Ino, Mapping, Timestamp};
 use alloc::vec::Vec;
 
 /// The most bytes one operation writes.
 const CHUNK: usize = 64 << 20;
-/// Up to this size, data is copied together with its padding so that one write carries both.
-const COPY_LIMIT: usize = 256 << 10;
+/// What fills up the last block of a file, and the first one where the data begins inside it.
+static PADDING: [u8; 4096] = [0; 4096];
 /// Bytes of zeros written at a time.
 const ZEROS: usize = 64 << 10;
 
@@ -114,12 +114,12 @@ impl<D: BlockDevice> Fs<D> {
     fn write_padded(&self, start: u64, blocks: u32, skip: usize, data: &[u8]) -> Result<()> {
         let at = self.offset_of(start);
         let total = blocks as usize * self.bs;
+        let tail = total.saturating_sub(skip + data.len());
         if data.len() == total {
             self.dev.write_at(at, data)?;
-        } else if total <= COPY_LIMIT {
-            let mut all = alloc::vec![0; total];
-            put_bytes(&mut all, skip, data);
-            self.dev.write_at(at, &all)?;
+        } else if let (Some(before), Some(after)) = (PADDING.get(..skip), PADDING.get(..tail)) {
+            // One write carries both.
+            self.dev.write_parts_at(at, &[before, data, after])?;
         } else {
             self.write_zeros(at, skip as u64)?;
             self.dev.write_at(at + skip as u64, data)?;

@@ -4,27 +4,120 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ext4::{BlockDevice, IoError};
 
+use crate::writer::Writer;
+
 /// Bytes for which the device remembers together whether they were written.
 const GRANULE: u64 = 64 * 1024;
+/// Writes to a fresh file that continue each other are carried to the host together, up to so many bytes: few large
+/// writes cost the host far less than many small ones.
+const GATHERED: usize = 512 * 1024;
+/// Zeros that continue gathered data are written with it up to this length; longer ones stay a hole.
+const GATHERED_ZEROS: usize = 64 * 1024;
 
 /// A regular file read and written at its offsets.
 ///
 /// A device for a fresh file (all zeros) skips writes of zeros to parts never written: the file stays sparse, as
-/// inode tables and journals mostly are zeros.
+/// inode tables and journals mostly are zeros. It gathers writes until [`BlockDevice::flush`].
 pub struct FileDevice {
     file: File,
     size: u64,
-    /// One bit for each granule of a fresh file, set once it has been written; `None` for any other file.
-    written: Option<Vec<AtomicU64>>,
+    /// Set for a fresh file.
+    fresh: Option<Fresh>,
+}
+
+/// What is known of a file that was blank.
+struct Fresh {
+    /// One bit for each granule, set once it has been written.
+    written: Vec<AtomicU64>,
+    gathered: Mutex<Gathered>,
+    writer: Writer,
+}
+
+/// Data on its way to the host.
+struct Gathered {
+    start: u64,
+    data: Vec<u8>,
+}
+
+impl Gathered {
+    fn end(&self) -> u64 {
+        self.start + self.data.len() as u64
+    }
+
+    /// Hands what there is to the writer.
+    fn write_out(&mut self, writer: &Writer) -> Result<(), IoError> {
+        if !self.data.is_empty() {
+            self.data = writer.write(self.start, std::mem::take(&mut self.data))?;
+        }
+        Ok(())
+    }
+}
+
+impl Fresh {
+    fn gathered(&self) -> MutexGuard<'_, Gathered> {
+        // What a panicking thread left is still what the host lacks.
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether all of the range still is as `set_len` made it; if `marking`, it no longer is.
+    fn blank(&self, offset: u64, len: usize, marking: bool) -> bool {
+        let mut blank = true;
+        let last = (offset + len as u64).saturating_sub(1) / GRANULE;
+        for granule in offset / GRANULE..=last {
+            let Some(word) = usize::try_from(granule / 64).ok().and_then(|index| self.written.get(index)) else {
+                return false;
+            };
+            let bit = 1u64 << (granule % 64);
+            // Relaxed: the lock of `gathered` orders writers.
+            if word.load(Ordering::Relaxed) & bit != 0 {
+                blank = false;
+            } else if marking {
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
+        }
+        blank
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), IoError> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let mut gathered = self.gathered();
+        let goes_on = !gathered.data.is_empty() && offset == gathered.end();
+        if !(goes_on && data.len() <= GATHERED_ZEROS) && is_zero(data) && self.blank(offset, data.len(), false) {
+            return Ok(());
+        }
+        self.blank(offset, data.len(), true);
+        if !goes_on || gathered.data.len() + data.len() > GATHERED {
+            gathered.write_out(&self.writer)?;
+            gathered.start = offset;
+        }
+        gathered.data.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn read(&self, file: &File, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
+        if self.blank(offset, buf.len(), false) {
+            buf.fill(0);
+            return Ok(());
+        }
+        let mut gathered = self.gathered();
+        if offset < gathered.end() && gathered.start < offset + buf.len() as u64 {
+            gathered.write_out(&self.writer)?;
+        }
+        self.writer.drain()?;
+        file.read_exact_at(buf, offset).map_err(|error| io_error(&error))
+    }
 }
 
 impl FileDevice {
     /// The device of `size` bytes that `file` holds already.
     pub fn new(file: File, size: u64) -> Self {
-        Self { file, size, written: None }
+        Self { file, size, fresh: None }
     }
 
     /// Makes the empty `file` a blank disk of `size` bytes.
@@ -35,7 +128,9 @@ impl FileDevice {
         file.set_len(size)?;
         let words = size.div_ceil(GRANULE * 64);
         let written = (0..words).map(|_| AtomicU64::new(0)).collect();
-        Ok(Self { file, size, written: Some(written) })
+        let gathered = Mutex::new(Gathered { start: 0, data: Vec::with_capacity(GATHERED) });
+        let writer = Writer::start(file.try_clone()?)?;
+        Ok(Self { file, size, fresh: Some(Fresh { written, gathered, writer }) })
     }
 
     /// The file behind it.
@@ -48,28 +143,6 @@ impl FileDevice {
             Some(end) if end <= self.size => Ok(()),
             _ => Err(IoError::EIO),
         }
-    }
-
-    /// Whether all of the range still is as `set_len` made it; if not, or if `data` is to be written, marks it.
-    fn blank(&self, offset: u64, len: usize, marking: bool) -> bool {
-        let Some(written) = &self.written else {
-            return false;
-        };
-        let mut blank = true;
-        let last = (offset + len as u64).saturating_sub(1) / GRANULE;
-        for granule in offset / GRANULE..=last {
-            let Some(word) = usize::try_from(granule / 64).ok().and_then(|index| written.get(index)) else {
-                return false;
-            };
-            let bit = 1u64 << (granule % 64);
-            // Relaxed: a caller that writes the same bytes from two threads orders them itself.
-            if word.load(Ordering::Relaxed) & bit != 0 {
-                blank = false;
-            } else if marking {
-                word.fetch_or(bit, Ordering::Relaxed);
-            }
-        }
-        blank
     }
 }
 
@@ -84,7 +157,7 @@ pub(crate) fn is_zero(data: &[u8]) -> bool {
     chunks.iter().all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0) && rest.iter().all(|byte| *byte == 0)
 }
 
-fn io_error(error: &io::Error) -> IoError {
+pub(crate) fn io_error(error: &io::Error) -> IoError {
     error.raw_os_error().map_or(IoError::EIO, |errno| IoError { errno })
 }
 
@@ -95,24 +168,40 @@ impl BlockDevice for FileDevice {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
         self.check(offset, buf.len())?;
-        self.file.read_exact_at(buf, offset).map_err(|error| io_error(&error))
+        match &self.fresh {
+            Some(fresh) => fresh.read(&self.file, offset, buf),
+            None => self.file.read_exact_at(buf, offset).map_err(|error| io_error(&error)),
+        }
     }
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
         self.check(offset, buf.len())?;
-        if buf.is_empty() || (self.written.is_some() && is_zero(buf) && self.blank(offset, buf.len(), false)) {
-            return Ok(());
+        match &self.fresh {
+            Some(fresh) => fresh.write(offset, buf),
+            None => self.file.write_all_at(buf, offset).map_err(|error| io_error(&error)),
         }
-        self.blank(offset, buf.len(), true);
-        self.file.write_all_at(buf, offset).map_err(|error| io_error(&error))
+    }
+
+    fn write_parts_at(&self, mut offset: u64, parts: &[&[u8]]) -> Result<(), IoError> {
+        if self.fresh.is_none() {
+            return self.write_at(offset, &parts.concat());
+        }
+        for part in parts {
+            self.write_at(offset, part)?;
+            offset += part.len() as u64;
+        }
+        Ok(())
     }
 
     fn flush(&self) -> Result<(), IoError> {
-        // A fresh file is made durable once, when it is whole.
-        if self.written.is_some() {
-            return Ok(());
+        match &self.fresh {
+            // A fresh file is made durable once, when it is whole.
+            Some(fresh) => {
+                fresh.gathered().write_out(&fresh.writer)?;
+                fresh.writer.drain()
+            }
+            None => self.file.sync_data().map_err(|error| io_error(&error)),
         }
-        self.file.sync_data().map_err(|error| io_error(&error))
     }
 }
 
@@ -138,6 +227,41 @@ mod tests {
         device.write_at(200_000, &one).unwrap();
         device.read_at(299_992, &mut back).unwrap();
         assert_eq!(back, [0, 0, 0, 0, 0, 0, 0, 7]);
+    }
+
+    #[test]
+    fn gathered_writes_are_read_back_and_reach_the_file() {
+        let mut other = tempfile::tempfile().unwrap();
+        let device = FileDevice::fresh(other.try_clone().unwrap(), 4 << 20).unwrap();
+        let mut model = vec![0u8; 4 << 20];
+        let mut seed = 7u64;
+        let mut random = move || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) as usize
+        };
+        let mut at = 0;
+        for round in 0..2000 {
+            let len = [1, 100, 4096, 70_000, 600_000][random() % 5];
+            if random() % 4 == 0 || at + len > model.len() {
+                at = random() % (model.len() - len);
+            }
+            let byte = (round % 3) as u8;
+            device.write_at(at as u64, &vec![byte; len]).unwrap();
+            model[at..at + len].fill(byte);
+            at += len;
+            if random() % 8 == 0 {
+                let from = random() % (model.len() - 5000);
+                let mut back = vec![9; 5000];
+                device.read_at(from as u64, &mut back).unwrap();
+                assert!(back == model[from..from + 5000], "round {round}");
+            }
+            at = at.min(model.len());
+        }
+        device.flush().unwrap();
+        let mut all = Vec::new();
+        std::io::Seek::rewind(&mut other).unwrap();
+        std::io::Read::read_to_end(&mut other, &mut all).unwrap();
+        assert!(all == model);
     }
 
     #[test]

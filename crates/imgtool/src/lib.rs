@@ -19,6 +19,7 @@ mod source;
 mod text;
 mod time;
 mod tree;
+mod writer;
 
 pub use create::{Created, Kind, Options, Owner, Progress, Size, Snapshot, create};
 pub use derive::parse_uuid;

@@ -1,13 +1,15 @@
 //! A directory of the host as input.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
 
 use ext4::Timestamp;
 use nix::sys::stat::{major, minor};
@@ -24,34 +26,24 @@ use crate::tree::{Body, Content, Data, Meta, Node, NodeId, Origin, Segment, Tree
 pub(crate) fn read_directory(root: &Path, number: u32, tree: &mut Tree) -> Result<(), Error> {
     let metadata = fs::metadata(root).map_err(|error| Error::io("stat", root, &error))?;
     tree.set_root(meta(&metadata), xattrs(root)?);
+    let mut listings = list_all(root, number)?;
     // Files with several names, by device and inode number.
     let mut linked = HashMap::new();
-    // Directories still to be read, by node and path from the root.
+    // Directories still to be placed, by node and path from the root.
     let mut waiting = vec![(NodeId::ROOT, PathBuf::new())];
     while let Some((directory, below)) = waiting.pop() {
-        let path = root.join(&below);
-        let entries = fs::read_dir(&path).map_err(|error| Error::io("read the directory", &path, &error))?;
-        let mut names = Vec::new();
-        for entry in entries {
-            names.push(entry.map_err(|error| Error::io("read the directory", &path, &error))?.file_name());
-        }
-        // Nodes are numbered in this order; directories hand out names in any.
-        names.sort_unstable();
-        for name in names {
-            let path = path.join(&name);
-            let metadata = fs::symlink_metadata(&path).map_err(|error| Error::io("stat", &path, &error))?;
-            let identity = (metadata.dev(), metadata.ino());
-            let several_names = !metadata.is_dir() && metadata.nlink() > 1;
-            if several_names && let Some(id) = linked.get(&identity) {
-                tree.place_link(directory, name.as_bytes(), *id).map_err(|error| error.at(path.display()))?;
+        for Found { name, identity, node } in listings.remove(&below).unwrap_or_default() {
+            let below = below.join(&name);
+            let failed = |error: Error| error.at(root.join(&below).display());
+            if let Some(identity) = identity
+                && let Some(id) = linked.get(&identity)
+            {
+                tree.place_link(directory, name.as_bytes(), *id).map_err(failed)?;
                 continue;
             }
-            let below = below.join(&name);
-            let node =
-                Node { meta: meta(&metadata), xattrs: xattrs(&path)?, body: body(&path, &below, number, &metadata)? };
-            let is_directory = metadata.is_dir();
-            let id = tree.place(directory, name.as_bytes(), node).map_err(|error| error.at(path.display()))?;
-            if several_names {
+            let is_directory = matches!(node.body, Body::Directory(_));
+            let id = tree.place(directory, name.as_bytes(), node).map_err(failed)?;
+            if let Some(identity) = identity {
                 linked.insert(identity, id);
             }
             if is_directory {
@@ -60,6 +52,91 @@ pub(crate) fn read_directory(root: &Path, number: u32, tree: &mut Tree) -> Resul
         }
     }
     Ok(())
+}
+
+/// A name in a directory and what it stands for.
+struct Found {
+    name: OsString,
+    /// Device and inode number of a file with several names.
+    identity: Option<(u64, u64)>,
+    node: Node,
+}
+
+/// All directories' entries, sorted, by the directory's path from the root.
+type Listings = HashMap<PathBuf, Vec<Found>>;
+
+/// What the threads that list directories share.
+#[derive(Default)]
+struct Work {
+    waiting: Vec<PathBuf>,
+    /// Directories being listed; each may bring more.
+    busy: usize,
+    done: Listings,
+    error: Option<Error>,
+}
+
+/// Lists the directory at `root` and all below it, several at a time: most of it is waiting for the host.
+fn list_all(root: &Path, number: u32) -> Result<Listings, Error> {
+    let work = Mutex::new(Work { waiting: vec![PathBuf::new()], ..Work::default() });
+    let changed = Condvar::new();
+    let list = || {
+        let lock = || work.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = lock();
+        loop {
+            let Some(below) = shared.waiting.pop() else {
+                if shared.busy == 0 {
+                    return;
+                }
+                shared = changed.wait(shared).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            shared.busy += 1;
+            drop(shared);
+            let listed = list_one(root, &below, number);
+            shared = lock();
+            shared.busy -= 1;
+            match listed {
+                Ok(found) => {
+                    let directories = found.iter().filter(|entry| matches!(entry.node.body, Body::Directory(_)));
+                    shared.waiting.extend(directories.map(|entry| below.join(&entry.name)));
+                    shared.done.insert(below, found);
+                }
+                Err(error) => {
+                    shared.waiting.clear();
+                    shared.error.get_or_insert(error);
+                }
+            }
+            changed.notify_all();
+        }
+    };
+    thread::scope(|scope| {
+        let helpers = thread::available_parallelism().map_or(1, usize::from).min(4) - 1;
+        for _ in 0..helpers {
+            // Without helpers it only takes longer.
+            let _ = thread::Builder::new().name("list directories".to_owned()).spawn_scoped(scope, list);
+        }
+        list();
+    });
+    let work = work.into_inner().unwrap_or_else(PoisonError::into_inner);
+    work.error.map_or(Ok(work.done), Err)
+}
+
+fn list_one(root: &Path, below: &Path, number: u32) -> Result<Vec<Found>, Error> {
+    let path = root.join(below);
+    let entries = fs::read_dir(&path).map_err(|error| Error::io("read the directory", &path, &error))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(|error| Error::io("read the directory", &path, &error))?.file_name();
+        let path = path.join(&name);
+        let metadata = fs::symlink_metadata(&path).map_err(|error| Error::io("stat", &path, &error))?;
+        let several_names = !metadata.is_dir() && metadata.nlink() > 1;
+        let identity = several_names.then(|| (metadata.dev(), metadata.ino()));
+        let body = body(&path, &below.join(&name), number, &metadata)?;
+        found.push(Found { name, identity, node: Node { meta: meta(&metadata), xattrs: xattrs(&path)?, body } });
+    }
+    // Nodes are numbered in this order; directories hand out names in any.
+    found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
 }
 
 fn meta(metadata: &Metadata) -> Meta {
