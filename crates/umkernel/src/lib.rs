@@ -2,7 +2,8 @@
 //!
 //! The core is `no_std` + `alloc` and keeps all its state under one root, [`kernel::Kernel`], so that it can
 //! run from memory that many host processes share. How a guest's system call reaches it is a
-//! [`platform`]'s business; only the `ptrace` platform and the [`machine`] that boots it use `std`.
+//! [`platform`]'s business. The [`machine`] that puts it all together and runs it is `no_std` as well; only the `ptrace`
+//! platform and what starts a machine's process (`machine::monitor`, `machine::launch`) use `std`.
 //!
 //! Dependencies point one way: `syscall` over `task`, `signal`, `mm`, `vfs`, `time`, over `fs`, `block`, `tty`,
 //! over `sync`, over `platform` and `host`.
@@ -21,7 +22,6 @@ pub mod host;
 pub mod kernel;
 pub mod loader;
 pub mod log;
-#[cfg(feature = "ptrace")]
 pub mod machine;
 pub mod mm;
 pub mod net;

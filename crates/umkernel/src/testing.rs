@@ -5,7 +5,7 @@ use crate::fs::devpts::DevPts;
 use crate::fs::tmpfs::{Options, TmpFs};
 use crate::kernel::{Config, Ctx, Kernel, Uts};
 use crate::mm::{AddressSpace, Prot};
-use crate::platform::{Backing, KernelThreadFn, Platform, Reserved, Spawn, StartFn, TrapFrame};
+use crate::platform::{Backing, HostThreadFn, KernelThreadFn, Platform, Reserved, Spawn, StartFn, TrapFrame};
 use crate::sync::Mutex;
 use crate::task::{FirstTask, Task};
 use crate::vfs::{FdTable, FileSystem, FsContext, Location, MountFlags, Vfs};
@@ -70,6 +70,10 @@ impl Platform for TestPlatform {
     }
 
     fn spawn_kernel_thread(&self, _: &Arc<Kernel>, _: &Arc<Task>, _: KernelThreadFn) -> Result<()> {
+        Ok(())
+    }
+
+    fn spawn_host_thread(&self, _: &'static str, _: HostThreadFn) -> Result<()> {
         Ok(())
     }
 

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use umkernel::machine::{self, BootError, MachineConfig, Run};
+use umkernel::machine::launch::{self, LaunchConfig};
+use umkernel::machine::{BootError, MachineConfig, Run, monitor};
 
 use super::trace::TraceArgs;
 use crate::CommandResult;
@@ -105,18 +106,21 @@ fn boot(image: PathBuf, words: &Words, args: &MachineArgs) -> CommandResult {
     if let Ok(term) = std::env::var("TERM") {
         env.push(("TERM".into(), term));
     }
-    let config = MachineConfig {
-        image,
-        read_only: appended.read_only.or(words.read_only).unwrap_or(false),
+    let machine = MachineConfig {
         memory: appended.memory.or(words.memory).unwrap_or(args.mem),
         cpus: args.cpus.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32)),
         command_line: command_line(words, &appended),
         verbose: interactive && !words.quiet && !appended.quiet,
-        trace: args.trace.config()?,
         run,
         env,
     };
-    machine::monitor::boot(&config).map_err(|BootError { what, hint }| {
+    let config = LaunchConfig {
+        image,
+        read_only: appended.read_only.or(words.read_only).unwrap_or(false),
+        trace: args.trace.config()?,
+        machine,
+    };
+    monitor::boot(&config, launch::ptrace).map_err(|BootError { what, hint }| {
         let error = CliError::failed(what);
         if hint.is_empty() { error } else { error.hint(hint) }
     })

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use umkernel::trace::{CallFilter, Clock, Options, Style, TaskFilter, TraceConfig};
+use umkernel::machine::launch::TraceConfig;
+use umkernel::trace::{CallFilter, Clock, Options, Style, TaskFilter};
 
 use crate::error::CliError;
 

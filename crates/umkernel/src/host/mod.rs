@@ -1,9 +1,10 @@
 //! The host calls that the kernel makes, raw and few: this list is what the seccomp filter of the `direct`
-//! platform lets through.
+//! platform lets through. What only the kernel process itself calls is in [`process`] and not on it.
 //!
 //! Everything here is callable from a kernel that has neither libc nor thread-local storage. Errors are the
 //! host's own numbers.
 
+pub mod process;
 mod sys;
 
 use crate::errno::{Errno, Error, Result};
@@ -13,6 +14,7 @@ use sys::{check, syscall6};
 /// Host call numbers, x86-64 (`asm/unistd_64.h`).
 mod nr {
     pub(super) const CLOSE: usize = 3;
+    pub(super) const POLL: usize = 7;
     pub(super) const MMAP: usize = 9;
     pub(super) const MUNMAP: usize = 11;
     pub(super) const PREAD64: usize = 17;
@@ -86,6 +88,48 @@ pub fn pwrite(fd: i32, buf: &[u8], offset: u64) -> Result<usize> {
 pub fn write(fd: i32, buf: &[u8]) -> Result<usize> {
     // SAFETY: the buffer is readable for its length.
     check(unsafe { syscall6(nr::WRITE, [fd as usize, buf.as_ptr() as usize, buf.len(), 0, 0, 0]) })
+}
+
+/// What a host descriptor is to be ready for (`POLLIN` and `POLLOUT` of poll(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Ready {
+    /// There is something to read, or its end.
+    Read = 1,
+    /// A write would not have to wait.
+    Write = 4,
+}
+
+/// Waits until a host descriptor, which somebody made non-blocking, is ready or has failed, or until a signal comes; the
+/// caller tries again. Needed in a guest's process as well: its output goes to the console from there.
+pub fn wait_ready(fd: i32, what: Ready) {
+    const NO_TIMEOUT: usize = usize::MAX;
+    #[repr(C)]
+    struct PollFd {
+        fd: i32,
+        events: u16,
+        revents: u16,
+    }
+    let mut poll = PollFd { fd, events: what as u16, revents: 0 };
+    // SAFETY: the one pollfd is ours and writable.
+    unsafe { syscall6(nr::POLL, [&raw mut poll as usize, 1, NO_TIMEOUT, 0, 0, 0]) };
+}
+
+/// Writes all of it to a host stream, waiting where that is full.
+///
+/// # Errors
+/// The host's, of a stream that takes no more; part of it may have been written.
+pub fn write_all(fd: i32, mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        match write(fd, bytes) {
+            Ok(0) => return Err(Errno::EIO.into()),
+            Ok(n) => bytes = &bytes[n..],
+            Err(e) if e == Errno::EINTR => {}
+            Err(e) if e == Errno::EAGAIN => wait_ready(fd, Ready::Write),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// Flushes a host file's data to its disk: the kernel's write barrier.

@@ -6,14 +6,15 @@ use crate::kernel::{Ctx, Kernel};
 use crate::loader::Strings;
 use crate::log::Level;
 use crate::power::PowerAction;
+use crate::sync::oneshot;
 use crate::task::{self, FirstTask, Program, Task, WaitOptions, WaitStatus, Which};
 use crate::vfs::{AT_FDCWD, FdTable, MountFlags, WalkFlags};
-use std::boxed::Box;
-use std::format;
-use std::string::{String, ToString};
-use std::sync::{Arc, mpsc};
-use std::vec;
-use std::vec::Vec;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
 
 /// Where Linux looks for init.
 const INITS: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"];
@@ -115,11 +116,10 @@ fn start_init(
 
 /// Starts a program and waits until it has started.
 fn run_first(kernel: &Arc<Kernel>, task: &Arc<Task>, programs: Vec<Program>) -> crate::Result<()> {
-    let (tell, told) = mpsc::channel();
-    // The receiver waits below.
-    let started = Box::new(move |result| _ = tell.send(result));
+    let (tell, told) = oneshot();
+    let started = Box::new(move |result| tell.send(result));
     task::start_program(kernel, task, programs, started)?;
-    told.recv().unwrap_or(Err(crate::Errno::ESRCH.into()))
+    told.receive().unwrap_or(Err(crate::Errno::ESRCH.into()))
 }
 
 /// Process 1 is a kernel thread that waits for the command and for orphans, then powers off.

@@ -3,7 +3,8 @@
 //! Two processes, so that whichever is killed, `kill -9` included, the other one puts the terminal back. The kernel process
 //! takes its guests with it when it dies (`PTRACE_O_EXITKILL`); when this one dies, it powers off.
 
-use super::{BootError, MachineConfig, Outcome};
+use super::launch::{LaunchConfig, Launcher};
+use super::{BootError, Outcome};
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, pthread_sigmask};
 use nix::sys::termios::{self, SetArg, Termios};
@@ -20,17 +21,18 @@ use std::vec::Vec;
 /// Exit code of a machine whose kernel panicked or was killed.
 const BROKEN: u8 = 1;
 
-/// Boots a machine in a process of its own, again as often as it asks for, and returns the exit code for the caller.
+/// Boots a machine in a process of its own by `launch`, which decides the platform, again as often as it asks for, and
+/// returns the exit code for the caller.
 /// The calling process must have no other threads.
 ///
 /// # Errors
 /// A machine that could not be booted, whose kernel panicked, or that was killed.
-pub fn boot(config: &MachineConfig) -> Result<u8, BootError> {
+pub fn boot(config: &LaunchConfig, launch: Launcher) -> Result<u8, BootError> {
     let terminal = Terminal::take();
     let watched = watched_signals();
     let before = block(&watched)?;
     let result = loop {
-        match run_once(config, &terminal, &watched) {
+        match run_once(config, launch, &terminal, &watched) {
             Ok(Outcome::Restart) => {}
             Ok(Outcome::Off(code)) => break Ok(code),
             Ok(Outcome::Panic) => break Err(BootError::new("the guest's kernel panicked", "its report is above")),
@@ -59,14 +61,19 @@ fn block(set: &SigSet) -> Result<SigSet, BootError> {
     Ok(before)
 }
 
-fn run_once(config: &MachineConfig, terminal: &Terminal, watched: &SigSet) -> Result<Outcome, BootError> {
+fn run_once(
+    config: &LaunchConfig,
+    launch: Launcher,
+    terminal: &Terminal,
+    watched: &SigSet,
+) -> Result<Outcome, BootError> {
     let cannot = |what: &str, e: nix::Error| BootError::new(format!("cannot {what}: {e}"), "");
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| cannot("make a pipe", e))?;
     // SAFETY: the caller has no other threads, so the child may go on as this process would have.
     match unsafe { fork() }.map_err(|e| cannot("start the kernel process", e))? {
         ForkResult::Child => {
             drop(read);
-            kernel_process(config, terminal, write)
+            kernel_process(config, launch, terminal, write)
         }
         ForkResult::Parent { child } => {
             drop(write);
@@ -113,7 +120,7 @@ fn report(pipe: OwnedFd, status: WaitStatus) -> Result<Outcome, BootError> {
     }
 }
 
-fn kernel_process(config: &MachineConfig, terminal: &Terminal, pipe: OwnedFd) -> ! {
+fn kernel_process(config: &LaunchConfig, launch: Launcher, terminal: &Terminal, pipe: OwnedFd) -> ! {
     // SAFETY: a constant argument; ends this process in good order when its parent is killed.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
     let parent = getppid();
@@ -123,7 +130,7 @@ fn kernel_process(config: &MachineConfig, terminal: &Terminal, pipe: OwnedFd) ->
         let text = format!("umlfs kernel panic: {info}").replace('\n', "\r\n");
         let _ = write!(std::io::stderr(), "\r\n{text}\r\n");
     }));
-    let message = match super::run(config) {
+    let message = match launch(config) {
         Ok(outcome) => Message::Ended(outcome),
         Err(error) => Message::Failed(error),
     };

@@ -2,17 +2,19 @@
 //! use more than the machine has, the largest is killed, as by Linux (`mm/oom_kill.c`; without swap, and with the
 //! resident size alone as its badness).
 
+use crate::host::process;
 use crate::kernel::Kernel;
 use crate::log::Level;
+use crate::signal::number::SIGKILL;
 use crate::stats;
 use crate::task::{Process, WaitStatus, end_process};
-use std::format;
-use std::string::String;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use alloc::ffi::CString;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+use core::time::Duration;
 
-const SIGKILL: u8 = 9;
 /// Bytes a second that guests can take at most, about: how soon free memory can be gone.
 const FASTEST: u64 = 4 << 30;
 /// Between two looks.
@@ -28,11 +30,11 @@ pub(super) fn watch(kernel: &Kernel) {
         let left = now.total.saturating_sub(now.anonymous + now.mapped);
         // Pages that processes share were counted for each of them; the exact figures cost more.
         if left == 0 && kill_largest(kernel) {
-            std::thread::sleep(RESPITE);
+            process::sleep(RESPITE);
             continue;
         }
         let pause = Duration::from_micros(left.saturating_mul(1_000_000) / FASTEST);
-        std::thread::sleep(pause.clamp(SHORTEST, LONGEST));
+        process::sleep(pause.clamp(SHORTEST, LONGEST));
     }
 }
 
@@ -64,7 +66,8 @@ fn private_size(process: &Process) -> u64 {
     let Ok(space) = task.mm() else { return 0 };
     let path = format!("/proc/{}/smaps_rollup", space.host_pid.load(Ordering::Relaxed));
     // A process that has ended holds nothing.
-    held(&std::fs::read_to_string(path).unwrap_or_default())
+    let text = CString::new(path).ok().and_then(|path| process::read_file(&path).ok()).unwrap_or_default();
+    held(&String::from_utf8_lossy(&text))
 }
 
 fn held(smaps_rollup: &str) -> u64 {
@@ -76,6 +79,7 @@ fn held(smaps_rollup: &str) -> u64 {
 }
 
 #[cfg(test)]
+#[cfg(feature = "ptrace")]
 mod tests {
     use super::*;
 

@@ -3,20 +3,22 @@
 //! A stream that is a terminal becomes the guest's console; anything else becomes a guest pipe, which a kernel task pumps
 //! from or to the host.
 
-use super::console::{Console, is_terminal};
+use super::console::Console;
 use super::{BootError, MachineConfig, Run};
-use crate::host;
+use crate::Errno;
+use crate::host::{self, Ready, process};
 use crate::kernel::{Ctx, Kernel};
 use crate::mm::{KernelDst, KernelSrc};
+use crate::platform::KernelThreadFn;
+use crate::sync::{Receiver, oneshot};
 use crate::task::{FirstTask, Task};
 use crate::tty::{Tty, TtyFile};
 use crate::vfs::{AT_FDCWD, File, OpenFlags};
-use nix::libc;
-use std::boxed::Box;
-use std::format;
-use std::sync::{Arc, mpsc};
-use std::vec;
-use std::vec::Vec;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
 
 /// Bytes that a pump moves at once: as many as the guest's pipe holds.
 const CHUNK: usize = 64 * 1024;
@@ -26,7 +28,7 @@ pub(super) struct Stdio {
     /// Descriptors 0, 1 and 2.
     pub(super) files: Vec<Arc<File>>,
     /// One message for each output pump that has seen the end of its pipe.
-    done: Vec<mpsc::Receiver<()>>,
+    done: Vec<Receiver<()>>,
     /// The console, if one of the streams is it.
     terminal: Option<Arc<Tty>>,
 }
@@ -43,7 +45,7 @@ impl Stdio {
         let terminal = open_console(&ctx).map_err(|e| BootError::new(format!("cannot open the console: {e}"), ""))?;
         let mut stdio = Stdio { files: Vec::new(), done: Vec::new(), terminal: None };
         for fd in 0..3 {
-            if matches!(config.run, Run::Init(_)) || is_terminal(fd) {
+            if matches!(config.run, Run::Init(_)) || process::is_terminal(fd) {
                 stdio.files.push(terminal.clone());
                 stdio.terminal = Some(console.tty.clone());
                 continue;
@@ -51,20 +53,16 @@ impl Stdio {
             let (read, write) = kernel.vfs.pipe(&ctx, OpenFlags::empty());
             if fd == 0 {
                 stdio.files.push(read);
-                pump(kernel, task, Box::new(move |ctx| pump_in(ctx, &write)));
+                pump(kernel, task, Box::new(move |ctx| pump_in(ctx, &write)))?;
             } else {
                 stdio.files.push(write);
-                let (done, wait) = mpsc::channel();
+                let (done, wait) = oneshot();
                 stdio.done.push(wait);
-                pump(
-                    kernel,
-                    task,
-                    Box::new(move |ctx| {
-                        pump_out(ctx, &read, fd);
-                        // The receiver may have given up; then nobody needs to know.
-                        let _ = done.send(());
-                    }),
-                );
+                let body = move |ctx: &Ctx| {
+                    pump_out(ctx, &read, fd);
+                    done.send(());
+                };
+                pump(kernel, task, Box::new(body))?;
             }
         }
         Ok(stdio)
@@ -81,7 +79,7 @@ impl Stdio {
     pub(super) fn drain(mut self) {
         self.files.clear();
         // A pump that has gone has nothing left to say.
-        self.done.iter().for_each(|done| _ = done.recv());
+        self.done.into_iter().for_each(|done| _ = done.receive());
     }
 }
 
@@ -95,23 +93,20 @@ fn open_console(ctx: &Ctx) -> crate::Result<Arc<File>> {
 }
 
 /// Starts a pump as a task of its own: a task sleeps in one place at a time.
-fn pump(kernel: &Arc<Kernel>, parent: &Arc<Task>, body: Box<dyn FnOnce(&Ctx) + Send>) {
+fn pump(kernel: &Arc<Kernel>, parent: &Arc<Task>, body: KernelThreadFn) -> Result<(), BootError> {
     let task = FirstTask { pid: 0, name: b"pump", fs: parent.fs(), files: Arc::default() }.create(kernel);
-    if let Err(e) = kernel.platform.spawn_kernel_thread(kernel, &task, body) {
-        panic!("cannot start a pump: {e}");
-    }
+    let started = kernel.platform.spawn_kernel_thread(kernel, &task, body);
+    started.map_err(|e| BootError::new(format!("cannot connect the standard streams: {e}"), ""))
 }
 
 /// Host input to guest pipe, until either ends.
 fn pump_in(ctx: &Ctx, pipe: &Arc<File>) {
     let mut buf = vec![0; CHUNK];
     loop {
-        // SAFETY: the buffer is ours and writable.
-        let n = unsafe { libc::read(0, buf.as_mut_ptr().cast(), buf.len()) };
-        match n {
-            0 => return,
-            n if n > 0 => {
-                let mut rest = &buf[..n as usize];
+        match process::read(0, &mut buf) {
+            Ok(0) => return,
+            Ok(n) => {
+                let mut rest = &buf[..n];
                 while !rest.is_empty() {
                     match pipe.write(ctx, &mut KernelSrc::new(rest)) {
                         Ok(n) => rest = &rest[n..],
@@ -119,11 +114,9 @@ fn pump_in(ctx: &Ctx, pipe: &Arc<File>) {
                     }
                 }
             }
-            _ => match std::io::Error::last_os_error().raw_os_error() {
-                Some(libc::EINTR) => {}
-                Some(libc::EAGAIN) => wait_for(0, libc::POLLIN),
-                _ => return,
-            },
+            Err(e) if e == Errno::EINTR => {}
+            Err(e) if e == Errno::EAGAIN => host::wait_ready(0, Ready::Read),
+            Err(_) => return,
         }
     }
 }
@@ -136,21 +129,9 @@ fn pump_out(ctx: &Ctx, pipe: &Arc<File>, fd: i32) {
             Ok(0) | Err(_) => return,
             Ok(n) => n,
         };
-        let mut rest = &buf[..n];
-        while !rest.is_empty() {
-            match host::write(fd, rest) {
-                Ok(n) => rest = &rest[n..],
-                Err(e) if e == crate::Errno::EINTR => {}
-                Err(e) if e == crate::Errno::EAGAIN => wait_for(fd, libc::POLLOUT),
-                // Nobody reads any more: closing the pipe tells the guest's writers (SIGPIPE).
-                Err(_) => return,
-            }
+        // When nobody reads any more, closing the pipe tells the guest's writers (SIGPIPE).
+        if host::write_all(fd, &buf[..n]).is_err() {
+            return;
         }
     }
-}
-
-fn wait_for(fd: i32, events: i16) {
-    let mut fd = libc::pollfd { fd, events, revents: 0 };
-    // SAFETY: one pollfd of ours.
-    unsafe { libc::poll(&raw mut fd, 1, -1) };
 }

@@ -62,6 +62,8 @@ pub enum Spawn {
 pub type StartFn = Box<dyn FnOnce(&Ctx) -> Option<TrapFrame> + Send>;
 /// What a kernel thread does.
 pub type KernelThreadFn = Box<dyn FnOnce(&Ctx) + Send>;
+/// What a host thread of the kernel process does.
+pub type HostThreadFn = Box<dyn FnOnce() + Send>;
 
 /// A mechanism that runs guests.
 pub trait Platform: Send + Sync {
@@ -111,6 +113,10 @@ pub trait Platform: Send + Sync {
 
     /// Starts a task that never runs guest code.
     fn spawn_kernel_thread(&self, kernel: &Arc<Kernel>, task: &Arc<Task>, body: KernelThreadFn) -> Result<()>;
+
+    /// Starts a host thread of the kernel process that works for the kernel as long as the machine runs, and for no task.
+    /// It has the caller's signal mask. The name is for who looks at the host's threads.
+    fn spawn_host_thread(&self, name: &'static str, body: HostThreadFn) -> Result<()>;
 
     /// Lets go of what the running task has on the host; the last call made for it.
     fn release(&self, task: &Task);

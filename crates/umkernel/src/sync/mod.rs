@@ -5,9 +5,11 @@
 //! file system, tty, wait queue. A lock is never held across a wait.
 
 mod mutex;
+mod oneshot;
 mod rwlock;
 mod wait;
 
 pub use mutex::{Mutex, MutexGuard};
+pub use oneshot::{Receiver, Sender, oneshot};
 pub use rwlock::{ReadGuard, RwLock, WriteGuard};
 pub use wait::{PollTable, WaitQueue, Waiter, Wake};

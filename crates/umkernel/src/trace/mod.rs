@@ -8,12 +8,10 @@ mod explain;
 mod filter;
 mod lines;
 mod prototypes;
-#[cfg(feature = "ptrace")]
 mod sink;
 
 pub use filter::{CallFilter, TaskFilter};
-#[cfg(feature = "ptrace")]
-pub use sink::TraceConfig;
+pub use sink::HostStream;
 
 use crate::errno::Result;
 use crate::host;

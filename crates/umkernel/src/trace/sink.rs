@@ -1,70 +1,60 @@
 //! Where traces go on the host.
 
-use super::{Options, Sink, Tracer};
-use crate::sync::Mutex;
-use std::boxed::Box;
-use std::format;
-use std::fs::File;
-use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
-use std::string::String;
-
-/// A trace that a user asks for.
-#[derive(Clone, Debug, Default)]
-pub struct TraceConfig {
-    /// What it shows.
-    pub options: Options,
-    /// The file that it goes to; standard error without one.
-    pub file: Option<PathBuf>,
-}
-
-impl TraceConfig {
-    /// Makes the file, empty.
-    ///
-    /// # Errors
-    /// A sentence about a file that cannot be written.
-    pub fn create_file(&self) -> Result<(), String> {
-        self.file.as_ref().map_or(Ok(()), |path| {
-            File::create(path).map(drop).map_err(|e| format!("cannot write the trace to {}: {e}", path.display()))
-        })
-    }
-
-    /// Makes the tracer; its file goes on where it was, as a machine that restarts needs it.
-    ///
-    /// # Errors
-    /// A sentence about a file that cannot be written.
-    pub fn start(&self) -> Result<Tracer, String> {
-        let sink: Box<dyn Sink> = match &self.file {
-            Some(path) => {
-                let file = File::options().append(true).create(true).open(path);
-                let file = file.map_err(|e| format!("cannot write the trace to {}: {e}", path.display()))?;
-                Box::new(Stream { stream: Mutex::new(file), raw: false })
-            }
-            None => {
-                let stderr = io::stderr();
-                // The terminal is raw while a machine has it.
-                let raw = stderr.is_terminal();
-                Box::new(Stream { stream: Mutex::new(stderr), raw })
-            }
-        };
-        Ok(Tracer::new(self.options.clone(), sink))
-    }
-}
+use super::Sink;
+use crate::host::{self, HostFd};
 
 /// A trace to a stream of the host, unbuffered: it is complete up to the last call however the machine ends.
-struct Stream<W> {
-    stream: Mutex<W>,
-    /// Lines end with a carriage return as well.
+#[derive(Debug)]
+pub struct HostStream {
+    stream: HostFd,
     raw: bool,
 }
 
-impl<W: Write + Send> Sink for Stream<W> {
+impl HostStream {
+    /// A trace to a descriptor that it takes over. On a terminal in raw mode (`raw`), which it is while a machine has it, lines
+    /// end with a carriage return as well.
+    pub fn new(stream: HostFd, raw: bool) -> HostStream {
+        HostStream { stream, raw }
+    }
+}
+
+impl Sink for HostStream {
     fn write(&self, text: &str) {
         // A full disk or a closed pipe stops the trace, not the machine.
         let _ = if self.raw {
-            self.stream.lock().write_all(text.replace('\n', "\r\n").as_bytes())
+            host::write_all(self.stream.raw(), text.replace('\n', "\r\n").as_bytes())
         } else {
-            self.stream.lock().write_all(text.as_bytes())
+            host::write_all(self.stream.raw(), text.as_bytes())
         };
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::string::String;
+
+    fn written(raw: bool, text: &str) -> String {
+        let (mut read, write) = std::io::pipe().unwrap();
+        HostStream::new(HostFd::new(std::os::fd::IntoRawFd::into_raw_fd(write)), raw).write(text);
+        let mut got = String::new();
+        // The end comes because the stream has closed its descriptor.
+        read.read_to_string(&mut got).unwrap();
+        got
+    }
+
+    #[test]
+    fn a_raw_terminal_gets_carriage_returns() {
+        assert_eq!(written(false, "open()\nread"), "open()\nread");
+        assert_eq!(written(true, "open()\nread"), "open()\r\nread");
+    }
+
+    #[test]
+    fn a_stream_without_a_reader_is_let_be() {
+        let (read, write) = std::io::pipe().unwrap();
+        drop(read);
+        HostStream::new(HostFd::new(std::os::fd::IntoRawFd::into_raw_fd(write)), false).write("lost\n");
     }
 }

@@ -199,7 +199,11 @@ impl Platform for Ptrace {
     fn spawn_kernel_thread(&self, kernel: &Arc<Kernel>, task: &Arc<Task>, body: super::KernelThreadFn) -> Result<()> {
         let (kernel, task) = (kernel.clone(), task.clone());
         let body = move || body(&Ctx { kernel: &kernel, task: &task });
-        run::thread(body).map_err(|_| Error::new(Errno::EAGAIN, "the host gives no more threads"))
+        run::thread("kernel", body).map_err(|_| Error::new(Errno::EAGAIN, "the host gives no more threads"))
+    }
+
+    fn spawn_host_thread(&self, name: &'static str, body: super::HostThreadFn) -> Result<()> {
+        run::thread(name, body).map_err(|_| Error::new(Errno::EAGAIN, "the host gives no more threads"))
     }
 
     fn release(&self, task: &Task) {

@@ -17,8 +17,8 @@ use std::sync::{Arc, mpsc};
 const STACK: usize = 512 * 1024;
 
 /// Starts a host thread for the kernel.
-pub(super) fn thread(body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    std::thread::Builder::new().name("kernel".to_string()).stack_size(STACK).spawn(body).map(drop)
+pub(super) fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name.to_string()).stack_size(STACK).spawn(body).map(drop)
 }
 
 /// Starts the kernel thread of a task whose host thread sleeps in the stub, and returns when it has taken it over.
@@ -41,7 +41,7 @@ pub(super) fn start(kernel: &Arc<Kernel>, task: &Arc<Task>, first: StartFn) -> R
         }
     };
     let no_thread = Error::new(Errno::EAGAIN, "the host gives no more threads");
-    thread(body).map_err(|_| no_thread)?;
+    thread("kernel", body).map_err(|_| no_thread)?;
     wait.recv().map_err(|_| no_thread)?
 }
 
