@@ -49,6 +49,11 @@ fn pipes_have_slots() {
 }
 
 #[test]
+fn sockets_within_the_machine() {
+    same_as_native("sockets");
+}
+
+#[test]
 fn calls_end_alike() {
     same_as_native("calls");
 }

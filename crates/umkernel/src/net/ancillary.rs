@@ -130,7 +130,10 @@ impl Received {
     pub(crate) fn control(&self, ctx: &Ctx, room: usize, close_on_exec: bool) -> Control {
         let mut control = Control { raw: Vec::new(), truncated: false };
         if let Some(creds) = &self.creds {
-            control.add(room, SCM_CREDENTIALS, crate::mm::bytes_of(creds));
+            control.add(room, (SOL_SOCKET, SCM_CREDENTIALS), crate::mm::bytes_of(creds));
+        }
+        for (level, kind, data) in &self.extra {
+            control.add(room, (*level, *kind), data);
         }
         if self.files.is_empty() {
             return control;
@@ -146,7 +149,7 @@ impl Received {
         }
         control.truncated |= numbers.len() < self.files.len() * 4;
         if !numbers.is_empty() {
-            control.add(room, SCM_RIGHTS, &numbers);
+            control.add(room, (SOL_SOCKET, SCM_RIGHTS), &numbers);
         }
         control
     }
@@ -154,7 +157,7 @@ impl Received {
 
 impl Control {
     /// Adds a message, cut to what fits.
-    fn add(&mut self, room: usize, kind: u32, data: &[u8]) {
+    fn add(&mut self, room: usize, (level, kind): (u32, u32), data: &[u8]) {
         let left = room.saturating_sub(self.raw.len());
         if left < HEADER {
             self.truncated = true;
@@ -163,7 +166,7 @@ impl Control {
         let len = (HEADER + data.len()).min(left);
         self.truncated |= len < HEADER + data.len();
         self.raw.extend_from_slice(&(len as u64).to_le_bytes());
-        self.raw.extend_from_slice(&SOL_SOCKET.to_le_bytes());
+        self.raw.extend_from_slice(&level.to_le_bytes());
         self.raw.extend_from_slice(&kind.to_le_bytes());
         self.raw.extend_from_slice(&data[..len - HEADER]);
         let padded = self.raw.len().next_multiple_of(8).min(room);

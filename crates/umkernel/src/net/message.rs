@@ -36,6 +36,10 @@ pub struct RecvFlags {
     pub wait_all: bool,
     /// Tell a message's length even if it did not fit.
     pub real_len: bool,
+    /// Out-of-band data only (`MSG_OOB`).
+    pub urgent: bool,
+    /// From the queue of errors (`MSG_ERRQUEUE`).
+    pub error_queue: bool,
 }
 
 /// What was received.
@@ -45,8 +49,12 @@ pub struct Received {
     pub len: usize,
     /// A message did not fit.
     pub truncated: bool,
-    /// The sender's address, of a message.
-    pub from: Option<Address>,
+    /// The sender's address as programs see it; empty where there is none to tell.
+    pub from: Vec<u8>,
+    /// What was received is urgent data.
+    pub urgent: bool,
+    /// Further control messages, by level and type.
+    pub extra: Vec<(u32, u32, Vec<u8>)>,
     /// Who sent it, if the receiver wants to know (`SO_PASSCRED`).
     pub creds: Option<Ucred>,
     /// Open files that came along.

@@ -1,11 +1,16 @@
-//! Sockets (`socket(7)`). Of the address families there is `AF_UNIX`.
+//! Sockets (`socket(7)`): `AF_UNIX`, and `AF_INET` and `AF_INET6` within the machine.
 
 pub mod address;
 mod ancillary;
+mod endpoint;
+mod file;
+pub(crate) mod inet;
+pub mod interface;
 mod message;
 mod options;
 mod pair;
 mod socket;
+pub(crate) mod tables;
 #[cfg(test)]
 #[cfg(feature = "ptrace")]
 mod tests;
@@ -13,23 +18,50 @@ mod transfer;
 
 pub use address::Address;
 pub use ancillary::{Ancillary, MAX_FILES, Ucred};
+pub use endpoint::{Endpoint, Outgoing};
+pub use file::SocketFile;
 pub use message::{Received, RecvFlags, Sending};
 pub use options::SockOpt;
 pub use pair::pair;
-pub use socket::{Kind, Socket, SocketFile};
+pub use socket::{Kind, Socket};
 
 use crate::errno::{Errno, Result};
+use crate::kernel::Ctx;
 use crate::sync::Mutex;
 use crate::vfs::Location;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
+/// `socket(2)`. `unix_kind` says which kind an `AF_UNIX` socket is.
+///
+/// # Errors
+/// `EAFNOSUPPORT` for a family that there is not, and what the families say.
+pub fn create(
+    ctx: &Ctx,
+    domain: u32,
+    kind: u32,
+    protocol: u32,
+    unix_kind: impl FnOnce() -> Result<Kind>,
+) -> Result<Arc<dyn Endpoint>> {
+    use linux_raw_sys::net::{AF_INET, AF_INET6, AF_UNIX};
+    match domain {
+        AF_UNIX => Ok(Socket::create(unix_kind()?)),
+        AF_INET | AF_INET6 => inet::create(ctx, domain, kind, protocol),
+        _ => Err(Errno::EAFNOSUPPORT.into()),
+    }
+}
+
 type AbstractNames = BTreeMap<(Kind, Vec<u8>), Weak<Socket>>;
 
 /// The names that sockets of the machine are bound to.
 #[derive(Default)]
 pub struct Net {
+    /// The ports of TCP and of UDP.
+    pub(crate) tcp: Mutex<inet::Ports>,
+    pub(crate) udp: Mutex<inet::Ports>,
+    /// The network interface.
+    pub loopback: interface::SharedLoopback,
     /// Each kind of socket has names of its own.
     abstract_names: Mutex<AbstractNames>,
     /// By device and inode number; a bound socket keeps its inode in memory.

@@ -23,12 +23,14 @@ pub(super) struct Options {
     flags: u64,
     pub(super) pass_creds: bool,
     pub(super) send_buffer: usize,
-    receive_buffer: usize,
+    pub(super) receive_buffer: usize,
     /// `SO_SNDTIMEO`, nanoseconds.
     pub(super) send_timeout: Option<u64>,
     /// `SO_RCVTIMEO`, nanoseconds.
     pub(super) receive_timeout: Option<u64>,
-    linger: [i32; 2],
+    pub(super) linger: [i32; 2],
+    /// `SO_SNDBUF` was set: the kernel does not size it any more (TCP).
+    pub(super) fixed_send_buffer: bool,
     priority: i32,
     low_water: i32,
 }
@@ -43,6 +45,7 @@ impl Default for Options {
             send_timeout: None,
             receive_timeout: None,
             linger: [0, 0],
+            fixed_send_buffer: false,
             priority: 0,
             low_water: 1,
         }
@@ -94,28 +97,17 @@ impl Socket {
     /// `ENOPROTOOPT` for an option that there is not.
     pub fn option(&self, option: SockOpt) -> Result<Vec<u8>> {
         let mut state = self.state.lock();
-        let options = &state.options;
         let number = match option.0 {
             SO_TYPE => self.kind as i32,
             SO_DOMAIN => AF_UNIX as i32,
             SO_PROTOCOL => 0,
             SO_ERROR => state.error.take().map_or(0, |e| i32::from(e.0)),
-            SO_SNDBUF => options.send_buffer as i32,
-            SO_RCVBUF => options.receive_buffer as i32,
-            SO_PASSCRED => i32::from(options.pass_creds),
             SO_ACCEPTCONN => i32::from(matches!(state.link, Link::Listening { .. })),
-            SO_PRIORITY => options.priority,
-            SO_RCVLOWAT => options.low_water,
-            SO_SNDLOWAT => 1,
-            SO_LINGER => return Ok(bytes_of(&options.linger).to_vec()),
-            SO_RCVTIMEO_OLD | SO_RCVTIMEO_NEW => return Ok(timeval(options.receive_timeout)),
-            SO_SNDTIMEO_OLD | SO_SNDTIMEO_NEW => return Ok(timeval(options.send_timeout)),
             SO_PEERCRED => {
                 let nobody = Ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
                 return Ok(bytes_of(&state.peer_creds.unwrap_or(nobody)).to_vec());
             }
-            number if INERT.contains(&number) => i32::from(options.flags & 1 << number != 0),
-            _ => bail!(ENOPROTOOPT),
+            _ => return state.options.get(option.0),
         };
         Ok(number.to_le_bytes().to_vec())
     }
@@ -126,13 +118,55 @@ impl Socket {
     /// `EINVAL` for a value of a wrong size, `EDOM` for a wrong time, `ENOPROTOOPT` for an option that there is not or that
     /// cannot be set.
     pub fn set_option(&self, option: SockOpt, raw: &[u8]) -> Result<()> {
+        self.state.lock().options.set(option.0, raw)
+    }
+}
+
+/// What may be on its way from a TCP socket whose buffer the kernel sizes (`net.ipv4.tcp_wmem`).
+const GROWN_SEND_BUFFER: usize = 1 << 20;
+
+impl Options {
+    /// What a TCP socket begins with (`net.ipv4.tcp_wmem`, `tcp_rmem`).
+    pub(super) fn for_tcp() -> Options {
+        Options { send_buffer: 16384, receive_buffer: 131_072, ..Options::default() }
+    }
+
+    /// What a TCP socket's own buffer takes.
+    pub(super) fn tcp_send_room(&self) -> usize {
+        if self.fixed_send_buffer { self.send_buffer } else { GROWN_SEND_BUFFER }
+    }
+
+    /// Whether a flag is set.
+    pub(super) fn flag(&self, option: u32) -> bool {
+        self.flags & 1 << option != 0
+    }
+
+    /// The value of an option that is the same for all families.
+    pub(super) fn get(&self, option: u32) -> Result<Vec<u8>> {
+        let number = match option {
+            SO_SNDBUF => self.send_buffer as i32,
+            SO_RCVBUF => self.receive_buffer as i32,
+            SO_PASSCRED => i32::from(self.pass_creds),
+            SO_PRIORITY => self.priority,
+            SO_RCVLOWAT => self.low_water,
+            SO_SNDLOWAT => 1,
+            SO_LINGER => return Ok(bytes_of(&self.linger).to_vec()),
+            SO_RCVTIMEO_OLD | SO_RCVTIMEO_NEW => return Ok(timeval(self.receive_timeout)),
+            SO_SNDTIMEO_OLD | SO_SNDTIMEO_NEW => return Ok(timeval(self.send_timeout)),
+            number if INERT.contains(&number) => i32::from(self.flag(number)),
+            _ => bail!(ENOPROTOOPT),
+        };
+        Ok(number.to_le_bytes().to_vec())
+    }
+
+    /// Sets such an option.
+    pub(super) fn set(&mut self, option: u32, raw: &[u8]) -> Result<()> {
         let Some(first) = raw.first_chunk::<4>() else { bail!(EINVAL, "an option's value has 4 bytes or more") };
         let value = i32::from_le_bytes(*first);
-        let mut state = self.state.lock();
-        let options = &mut state.options;
+        let options = self;
         // The kernel keeps twice what is asked for, for its own bookkeeping.
         let buffer = |min: usize| (value.max(0) as usize).min(MAX_BUFFER).saturating_mul(2).max(min);
-        match option.0 {
+        match option {
             SO_PASSCRED => options.pass_creds = value != 0,
             SO_SNDBUF => options.send_buffer = buffer(MIN_SEND_BUFFER),
             SO_RCVBUF => options.receive_buffer = buffer(MIN_RECEIVE_BUFFER),

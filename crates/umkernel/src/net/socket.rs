@@ -3,19 +3,20 @@
 use super::ancillary::Ucred;
 use super::message::Packet;
 use super::options::Options;
-use super::{Address, Net};
+use super::{Address, Endpoint, Net, Outgoing, Received, RecvFlags, Sending, SockOpt};
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::host;
-use crate::kernel::{Ctx, Kernel};
+use crate::kernel::Ctx;
 use crate::mm::{IoDst, IoSrc};
 use crate::sync::{Mutex, PollTable, WaitQueue};
-use crate::vfs::{AT_FDCWD, Access, File, FileOps, FileType, Location, OpenFlags, PollEvents, WalkFlags};
-use alloc::boxed::Box;
+use crate::vfs::{AT_FDCWD, Access, FileType, Location, PollEvents, WalkFlags};
 use alloc::collections::VecDeque;
-use alloc::string::String;
-use alloc::sync::{Arc, Weak};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::any::Any;
+use core::sync::atomic::{AtomicU64, Ordering};
+use linux_raw_sys::net::SOL_SOCKET;
 
 /// `SOMAXCONN`: the longest queue of connections that wait to be accepted.
 const MAX_BACKLOG: u32 = 4096;
@@ -51,6 +52,8 @@ pub(super) enum Link {
 pub struct Socket {
     /// What it transports.
     pub kind: Kind,
+    /// The inode of its file, 0 before it has one.
+    pub(super) ino: AtomicU64,
     pub(super) state: Mutex<State>,
     /// Woken when something can be received or accepted.
     pub(super) readable: Arc<WaitQueue>,
@@ -98,7 +101,8 @@ impl State {
 impl Socket {
     /// A socket that is neither bound nor connected.
     pub fn create(kind: Kind) -> Arc<Socket> {
-        Arc::new(Socket { kind, state: Mutex::default(), readable: Arc::default(), writable: Arc::default() })
+        let ino = AtomicU64::new(0);
+        Arc::new(Socket { kind, ino, state: Mutex::default(), readable: Arc::default(), writable: Arc::default() })
     }
 
     /// Whether two sockets must be connected before anything is sent.
@@ -350,7 +354,7 @@ impl Socket {
     }
 
     /// The last descriptor is closed: the other side, or those who wait to be accepted, learn of it.
-    fn close(&self) {
+    fn hang_up(&self) {
         let mut state = self.state.lock();
         let link = core::mem::take(&mut state.link);
         let unread = !state.queue.is_empty();
@@ -390,7 +394,7 @@ impl Socket {
         self.wake_all();
     }
 
-    fn poll(&self, table: Option<&mut PollTable>) -> PollEvents {
+    fn look(&self, table: Option<&mut PollTable>) -> PollEvents {
         let peer = self.state.lock().peer();
         if let Some(table) = table {
             table.register(&self.readable);
@@ -423,77 +427,101 @@ pub(super) fn interrupted(error: crate::Error, deadline: Option<u64>) -> crate::
     if error == Errno::ERESTARTSYS && deadline.is_some() { Errno::EINTR.into() } else { error }
 }
 
-/// A socket as an open file.
-pub struct SocketFile {
-    socket: Arc<Socket>,
-    kernel: Weak<Kernel>,
-    ino: u64,
-}
-
-impl SocketFile {
-    /// An open file on a socket.
-    pub fn open(ctx: &Ctx, socket: Arc<Socket>, nonblocking: bool) -> Arc<File> {
-        let creds = ctx.task.creds();
-        let inode = ctx.kernel.vfs.anon_inode(FileType::Socket, 0o777, (creds.fsuid, creds.fsgid));
-        let ino = inode.attr().map_or(0, |a| a.ino);
-        let ops = SocketFile { socket, kernel: Arc::downgrade(ctx.kernel), ino };
-        let mut flags = OpenFlags::RDWR;
-        flags.set(OpenFlags::NONBLOCK, nonblocking);
-        let name = alloc::format!("socket:[{ino}]");
-        ctx.kernel.vfs.anon_file_on(&name, inode, Some(Box::new(ops)), flags)
+impl Endpoint for Socket {
+    fn domain(&self) -> u32 {
+        u32::from(super::address::AF_UNIX)
     }
 
-    /// The socket.
-    pub fn socket(&self) -> &Arc<Socket> {
-        &self.socket
-    }
-}
-
-impl FileOps for SocketFile {
-    fn read(&self, ctx: &Ctx, file: &File, _offset: u64, dst: &mut dyn IoDst) -> Result<usize> {
-        let flags = super::RecvFlags { nonblocking: file.nonblocking(), ..Default::default() };
-        self.socket.receive(ctx, dst, flags).map(|received| received.len)
+    fn is_stream(&self) -> bool {
+        self.kind == Kind::Stream
     }
 
-    fn write(&self, ctx: &Ctx, file: &File, _offset: u64, src: &mut dyn IoSrc) -> Result<usize> {
-        let sending = super::Sending { nonblocking: file.nonblocking(), ..super::Sending::default() };
-        self.socket.send(ctx, src, sending)
+    fn bind(self: Arc<Self>, ctx: &Ctx, address: &[u8]) -> Result<()> {
+        Socket::bind(&self, ctx, Address::decode(address)?)
     }
 
-    fn poll(&self, _ctx: &Ctx, _file: &File, table: Option<&mut PollTable>) -> PollEvents {
-        self.socket.poll(table)
+    fn connect(self: Arc<Self>, ctx: &Ctx, address: &[u8], nonblocking: bool) -> Result<()> {
+        let unspecified = self.kind == Kind::Datagram && address.starts_with(&[0, 0]);
+        let address = if unspecified { None } else { Some(Address::decode(address)?) };
+        Socket::connect(&self, ctx, address.as_ref(), nonblocking)
     }
 
-    fn ioctl(&self, ctx: &Ctx, _file: &File, cmd: u32, arg: u64) -> Result<usize> {
-        use linux_raw_sys::ioctl::{FIONREAD, TIOCOUTQ};
-        match cmd {
-            FIONREAD => {
-                let waiting = self.socket.next_len()?;
-                ctx.write_val(arg, &(waiting as u32)).map(|()| 0)
-            }
-            TIOCOUTQ => {
-                let unread = self.socket.unread_by_peer();
-                ctx.write_val(arg, &(unread as u32)).map(|()| 0)
-            }
-            _ => Err(Errno::ENOTTY.into()),
+    fn listen(self: Arc<Self>, ctx: &Ctx, backlog: i32) -> Result<()> {
+        Socket::listen(&self, ctx, backlog)
+    }
+
+    fn accept(&self, ctx: &Ctx, nonblocking: bool) -> Result<Arc<dyn Endpoint>> {
+        Socket::accept(self, ctx, nonblocking).map(|s| s as Arc<dyn Endpoint>)
+    }
+
+    fn shutdown(&self, receive: bool, send: bool) -> Result<()> {
+        Socket::shutdown(self, receive, send);
+        Ok(())
+    }
+
+    fn local(&self) -> Vec<u8> {
+        self.address().encode()
+    }
+
+    fn remote(&self) -> Result<Vec<u8>> {
+        self.peer_address().map(|a| a.encode())
+    }
+
+    fn option(&self, _ctx: &Ctx, level: u32, option: u32) -> Result<Vec<u8>> {
+        if level != SOL_SOCKET {
+            bail!(EOPNOTSUPP, "AF_UNIX has options of SOL_SOCKET only");
+        }
+        Socket::option(self, SockOpt(option))
+    }
+
+    fn set_option(&self, _ctx: &Ctx, level: u32, option: u32, value: &[u8]) -> Result<()> {
+        if level != SOL_SOCKET {
+            bail!(EOPNOTSUPP, "AF_UNIX has options of SOL_SOCKET only");
+        }
+        Socket::set_option(self, SockOpt(option), value)
+    }
+
+    fn send(self: Arc<Self>, ctx: &Ctx, src: &mut dyn IoSrc, how: Outgoing<'_>) -> Result<usize> {
+        if how.urgent {
+            bail!(EOPNOTSUPP);
+        }
+        let to = how.to.map(Address::decode).transpose()?;
+        let Outgoing { nonblocking, no_signal, ancillary, .. } = how;
+        Socket::send(&self, ctx, src, Sending { nonblocking, no_signal, to, ancillary })
+    }
+
+    fn receive(&self, ctx: &Ctx, dst: &mut dyn IoDst, flags: RecvFlags) -> Result<Received> {
+        match self.kind {
+            Kind::Stream if flags.urgent => bail!(EINVAL),
+            Kind::Datagram | Kind::SeqPacket if flags.urgent => bail!(EOPNOTSUPP),
+            _ => Socket::receive(self, ctx, dst, flags),
         }
     }
 
-    fn describe(&self) -> Option<String> {
-        Some(alloc::format!("socket:[{}]", self.ino))
+    fn poll(&self, table: Option<&mut PollTable>) -> PollEvents {
+        self.look(table)
+    }
+
+    fn readable_bytes(&self) -> Result<usize> {
+        self.next_len()
+    }
+
+    fn unsent_bytes(&self) -> usize {
+        self.unread_by_peer()
+    }
+
+    fn opened(&self, ino: u64) {
+        self.ino.store(ino, Ordering::Relaxed);
+    }
+
+    fn close(self: Arc<Self>, net: Option<&Net>) {
+        self.hang_up();
+        if let Some(net) = net {
+            net.forget(&self);
+        }
     }
 
     fn as_any(&self) -> &dyn Any {
         self
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        self.socket.close();
-        if let Some(kernel) = self.kernel.upgrade() {
-            let net: &Net = &kernel.net;
-            net.forget(&self.socket);
-        }
     }
 }

@@ -188,7 +188,7 @@ impl Socket {
         Ok(len)
     }
 
-    /// `recvmsg(2)`.
+    /// `recvmsg(2)` but for urgent data, of which there is none.
     ///
     /// # Errors
     /// As the man page says.
@@ -306,7 +306,7 @@ impl Socket {
         }
         received.truncated = fits < packet.data.len();
         received.len = if flags.real_len { packet.data.len() } else { fits };
-        received.from = Some(packet.from.clone());
+        received.from = if packet.from == super::Address::Unnamed { Vec::new() } else { packet.from.encode() };
         received.creds = wants_creds.then_some(packet.creds);
         if flags.peek {
             received.files.clone_from(&packet.files);

@@ -10,7 +10,7 @@ use crate::host;
 use crate::kernel::Ctx;
 use crate::mm::{UserDst, UserSrc};
 use crate::net::address::{AF_UNIX, SOCKADDR_MAX};
-use crate::net::{self, Address, Ancillary, Kind, Received, RecvFlags, Sending, SockOpt, Socket, SocketFile};
+use crate::net::{self, Ancillary, Endpoint, Kind, Outgoing, Received, RecvFlags, SocketFile};
 use crate::platform::TrapFrame;
 use crate::vfs::{File, OpenFlags};
 use alloc::sync::Arc;
@@ -19,28 +19,28 @@ use linux_raw_sys::net::*;
 
 /// The calls of this family.
 pub(super) const TABLE: &[Entry] = &[
-    Entry::new(41, "socket", Family::Network, SOCKET, UNIX_ONLY, sys_socket),
-    Entry::new(42, "connect", Family::Network, ADDRESS_IN, UNIX_ONLY, sys_connect),
-    Entry::new(43, "accept", Family::Network, ADDRESS_OUT, UNIX_ONLY, sys_accept),
-    Entry::new(44, "sendto", Family::Network, SENDTO, NO_OOB, sys_sendto),
-    Entry::new(45, "recvfrom", Family::Network, RECVFROM, NO_OOB, sys_recvfrom),
-    Entry::new(46, "sendmsg", Family::Network, MSG, NO_OOB, sys_sendmsg),
-    Entry::new(47, "recvmsg", Family::Network, MSG, NO_OOB, sys_recvmsg),
+    Entry::new(41, "socket", Family::Network, SOCKET, FAMILIES, sys_socket),
+    Entry::new(42, "connect", Family::Network, ADDRESS_IN, FAMILIES, sys_connect),
+    Entry::new(43, "accept", Family::Network, ADDRESS_OUT, FAMILIES, sys_accept),
+    Entry::new(44, "sendto", Family::Network, SENDTO, NO_SIGURG, sys_sendto),
+    Entry::new(45, "recvfrom", Family::Network, RECVFROM, NO_SIGURG, sys_recvfrom),
+    Entry::new(46, "sendmsg", Family::Network, MSG, NO_SIGURG, sys_sendmsg),
+    Entry::new(47, "recvmsg", Family::Network, MSG, NO_SIGURG, sys_recvmsg),
     Entry::new(48, "shutdown", Family::Network, &[Arg::Fd, Arg::Kind("shutdown_how")], Support::Full, sys_shutdown),
-    Entry::new(49, "bind", Family::Network, ADDRESS_IN, UNIX_ONLY, sys_bind),
-    Entry::new(50, "listen", Family::Network, &[Arg::Fd, Arg::Int], UNIX_ONLY, sys_listen),
-    Entry::new(51, "getsockname", Family::Network, ADDRESS_OUT, UNIX_ONLY, sys_getsockname),
-    Entry::new(52, "getpeername", Family::Network, ADDRESS_OUT, UNIX_ONLY, sys_getpeername),
-    Entry::new(53, "socketpair", Family::Network, SOCKETPAIR, UNIX_ONLY, sys_socketpair),
-    Entry::new(54, "setsockopt", Family::Network, SOCKOPT, UNIX_ONLY, sys_setsockopt),
-    Entry::new(55, "getsockopt", Family::Network, SOCKOPT, UNIX_ONLY, sys_getsockopt),
-    Entry::new(288, "accept4", Family::Network, ACCEPT4, UNIX_ONLY, sys_accept4),
-    Entry::new(299, "recvmmsg", Family::Network, MMSG, NO_OOB, sys_recvmmsg),
-    Entry::new(307, "sendmmsg", Family::Network, MMSG, NO_OOB, sys_sendmmsg),
+    Entry::new(49, "bind", Family::Network, ADDRESS_IN, FAMILIES, sys_bind),
+    Entry::new(50, "listen", Family::Network, &[Arg::Fd, Arg::Int], FAMILIES, sys_listen),
+    Entry::new(51, "getsockname", Family::Network, ADDRESS_OUT, FAMILIES, sys_getsockname),
+    Entry::new(52, "getpeername", Family::Network, ADDRESS_OUT, FAMILIES, sys_getpeername),
+    Entry::new(53, "socketpair", Family::Network, SOCKETPAIR, FAMILIES, sys_socketpair),
+    Entry::new(54, "setsockopt", Family::Network, SOCKOPT, FAMILIES, sys_setsockopt),
+    Entry::new(55, "getsockopt", Family::Network, SOCKOPT, FAMILIES, sys_getsockopt),
+    Entry::new(288, "accept4", Family::Network, ACCEPT4, FAMILIES, sys_accept4),
+    Entry::new(299, "recvmmsg", Family::Network, MMSG, NO_SIGURG, sys_recvmmsg),
+    Entry::new(307, "sendmmsg", Family::Network, MMSG, NO_SIGURG, sys_sendmmsg),
 ];
 
-const UNIX_ONLY: Support = Support::Partial("of the address families there is AF_UNIX");
-const NO_OOB: Support = Support::Partial("no out-of-band data");
+const FAMILIES: Support = Support::Partial("AF_UNIX, AF_INET and AF_INET6 within the machine, NETLINK_ROUTE");
+const NO_SIGURG: Support = Support::Partial("no SIGURG");
 
 const SOCKET: &[Arg] = &[Arg::Kind("socket_domain"), Arg::Kind("socket_type"), Arg::Kind("socket_protocol")];
 const SOCKETPAIR: &[Arg] =
@@ -66,7 +66,7 @@ const MSG_WAITFORONE: u32 = 0x10000;
 /// The open file behind a descriptor, known to be a socket.
 struct Open {
     file: Arc<File>,
-    socket: Arc<Socket>,
+    socket: Arc<dyn Endpoint>,
 }
 
 impl Open {
@@ -82,53 +82,68 @@ impl Open {
     }
 }
 
-/// Splits a `type` argument; checks family and protocol.
-fn parse_type(args: &[u64; 6]) -> Result<(Kind, OpenFlags)> {
+/// What `socket(2)` was asked for, its flags apart.
+struct Wanted {
+    domain: u32,
+    kind: u32,
+    protocol: u32,
+    flags: OpenFlags,
+}
+
+/// Splits the arguments and checks what all families have in common.
+fn parse_type(args: &[u64; 6]) -> Result<Wanted> {
     const SOCK_MAX: u32 = 11;
-    const AF_MAX: u64 = 46;
+    const AF_MAX: u32 = 46;
     let raw = args[1] as u32;
     let flags = OpenFlags::from_bits_retain(raw & !TYPE_MASK);
     if !(flags - OpenFlags::CLOEXEC - OpenFlags::NONBLOCK).is_empty() {
         bail!(EINVAL, "unknown flag");
     }
-    let family = u64::from(args[0] as u32);
-    if family >= AF_MAX {
+    let domain = args[0] as u32;
+    if domain >= AF_MAX {
         bail!(EAFNOSUPPORT);
     }
     let kind = raw & TYPE_MASK;
     if kind >= SOCK_MAX {
         bail!(EINVAL);
     }
-    if family != u64::from(AF_UNIX) {
-        bail!(EAFNOSUPPORT);
-    }
-    let protocol = args[2] as u32;
-    if protocol != 0 && protocol != u32::from(AF_UNIX) {
-        bail!(EPROTONOSUPPORT);
-    }
-    let kind = match kind {
-        SOCK_STREAM => Kind::Stream,
-        // As on Linux, where raw sockets of this family are datagram sockets.
-        SOCK_DGRAM | SOCK_RAW => Kind::Datagram,
-        SOCK_SEQPACKET => Kind::SeqPacket,
-        _ => bail!(ESOCKTNOSUPPORT),
-    };
-    Ok((kind, flags))
+    Ok(Wanted { domain, kind, protocol: args[2] as u32, flags })
 }
 
-fn open_socket(ctx: &Ctx, socket: Arc<Socket>, flags: OpenFlags) -> Result<usize> {
+/// The kind of an `AF_UNIX` socket.
+fn unix_kind(wanted: &Wanted) -> Result<Kind> {
+    if wanted.protocol != 0 && wanted.protocol != u32::from(AF_UNIX) {
+        bail!(EPROTONOSUPPORT);
+    }
+    match wanted.kind {
+        SOCK_STREAM => Ok(Kind::Stream),
+        // As on Linux, where raw sockets of this family are datagram sockets.
+        SOCK_DGRAM | SOCK_RAW => Ok(Kind::Datagram),
+        SOCK_SEQPACKET => Ok(Kind::SeqPacket),
+        _ => bail!(ESOCKTNOSUPPORT),
+    }
+}
+
+fn open_socket(ctx: &Ctx, socket: Arc<dyn Endpoint>, flags: OpenFlags) -> Result<usize> {
     let file = SocketFile::open(ctx, socket, flags.contains(OpenFlags::NONBLOCK));
     install(ctx, file, flags.contains(OpenFlags::CLOEXEC))
 }
 
 fn sys_socket(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    let (kind, flags) = parse_type(args)?;
-    open_socket(ctx, Socket::create(kind), flags)
+    let wanted = parse_type(args)?;
+    let socket = net::create(ctx, wanted.domain, wanted.kind, wanted.protocol, || unix_kind(&wanted))?;
+    open_socket(ctx, socket, wanted.flags)
 }
 
 fn sys_socketpair(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    let (kind, flags) = parse_type(args)?;
-    let (one, two) = net::pair(ctx, kind);
+    let wanted = parse_type(args)?;
+    if wanted.domain != u32::from(AF_UNIX) {
+        // The family must exist and know the type before it is asked for pairs.
+        net::create(ctx, wanted.domain, wanted.kind, wanted.protocol, || unix_kind(&wanted))?.close(None);
+        bail!(EOPNOTSUPP, "pairs are of AF_UNIX");
+    }
+    let flags = wanted.flags;
+    let (one, two) = net::pair(ctx, unix_kind(&wanted)?);
     let files = ctx.task.files();
     let first = open_socket(ctx, one, flags)?;
     let undo = |fd: usize| files.remove(fd as i32).map(drop);
@@ -172,16 +187,14 @@ fn write_address(ctx: &Ctx, raw: &[u8], addr: u64, len_at: u64) -> Result<()> {
 
 fn sys_bind(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let open = Open::get(ctx, args[0])?;
-    let address = Address::decode(&read_address(ctx, args[1], args[2])?)?;
-    open.socket.bind(ctx, address).map(|()| 0)
+    let address = read_address(ctx, args[1], args[2])?;
+    open.socket.bind(ctx, &address).map(|()| 0)
 }
 
 fn sys_connect(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let open = Open::get(ctx, args[0])?;
-    let raw = read_address(ctx, args[1], args[2])?;
-    let unspecified = open.socket.kind == Kind::Datagram && raw.starts_with(&[0, 0]);
-    let address = if unspecified { None } else { Some(Address::decode(&raw)?) };
-    open.socket.connect(ctx, address.as_ref(), open.file.nonblocking()).map(|()| 0)
+    let address = read_address(ctx, args[1], args[2])?;
+    open.socket.connect(ctx, &address, open.file.nonblocking()).map(|()| 0)
 }
 
 fn sys_listen(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
@@ -197,7 +210,9 @@ fn accept(ctx: &Ctx, args: &[u64; 6], flags: OpenFlags) -> Result<usize> {
     ctx.task.files().check_room(limit)?;
     let socket = open.socket.accept(ctx, open.file.nonblocking())?;
     if args[1] != 0 {
-        let address = socket.peer_address().map_or_else(|_| Address::Unnamed.encode(), |a| a.encode());
+        // The other side may be gone again already; its family is known all the same.
+        let nobody = || (socket.domain() as u16).to_le_bytes().to_vec();
+        let address = socket.remote().unwrap_or_else(|_| nobody());
         write_address(ctx, &address, args[1], args[2])?;
     }
     open_socket(ctx, socket, flags)
@@ -219,41 +234,33 @@ fn sys_shutdown(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> 
         2 => (true, true),
         _ => bail!(EINVAL),
     };
-    open.socket.shutdown(receive, send);
-    Ok(0)
+    open.socket.shutdown(receive, send).map(|()| 0)
 }
 
 fn sys_getsockname(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let open = Open::get(ctx, args[0])?;
-    write_address(ctx, &open.socket.address().encode(), args[1], args[2]).map(|()| 0)
+    write_address(ctx, &open.socket.local(), args[1], args[2]).map(|()| 0)
 }
 
 fn sys_getpeername(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let open = Open::get(ctx, args[0])?;
-    let address = open.socket.peer_address()?;
-    write_address(ctx, &address.encode(), args[1], args[2]).map(|()| 0)
+    write_address(ctx, &open.socket.remote()?, args[1], args[2]).map(|()| 0)
 }
 
 fn sys_setsockopt(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     const VALUE_MAX: usize = 64;
     let open = Open::get(ctx, args[0])?;
     let Ok(len) = usize::try_from(args[4] as i32) else { bail!(EINVAL) };
-    if args[1] as u32 != SOL_SOCKET {
-        bail!(EOPNOTSUPP, "AF_UNIX has options of SOL_SOCKET only");
-    }
     let mut raw = alloc::vec![0; len.min(VALUE_MAX)];
     ctx.read_user(args[3], &mut raw)?;
-    open.socket.set_option(SockOpt(args[2] as u32), &raw).map(|()| 0)
+    open.socket.set_option(ctx, args[1] as u32, args[2] as u32, &raw).map(|()| 0)
 }
 
 fn sys_getsockopt(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let open = Open::get(ctx, args[0])?;
-    if args[1] as u32 != SOL_SOCKET {
-        bail!(EOPNOTSUPP, "AF_UNIX has options of SOL_SOCKET only");
-    }
     let room: i32 = ctx.read_val(args[4])?;
     let Ok(room) = usize::try_from(room) else { bail!(EINVAL) };
-    let value = open.socket.option(SockOpt(args[2] as u32))?;
+    let value = open.socket.option(ctx, args[1] as u32, args[2] as u32)?;
     let len = room.min(value.len());
     ctx.write_user(args[3], &value[..len])?;
     ctx.write_val(args[4], &(len as u32)).map(|()| 0)
@@ -268,7 +275,7 @@ fn one_range(addr: u64, len: u64) -> Result<Vec<(u64, usize)>> {
 fn sys_sendto(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let ranges = one_range(args[1], args[2])?;
     let open = Open::get(ctx, args[0])?;
-    let to = if args[4] == 0 { None } else { Some(Address::decode(&read_address(ctx, args[4], args[5])?)?) };
+    let to = if args[4] == 0 { None } else { Some(read_address(ctx, args[4], args[5])?) };
     send(ctx, &open, ranges, args[3] as u32, to, Ancillary::default())
 }
 
@@ -277,40 +284,31 @@ fn send(
     open: &Open,
     ranges: Vec<(u64, usize)>,
     flags: u32,
-    to: Option<Address>,
+    to: Option<Vec<u8>>,
     ancillary: Ancillary,
 ) -> Result<usize> {
-    if flags & MSG_OOB != 0 {
-        bail!(EOPNOTSUPP);
-    }
-    let sending = Sending { nonblocking: open.nonblocking(flags), no_signal: flags & MSG_NOSIGNAL != 0, to, ancillary };
+    let sending = Outgoing {
+        nonblocking: open.nonblocking(flags),
+        no_signal: flags & MSG_NOSIGNAL != 0,
+        urgent: flags & MSG_OOB != 0,
+        to: to.as_deref(),
+        ancillary,
+    };
     let space = ctx.mm()?;
-    open.socket.send(ctx, &mut UserSrc::new(ctx, &space, ranges), sending)
+    open.socket.clone().send(ctx, &mut UserSrc::new(ctx, &space, ranges), sending)
 }
 
 fn receive(ctx: &Ctx, open: &Open, ranges: Vec<(u64, usize)>, flags: u32) -> Result<Received> {
-    if flags & MSG_OOB != 0 {
-        match open.socket.kind {
-            Kind::Stream => bail!(EINVAL),
-            Kind::Datagram | Kind::SeqPacket => bail!(EOPNOTSUPP),
-        }
-    }
     let how = RecvFlags {
         nonblocking: open.nonblocking(flags),
         peek: flags & MSG_PEEK != 0,
         wait_all: flags & MSG_WAITALL != 0,
         real_len: flags & MSG_TRUNC != 0,
+        urgent: flags & MSG_OOB != 0,
+        error_queue: flags & MSG_ERRQUEUE != 0,
     };
     let space = ctx.mm()?;
     open.socket.receive(ctx, &mut UserDst::new(ctx, &space, ranges), how)
-}
-
-/// The sender's address as it is stored: nothing at all for a sender without one.
-fn sender(received: &Received) -> Vec<u8> {
-    match &received.from {
-        None | Some(Address::Unnamed) => Vec::new(),
-        Some(address) => address.encode(),
-    }
 }
 
 fn sys_recvfrom(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
@@ -318,7 +316,7 @@ fn sys_recvfrom(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> 
     let open = Open::get(ctx, args[0])?;
     let received = receive(ctx, &open, ranges, args[3] as u32)?;
     if args[4] != 0 {
-        write_address(ctx, &sender(&received), args[4], args[5])?;
+        write_address(ctx, &received.from, args[4], args[5])?;
     }
     Ok(received.len)
 }
@@ -356,7 +354,7 @@ fn send_message(ctx: &Ctx, open: &Open, addr: u64, flags: u32) -> Result<usize> 
     let to = if message.name == 0 || message.name_len == 0 {
         None
     } else {
-        Some(Address::decode(&read_address(ctx, message.name, u64::from(message.name_len))?)?)
+        Some(read_address(ctx, message.name, u64::from(message.name_len))?)
     };
     let ancillary = if message.control == 0 || message.control_len == 0 {
         Ancillary::default()
@@ -375,7 +373,7 @@ fn receive_message(ctx: &Ctx, open: &Open, addr: u64, flags: u32) -> Result<usiz
     let message = MsgHdr::read(ctx, addr)?;
     let received = receive(ctx, open, message.ranges, flags)?;
     if message.name != 0 {
-        let from = sender(&received);
+        let from = &received.from;
         ctx.write_user(message.name, &from[..from.len().min(message.name_len as usize)])?;
         ctx.write_val(message.addr + MsgHdr::NAME_LEN_AT, &(from.len() as u32))?;
     }
@@ -386,6 +384,9 @@ fn receive_message(ctx: &Ctx, open: &Open, addr: u64, flags: u32) -> Result<usiz
     let mut out = flags & MSG_CMSG_CLOEXEC;
     if received.truncated {
         out |= MSG_TRUNC;
+    }
+    if received.urgent {
+        out |= MSG_OOB;
     }
     if control.truncated {
         out |= MSG_CTRUNC;

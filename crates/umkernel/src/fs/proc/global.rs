@@ -5,6 +5,7 @@ use crate::block::Disk;
 use crate::fs::pseudo::DirBuilder;
 use crate::kernel::{Ctx, Kernel};
 use crate::mm::PAGE_SIZE;
+use crate::net::{self, inet};
 use crate::stats::{self, LOAD_FRACTION_BITS};
 use crate::time::{NSEC_PER_SEC, NSEC_PER_TICK};
 use crate::version;
@@ -40,7 +41,7 @@ pub(super) fn add(root: DirBuilder) -> DirBuilder {
         format!("   {cpus}\n").into_bytes()
     })
     .dir("tty", |dir| dir.text("drivers", TTY_DRIVERS))
-    .dir("net", |dir| NET.iter().fold(dir, |dir, (name, text)| dir.text(*name, text)))
+    .dir("net", network)
 }
 
 const TTY_DRIVERS: &str = "\
@@ -51,30 +52,36 @@ pty_slave            /dev/pts      136 0-1048575 pty:slave
 tty                  /dev/tty        4 0-63 console
 ";
 
-/// The network's tables: their headings. There is no network device and no socket in them.
+/// The network's tables.
+fn network(dir: DirBuilder) -> DirBuilder {
+    type Text = fn(&net::Net) -> String;
+    let tables: [(&str, Text); 7] = [
+        ("dev", net::tables::devices),
+        ("if_inet6", net::tables::inet6),
+        ("tcp", |net| inet::table(net, inet::Table::Tcp)),
+        ("tcp6", |net| inet::table(net, inet::Table::Tcp6)),
+        ("udp", |net| inet::table(net, inet::Table::Udp)),
+        ("udp6", |net| inet::table(net, inet::Table::Udp6)),
+        ("unix", net::tables::unix),
+    ];
+    let dir = NET.iter().fold(dir, |dir, (name, text)| dir.text(*name, text));
+    tables.into_iter().fold(dir, |dir, (name, text)| dir.file(name, move |ctx| text(&ctx.kernel.net).into_bytes()))
+}
+
+/// Tables in which there is nothing but their headings: no way leads off the machine.
 const NET: &[(&str, &str)] = &[
-    (
-        "dev",
-        "Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop fifo frame \
-         compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n",
-    ),
     (
         "route",
         "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT                              \
          \u{20}                        \n",
     ),
-    (
-        "tcp",
-        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode              \
-         \u{20}                                       \n",
-    ),
-    (
-        "udp",
-        "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer \
-         drops            \n",
-    ),
-    ("unix", "Num       RefCount Protocol Flags    Type St Inode Path\n"),
     ("arp", "IP address       HW type     Flags       HW address            Mask     Device\n"),
+    (
+        "raw",
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer \
+         drops\n",
+    ),
+    ("packet", "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n"),
 ];
 
 fn meminfo(kernel: &Kernel) -> String {
