@@ -16,8 +16,11 @@ fn same_as_native(name: &str) {
         fs::create_dir(dir.path().join(made)).unwrap();
     }
     let source = repository().join("tests/guest").join(name).with_extension("c");
-    run(judge("gcc").args(["-static", "-O1", "-Wall", "-Wno-unused-result", "-o"]).arg(root.join(name)).arg(source))
-        .expect_success();
+    run(judge("gcc")
+        .args(["-static", "-pthread", "-O1", "-Wall", "-Wno-unused-result", "-o"])
+        .arg(root.join(name))
+        .arg(source))
+    .expect_success();
 
     // On the host any directory serves: file systems behave alike in what the programs look at.
     let mut native = judge("timeout");
@@ -51,6 +54,11 @@ fn pipes_have_slots() {
 #[test]
 fn sockets_within_the_machine() {
     same_as_native("sockets");
+}
+
+#[test]
+fn threads_come_and_go() {
+    same_as_native("threads");
 }
 
 #[test]

@@ -83,14 +83,20 @@ pub fn finish(ctx: &Ctx) {
 pub(super) fn hand_over_memory(ctx: &Ctx, memory: Option<Arc<AddressSpace>>) {
     let Some(memory) = memory else { return };
     let mine = ctx.task.host.pid.load(Ordering::Relaxed);
-    if Arc::strong_count(&memory) > 1 && memory.host_pid.load(Ordering::Relaxed) == mine {
-        let tasks = ctx.kernel.tasks.processes().into_iter().flat_map(|p| p.inner.lock().threads.clone());
-        let heir = tasks
-            .filter(|t| !Arc::ptr_eq(t, ctx.task) && t.host.pid.load(Ordering::Relaxed) != mine)
-            .find(|t| t.mm.lock().as_ref().is_some_and(|mm| Arc::ptr_eq(mm, &memory)));
-        if let Some(heir) = heir {
-            memory.host_pid.store(heir.host.pid.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
+    if Arc::strong_count(&memory) == 1 || memory.host_pid.load(Ordering::Relaxed) != mine {
+        return;
+    }
+    let tasks = ctx.kernel.tasks.processes().into_iter().flat_map(|p| p.inner.lock().threads.clone());
+    let hosts: Vec<i32> = tasks
+        .filter(|t| !Arc::ptr_eq(t, ctx.task))
+        .filter(|t| t.mm.lock().as_ref().is_some_and(|mm| Arc::ptr_eq(mm, &memory)))
+        .map(|t| t.host.pid.load(Ordering::Relaxed))
+        // A thread in the making has no host process yet; whoever makes it has.
+        .filter(|&pid| pid != 0)
+        .collect();
+    // Another thread of this host process keeps it alive.
+    if let Some(&heir) = hosts.first().filter(|_| !hosts.contains(&mine)) {
+        memory.host_pid.store(heir, Ordering::Relaxed);
     }
 }
 
