@@ -169,6 +169,21 @@ impl<D: BlockDevice> Fs<D> {
         &self.sb
     }
 
+    /// Sets the volume label; backup superblocks keep the old one, as after a rename by Linux's ioctl.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it is longer than 16 bytes or holds a zero byte, [`Error::ReadOnly`].
+    pub fn set_label(&mut self, label: &str) -> Result<()> {
+        if label.len() > 16 || label.contains('\0') {
+            return Err(Error::Invalid("the label is longer than 16 bytes, or holds a zero byte"));
+        }
+        self.operation(|fs| {
+            fs.sb.set_label(label);
+            fs.cache.txn.super_dirty = true;
+            Ok(())
+        })
+    }
+
     /// Whether changes are refused.
     pub fn is_read_only(&self) -> bool {
         self.read_only

@@ -427,6 +427,14 @@ impl Superblock {
         u32_at(&self.raw, 256)
     }
 
+    /// Changes the volume label, which fits.
+    pub(crate) fn set_label(&mut self, label: &str) {
+        let mut field = [0; 16];
+        put_bytes(&mut field, 0, label.as_bytes());
+        put_bytes(&mut self.raw, 120, &field);
+        self.label = label.into();
+    }
+
     /// The 1024 bytes, with the changeable fields and the checksum brought up to date.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut raw = self.raw.clone();

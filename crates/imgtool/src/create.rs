@@ -81,6 +81,17 @@ pub enum Owner {
     },
 }
 
+impl Owner {
+    /// The owner and group that a file of `uid` and `gid` gets, where the caller's own are `caller`.
+    pub(crate) fn apply(self, uid: u32, gid: u32, caller: (u32, u32)) -> (u32, u32) {
+        match self {
+            Self::Keep => (uid, gid),
+            Self::CallerIsRoot => (if uid == caller.0 { 0 } else { uid }, if gid == caller.1 { 0 } else { gid }),
+            Self::All { uid, gid } => (uid, gid),
+        }
+    }
+}
+
 /// What to make.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -279,21 +290,9 @@ fn read_inputs(options: &Options, spool: &Path) -> Result<(Vec<Input>, Tree), Er
 
 /// Applies owners and the epoch to all nodes; returns the time of the file system itself.
 fn settle(tree: &mut Tree, options: &Options) -> Timestamp {
-    if let Owner::All { uid, gid } = options.owner {
-        for node in tree.nodes_mut() {
-            (node.meta.uid, node.meta.gid) = (uid, gid);
-        }
-    }
-    if options.owner == Owner::CallerIsRoot {
-        let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        for node in tree.nodes_mut() {
-            if node.meta.uid == uid {
-                node.meta.uid = 0;
-            }
-            if node.meta.gid == gid {
-                node.meta.gid = 0;
-            }
-        }
+    let caller = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    for node in tree.nodes_mut() {
+        (node.meta.uid, node.meta.gid) = options.owner.apply(node.meta.uid, node.meta.gid, caller);
     }
     let epoch = options.epoch.map(|sec| Timestamp { sec, nsec: 0 });
     if let Some(epoch) = epoch {

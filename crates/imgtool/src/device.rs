@@ -24,6 +24,8 @@ const GATHERED_ZEROS: usize = 64 * 1024;
 /// inode tables and journals mostly are zeros. It gathers writes until [`BlockDevice::flush`].
 pub struct FileDevice {
     file: File,
+    /// Where in the file the disk begins, in bytes.
+    start: u64,
     size: u64,
     /// Set for a fresh file.
     fresh: Option<Fresh>,
@@ -117,7 +119,12 @@ impl Fresh {
 impl FileDevice {
     /// The device of `size` bytes that `file` holds already.
     pub fn new(file: File, size: u64) -> Self {
-        Self { file, size, fresh: None }
+        Self::part(file, 0, size)
+    }
+
+    /// A partition: `size` bytes of `file` from byte `start` on.
+    pub fn part(file: File, start: u64, size: u64) -> Self {
+        Self { file, start, size, fresh: None }
     }
 
     /// Makes the empty `file` a blank disk of `size` bytes.
@@ -130,7 +137,7 @@ impl FileDevice {
         let written = (0..words).map(|_| AtomicU64::new(0)).collect();
         let gathered = Mutex::new(Gathered { start: 0, data: Vec::with_capacity(GATHERED) });
         let writer = Writer::start(file.try_clone()?)?;
-        Ok(Self { file, size, fresh: Some(Fresh { written, gathered, writer }) })
+        Ok(Self { file, start: 0, size, fresh: Some(Fresh { written, gathered, writer }) })
     }
 
     /// The file behind it.
@@ -170,7 +177,7 @@ impl BlockDevice for FileDevice {
         self.check(offset, buf.len())?;
         match &self.fresh {
             Some(fresh) => fresh.read(&self.file, offset, buf),
-            None => self.file.read_exact_at(buf, offset).map_err(|error| io_error(&error)),
+            None => self.file.read_exact_at(buf, self.start + offset).map_err(|error| io_error(&error)),
         }
     }
 
@@ -178,7 +185,7 @@ impl BlockDevice for FileDevice {
         self.check(offset, buf.len())?;
         match &self.fresh {
             Some(fresh) => fresh.write(offset, buf),
-            None => self.file.write_all_at(buf, offset).map_err(|error| io_error(&error)),
+            None => self.file.write_all_at(buf, self.start + offset).map_err(|error| io_error(&error)),
         }
     }
 

@@ -110,6 +110,11 @@ impl fmt::Display for Contents {
 }
 
 impl Contents {
+    /// Whether it is a disk with a partition table.
+    pub fn is_disk(&self) -> bool {
+        matches!(self, Self::Gpt | Self::Mbr)
+    }
+
     /// `Ok` for an ext file system; for anything else the error to print about `path`, with what to do.
     ///
     /// # Errors
@@ -132,7 +137,7 @@ impl Contents {
                     (_, None) => error.hint("no backup superblock was found either; copy or make the image again"),
                 }
             }
-            Self::Gpt | Self::Mbr => wrong().hint("name the image of one partition, not of a whole disk"),
+            Self::Gpt | Self::Mbr => wrong().hint(format_args!("name one of its partitions, as {path}:1")),
             Self::Other(phrase) if phrase.contains("compressed") => wrong().hint(format_args!(
                 "decompress it first; if it is an archive, `umlfs image create root.img --from {path}` takes it as it is"
             )),
@@ -165,7 +170,18 @@ pub fn identify(path: &Path) -> Result<Contents, Error> {
         )));
     }
     let size = size_of(&file).map_err(|error| Error::io("find the size of", path, &error))?;
-    identify_file(&file, size).map_err(|error| Error::io("read", path, &error))
+    identify_file(&Part { file: &file, start: 0 }, size).map_err(|error| Error::io("read", path, &error))
+}
+
+/// A file from some byte on: a partition.
+struct Part<'a> {
+    file: &'a File,
+    start: u64,
+}
+
+/// Tells what the `size` bytes of `file` from `start` on hold.
+pub(crate) fn identify_part(file: &File, start: u64, size: u64) -> io::Result<Contents> {
+    identify_file(&Part { file, start }, size)
 }
 
 /// The length of a regular file or block device.
@@ -178,7 +194,7 @@ pub(crate) fn size_of(file: &File) -> io::Result<u64> {
     Ok(nix::unistd::lseek(file, 0, nix::unistd::Whence::SeekEnd)?.unsigned_abs())
 }
 
-fn identify_file(file: &File, size: u64) -> io::Result<Contents> {
+fn identify_file(file: &Part<'_>, size: u64) -> io::Result<Contents> {
     if size == 0 {
         return Ok(Contents::Empty);
     }
@@ -342,7 +358,7 @@ fn ext_superblock(bytes: &[u8]) -> Result<ExtSummary, ExtFault> {
 }
 
 /// Looks for a whole backup superblock where mke2fs puts them: at the start of groups 1, 3, 5, 7 and 9.
-fn find_backup(file: &File, size: u64) -> io::Result<Option<(u64, u32)>> {
+fn find_backup(file: &Part<'_>, size: u64) -> io::Result<Option<(u64, u32)>> {
     for block_size in [4096u32, 1024, 2048] {
         let first_data_block = u64::from(block_size == 1024);
         for group in [1u16, 3, 5, 7, 9] {
@@ -364,10 +380,10 @@ fn find_backup(file: &File, size: u64) -> io::Result<Option<(u64, u32)>> {
 }
 
 /// Reads until the buffer is full or the file ends; returns the count of bytes.
-fn read_up_to(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+fn read_up_to(part: &Part<'_>, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
     let mut done = 0;
     while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset + done as u64) {
+        match part.file.read_at(rest, part.start + offset + done as u64) {
             Ok(0) => break,
             Ok(count) => done += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

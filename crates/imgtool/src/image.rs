@@ -1,6 +1,6 @@
-//! An ext image opened to be looked at; the file is never written.
+//! An ext image, or an ext partition of a disk, opened to be looked at or changed.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -8,21 +8,63 @@ use ext4::{Attr, BlockDevice, FileType, Fs, Ino, MountOptions, ROOT_INO};
 
 use crate::overlay::Overlay;
 use crate::text::shown;
-use crate::{Error, FileDevice, identify};
+use crate::{Error, FileDevice, identify, partition};
 
 /// Symbolic links followed in one path, as Linux limits them (`path_resolution(7)`).
 const MAX_LINKS: u32 = 40;
 /// Bytes copied at a time.
 const CHUNK: usize = 1 << 20;
 
-/// An ext2, ext3 or ext4 image opened for reading. A journal left by a crash is replayed in memory, so what is seen
-/// is what a mount would show.
-pub struct Image {
+/// An ext2, ext3 or ext4 image. Opened for reading ([`Image::open`]), the file is never written: a journal left by a
+/// crash is replayed in memory, so what is seen is what a mount would show. Opened for changes
+/// ([`Image::open_writable`]), it is mounted as a kernel would.
+pub struct Image<D: BlockDevice = Overlay<FileDevice>> {
     path: PathBuf,
-    pub(crate) fs: Fs<Overlay<FileDevice>>,
+    pub(crate) fs: Fs<D>,
     /// The journal holds changes that are not in place yet.
     pub(crate) needs_recovery: bool,
 }
+
+/// The path of an image, and the partition of a disk that is meant, if it is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The file.
+    pub path: PathBuf,
+    /// Number of the partition, from 1; `None` for the file as a whole.
+    pub partition: Option<u32>,
+}
+
+impl From<&Path> for Target {
+    fn from(path: &Path) -> Self {
+        Self { path: path.to_owned(), partition: None }
+    }
+}
+
+impl Target {
+    /// Where the file system lies in the file, which is open already: start and size in bytes.
+    fn place(&self, file: &File) -> Result<(u64, u64), Error> {
+        let path = &self.path;
+        if let Some(number) = self.partition {
+            let part = partition::find(path, number)?;
+            part.contents.require_ext(Path::new(&self.to_string()))?;
+            return Ok((part.start, part.size));
+        }
+        identify(path)?.require_ext(path)?;
+        Ok((0, crate::identify::size_of(file).map_err(|error| Error::io("find the size of", path, &error))?))
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.partition {
+            Some(number) => write!(f, "{}:{number}", self.path.display()),
+            None => write!(f, "{}", self.path.display()),
+        }
+    }
+}
+
+/// An extended attribute's name and value.
+pub type Attribute = (Vec<u8>, Vec<u8>);
 
 /// A name in an image's directory.
 #[derive(Clone, Debug)]
@@ -36,21 +78,66 @@ pub struct Entry {
 }
 
 impl Image {
-    /// Opens the image at `path`.
+    /// Opens an image for reading.
     ///
     /// # Errors
     /// The file is no ext image (says what it is instead), is damaged, or cannot be read.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        identify(path)?.require_ext(path)?;
+    pub fn open(target: impl Into<Target>) -> Result<Self, Error> {
+        let target = target.into();
+        let path = &target.path;
+        // Says what a directory or a missing file is before it is opened.
+        identify(path)?;
         let file = File::open(path).map_err(|error| Error::io("open", path, &error))?;
-        let size = crate::identify::size_of(&file).map_err(|error| Error::io("find the size of", path, &error))?;
-        let device = Overlay::new(FileDevice::new(file, size));
-        let failed = |error: ext4::Error| Error::new(error).at(path.display());
+        let (start, size) = target.place(&file)?;
+        let device = Overlay::new(FileDevice::part(file, start, size));
+        Self::mount(&target, device, true)
+    }
+}
+
+impl Image<FileDevice> {
+    /// Opens an image to change it. Changes are complete after [`Image::close`]; until then a crash leaves what a
+    /// power cut leaves.
+    ///
+    /// # Errors
+    /// As [`Image::open`]; or a machine is running from it, or it is not writable, or has features that only a
+    /// read-only mount copes with.
+    pub fn open_writable(target: impl Into<Target>) -> Result<Self, Error> {
+        let target = target.into();
+        let path = &target.path;
+        identify(path)?;
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        let file = file.map_err(|error| Error::io("open for writing", path, &error))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::new(format_args!("{} is in use by another process", path.display()))
+                    .hint("power off the machine that runs from it first"));
+            }
+            Err(TryLockError::Error(error)) => return Err(Error::io("lock", path, &error)),
+        }
+        let (start, size) = target.place(&file)?;
+        Self::mount(&target, FileDevice::part(file, start, size), false)
+    }
+
+    /// Writes everything in place and marks the file system clean.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.fs.unmount().map_err(|error| Error::new(error).at(self.path.display()))
+    }
+}
+
+impl<D: BlockDevice> Image<D> {
+    fn mount(target: &Target, device: D, read_only: bool) -> Result<Self, Error> {
+        let failed = |error: ext4::Error| Error::new(error).at(target);
         let found = ext4::Superblock::read(&device).map_err(failed)?;
         let needs_recovery = found.features.incompat.contains(ext4::Incompat::RECOVER);
-        let options = MountOptions { read_only: true, ..MountOptions::default() };
+        let now = (!read_only).then(crate::time::now);
+        let options = MountOptions { read_only, now, ..MountOptions::default() };
         let fs = Fs::mount(device, options).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), fs, needs_recovery })
+        let path = PathBuf::from(target.to_string());
+        Ok(Self { path, fs, needs_recovery })
     }
 
     /// Where the image is.
@@ -58,7 +145,7 @@ impl Image {
         &self.path
     }
 
-    fn failed(&self, path: &[u8], error: impl std::fmt::Display) -> Error {
+    pub(crate) fn failed(&self, path: &[u8], error: impl std::fmt::Display) -> Error {
         Error::new(error).at(format_args!("{}:{}", self.path.display(), shown(path)))
     }
 
@@ -117,6 +204,30 @@ impl Image {
             _ => None,
         };
         Ok(Entry { name, attr, target })
+    }
+
+    /// Whether `path` names a directory, perhaps through links.
+    pub fn is_directory(&mut self, path: &[u8]) -> bool {
+        match self.resolve(path, true) {
+            Ok(ino) => self.fs.attr(ino).is_ok_and(|attr| attr.file_type == FileType::Directory),
+            Err(_) => false,
+        }
+    }
+
+    /// Names and values of the extended attributes of the file at `path`, by name; a last link is not followed.
+    ///
+    /// # Errors
+    /// As [`Image::resolve`].
+    pub fn xattrs(&mut self, path: &[u8]) -> Result<Vec<Attribute>, Error> {
+        let ino = self.resolve(path, false)?;
+        let mut names = self.fs.xattr_list(ino).map_err(|error| self.failed(path, error))?;
+        names.sort_unstable();
+        let mut found = Vec::with_capacity(names.len());
+        for name in names {
+            let value = self.fs.xattr_get(ino, &name).map_err(|error| self.failed(path, error))?;
+            found.push((name, value));
+        }
+        Ok(found)
     }
 
     /// The entries of the directory at `path`, sorted by name, without `.` and `..`.
@@ -196,7 +307,7 @@ pub fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 /// As a phrase.
-fn kind_name(kind: FileType) -> &'static str {
+pub(crate) fn kind_name(kind: FileType) -> &'static str {
     match kind {
         FileType::Regular => "a regular file",
         FileType::Directory => "a directory",
@@ -209,7 +320,7 @@ fn kind_name(kind: FileType) -> &'static str {
 }
 
 /// The components of a path, the first one last.
-fn components(path: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn components(path: &[u8]) -> Vec<Vec<u8>> {
     let mut parts: Vec<_> =
         path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").map(<[u8]>::to_vec).collect();
     parts.reverse();

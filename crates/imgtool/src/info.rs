@@ -1,6 +1,6 @@
 //! What an image's superblock says, for people and programs.
 
-use ext4::{Compat, Incompat, RoCompat};
+use ext4::{BlockDevice, Compat, Incompat, RoCompat};
 use serde::Serialize;
 
 use crate::Image;
@@ -63,7 +63,7 @@ pub struct Info {
     pub mount_count: u16,
 }
 
-impl Image {
+impl<D: BlockDevice> Image<D> {
     /// Decodes the superblock.
     pub fn info(&mut self) -> Info {
         // The journal's length is in its inode; one that cannot be read has none to show.

@@ -4,30 +4,41 @@
 //! needed. The on-disk format itself is the `ext4` crate's.
 
 mod create;
+mod dd;
 mod derive;
 mod device;
+mod edit;
 mod error;
+mod export;
 mod feed;
 mod identify;
 mod image;
 mod info;
 mod output;
 mod overlay;
+mod partition;
 mod populate;
 mod size;
 mod source;
 mod text;
 mod time;
+mod transfer;
 mod tree;
 mod writer;
 
 pub use create::{Created, Kind, Options, Owner, Progress, Size, Snapshot, create};
+pub use dd::{Dd, DdDone, dd};
 pub use derive::parse_uuid;
 pub use device::FileDevice;
+pub use edit::{Clause, ModeChange, Visitor};
 pub use error::Error;
-pub use ext4::{Attr, FileType, Timestamp};
+pub use ext4::{Attr, BlockDevice, FileType, Timestamp};
 pub use identify::{Contents, ExtFault, identify};
-pub use image::{Entry, Image, ReadError, join};
+pub use image::{Attribute, Entry, Image, ReadError, Target, join};
 pub use info::Info;
+pub use overlay::Overlay;
+pub use partition::{Partition, partitions};
 pub use size::{HumanSize, parse_size};
+pub use text::glob;
 pub use time::{civil, iso8601};
+pub use transfer::Copied;

@@ -243,7 +243,7 @@ impl<'a, D: BlockDevice> Writer<'a, '_, D> {
     }
 }
 
-fn write_all<D: BlockDevice>(
+pub(crate) fn write_all<D: BlockDevice>(
     fs: &mut Fs<D>,
     ino: Ino,
     mut offset: u64,

@@ -1,5 +1,16 @@
 //! Points in time as text, in UTC, so that a listing does not depend on where it is made.
 
+/// The time that changes of an image get: what SOURCE_DATE_EPOCH says, otherwise now.
+pub(crate) fn now() -> ext4::Timestamp {
+    let fixed = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok());
+    if let Some(sec) = fixed {
+        return ext4::Timestamp { sec, nsec: 0 };
+    }
+    // A clock before 1970 counts as 1970.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    ext4::Timestamp { sec: now.as_secs().cast_signed(), nsec: now.subsec_nanos() }
+}
+
 /// `2023-11-14T22:13:20Z` for seconds since the epoch.
 pub fn iso8601(seconds: i64) -> String {
     let (year, month, day, hour, minute, second) = civil(seconds);

@@ -1,15 +1,22 @@
 //! `umlfs image`: disk images made and looked into without root.
 
+mod copy;
 mod create;
+mod dd;
+mod edit;
+mod export;
+mod find;
 mod info;
 mod list;
 mod read;
+mod stat;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use imgtool::Target;
 
 use crate::CommandResult;
 use crate::error::CliError;
@@ -19,6 +26,9 @@ Examples:
   umlfs image create root.img --from rootdir --free 200M
   umlfs image ls -lR root.img:/etc
   umlfs image cat root.img:/etc/fstab
+  umlfs image cp -r overlay/. root.img:/
+  umlfs image cp root.img:/var/log/messages .
+  umlfs image ls -l disk.img:2:/boot      the second partition of a disk
   umlfs image info root.img";
 
 /// Make disk images and look into them
@@ -35,6 +45,18 @@ enum Command {
     Ls(list::Args),
     Cat(read::Args),
     Info(info::Args),
+    Stat(stat::Args),
+    Find(find::Args),
+    Cp(copy::Args),
+    Rm(edit::Rm),
+    Mkdir(edit::Mkdir),
+    Mv(edit::Mv),
+    Ln(edit::Ln),
+    Chmod(edit::Chmod),
+    Chown(edit::Chown),
+    Label(edit::Label),
+    Export(export::Args),
+    Dd(dd::Args),
 }
 
 pub(crate) fn run(args: Args) -> CommandResult {
@@ -43,6 +65,18 @@ pub(crate) fn run(args: Args) -> CommandResult {
         Command::Ls(args) => list::run(&args),
         Command::Cat(args) => read::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Stat(args) => stat::run(&args),
+        Command::Find(args) => find::run(&args),
+        Command::Cp(args) => copy::run(&args),
+        Command::Rm(args) => args.run(),
+        Command::Mkdir(args) => args.run(),
+        Command::Mv(args) => args.run(),
+        Command::Ln(args) => args.run(),
+        Command::Chmod(args) => args.run(),
+        Command::Chown(args) => args.run(),
+        Command::Label(args) => args.run(),
+        Command::Export(args) => export::run(&args),
+        Command::Dd(args) => dd::run(&args),
     }
 }
 
@@ -52,6 +86,38 @@ pub(super) fn report(error: imgtool::Error) -> CliError {
     match error.advice() {
         Some(advice) => shown.hint(advice),
         None => shown,
+    }
+}
+
+/// Splits `IMAGE[:PARTITION][:PATH]`; only a disk with a partition table has partitions.
+fn split(argument: &OsStr) -> (Target, Option<Vec<u8>>) {
+    let (image, rest) = split_target(argument);
+    let Some(rest) = rest else {
+        return (Target { path: image, partition: None }, None);
+    };
+    let digits = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
+    let (number, tail) = rest.split_at(digits);
+    let number = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok());
+    let path = match tail {
+        b"" => Some(None),
+        [b':', path @ ..] => Some(Some(path.to_vec())),
+        _ => None,
+    };
+    match (number, path) {
+        (Some(_), Some(path)) if imgtool::identify(&image).is_ok_and(|what| what.is_disk()) => {
+            (Target { path: image, partition: number }, path)
+        }
+        _ => (Target { path: image, partition: None }, Some(rest)),
+    }
+}
+
+/// `IMAGE:PATH` where a path must be named.
+fn split_with_path(argument: &OsStr) -> Result<(Target, Vec<u8>), CliError> {
+    let (target, path) = split(argument);
+    match path.filter(|path| !path.is_empty()) {
+        Some(path) => Ok((target, path)),
+        None => Err(CliError::usage(format_args!("`{}` names no file in an image", argument.to_string_lossy()))
+            .hint(format_args!("say {target}:/PATH"))),
     }
 }
 

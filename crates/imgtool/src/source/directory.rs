@@ -139,6 +139,14 @@ fn list_one(root: &Path, below: &Path, number: u32) -> Result<Vec<Found>, Error>
     Ok(found)
 }
 
+/// The file at `path` as a node; its contents are found from `path` itself.
+///
+/// # Errors
+/// Its attributes or its link cannot be read.
+pub(crate) fn read_node(path: &Path, metadata: &Metadata) -> Result<Node, Error> {
+    Ok(Node { meta: meta(metadata), xattrs: xattrs(path)?, body: body(path, path, 0, metadata)? })
+}
+
 fn meta(metadata: &Metadata) -> Meta {
     Meta {
         mode: (metadata.mode() & 0o7777) as u16,

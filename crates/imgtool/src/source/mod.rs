@@ -5,5 +5,5 @@ mod directory;
 mod tar;
 
 pub(crate) use compress::{ArchiveFile, open_archive};
-pub(crate) use directory::read_directory;
+pub(crate) use directory::{read_directory, read_node};
 pub(crate) use tar::read_tar;

@@ -104,7 +104,7 @@ fn uuid(text: &str) -> Result<[u8; 16], &'static str> {
     parse_uuid(text).ok_or("expected 32 hexadecimal digits, such as 12345678-9abc-4def-8123-456789abcdef")
 }
 
-fn owner(text: &str) -> Result<Owner, &'static str> {
+pub(super) fn owner(text: &str) -> Result<Owner, &'static str> {
     let numbers = || {
         let (uid, gid) = text.split_once(':')?;
         Some(Owner::All { uid: uid.parse().ok()?, gid: gid.parse().ok()? })

@@ -1,10 +1,10 @@
 //! `umlfs image info`: what the superblock says.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
 
 use imgtool::{HumanSize, Image, Info};
 
-use super::report;
+use super::{report, split};
 use crate::error::CliError;
 use crate::{CommandResult, ui};
 
@@ -20,18 +20,63 @@ pub(crate) struct Args {
     /// Print a JSON object, sizes in bytes
     #[arg(long)]
     json: bool,
-    /// The image
-    image: PathBuf,
+    /// The image, or a disk with a partition table, or one of its partitions
+    #[arg(value_name = "IMAGE[:PARTITION]")]
+    image: OsString,
 }
 
 pub(crate) fn run(args: &Args) -> CommandResult {
-    let info = Image::open(&args.image).map_err(report)?.info();
+    let (target, path) = split(&args.image);
+    if let Some(path) = path {
+        return Err(CliError::usage(format_args!(
+            "`{}` is a path in the image, expected an image",
+            String::from_utf8_lossy(&path)
+        ))
+        .hint("`umlfs image stat` tells about files"));
+    }
+    if target.partition.is_none() && imgtool::identify(&target.path).map_err(report)?.is_disk() {
+        return disk(args.json, &target.path);
+    }
+    let info = Image::open(target).map_err(report)?.info();
     let text = if args.json {
         serde_json::to_string_pretty(&info)
             .map_err(|error| CliError::failed(format_args!("cannot make JSON: {error}")))?
             + "\n"
     } else {
         for_people(&info)
+    };
+    ui::with_stdout(|out| out.write_all(text.as_bytes()).map_err(|error| CliError::output(&error)))?;
+    Ok(0)
+}
+
+/// The partition table of a disk.
+fn disk(json: bool, path: &std::path::Path) -> CommandResult {
+    let table = imgtool::partitions(path).map_err(report)?;
+    let text = if json {
+        let rows: Vec<_> = table
+            .iter()
+            .map(|one| {
+                serde_json::json!({"number": one.number, "start": one.start, "size": one.size, "type": one.kind,
+                    "name": one.name, "contents": one.contents.to_string()})
+            })
+            .collect();
+        serde_json::to_string_pretty(&rows)
+            .map_err(|error| CliError::failed(format_args!("cannot make JSON: {error}")))?
+            + "\n"
+    } else {
+        let mut text = format!("{:<10} {:>12} {:>10}  contents\n", "partition", "start", "size");
+        for one in &table {
+            let name = if one.name.is_empty() { String::new() } else { format!(" ({})", one.name) };
+            let row = format!(
+                "{:<10} {:>12} {:>10}  {}{name}\n",
+                one.number,
+                one.start,
+                HumanSize(one.size).to_string(),
+                one.contents
+            );
+            text.push_str(&row);
+        }
+        text
     };
     ui::with_stdout(|out| out.write_all(text.as_bytes()).map_err(|error| CliError::output(&error)))?;
     Ok(0)

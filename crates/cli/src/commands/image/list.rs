@@ -6,7 +6,7 @@ use std::io::Write;
 
 use imgtool::{Entry, FileType, Image, civil, join};
 
-use super::{report, split_target};
+use super::{report, split};
 use crate::error::CliError;
 use crate::{CommandResult, ui};
 
@@ -38,9 +38,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> CommandResult {
-    let (image, path) = split_target(&args.image);
+    let (image, path) = split(&args.image);
     let path = path.filter(|path| !path.is_empty()).unwrap_or_else(|| b"/".to_vec());
-    let mut image = Image::open(&image).map_err(report)?;
+    let mut image = Image::open(image).map_err(report)?;
     let owners = match args.long && !args.numeric {
         true => Owners { users: names(&mut image, b"/etc/passwd"), groups: names(&mut image, b"/etc/group") },
         false => Owners::default(),
@@ -90,7 +90,7 @@ struct Owners {
 }
 
 /// Names by number from a passwd or group file; an image without a readable one has none.
-fn names(image: &mut Image, path: &[u8]) -> HashMap<u32, String> {
+pub(super) fn names<D: imgtool::BlockDevice>(image: &mut Image<D>, path: &[u8]) -> HashMap<u32, String> {
     /// Larger files than this are no lists of users.
     const LARGEST: u64 = 1 << 20;
     let mut text = Vec::new();
@@ -148,7 +148,7 @@ fn columns(entry: &Entry, owners: &Owners) -> [String; 6] {
 }
 
 /// `drwxr-xr-x`, as `ls(1)` writes it.
-fn mode_text(kind: FileType, mode: u16) -> String {
+pub(super) fn mode_text(kind: FileType, mode: u16) -> String {
     let kind = match kind {
         FileType::Regular => '-',
         FileType::Directory => 'd',

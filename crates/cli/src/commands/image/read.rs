@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use imgtool::{Image, ReadError};
 
-use super::{report, split_target};
+use super::{report, split};
 use crate::error::CliError;
 use crate::{CommandResult, ui};
 
@@ -27,13 +27,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> CommandResult {
-    let (image, first) = split_target(&args.image);
+    let (image, first) = split(&args.image);
     let paths: Vec<Vec<u8>> = first.into_iter().chain(args.paths.iter().map(|path| path.clone().into_vec())).collect();
     if paths.is_empty() {
-        return Err(CliError::usage(format_args!("no path in {} is named, expected one to print", image.display()))
-            .hint(format_args!("say `umlfs image cat {}:/PATH`", image.display())));
+        return Err(CliError::usage(format_args!("no path in {image} is named, expected one to print"))
+            .hint(format_args!("say `umlfs image cat {image}:/PATH`")));
     }
-    let mut image = Image::open(&image).map_err(report)?;
+    let mut image = Image::open(image).map_err(report)?;
     ui::with_stdout(|mut out| {
         for path in &paths {
             image.read_to(path, &mut out).map_err(|error| match error {
