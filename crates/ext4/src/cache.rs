@@ -404,6 +404,35 @@ impl<D: BlockDevice> Fs<D> {
         }
     }
 
+    /// Keeps a block of the journal, replayed on a mount that writes nothing, in place of the device's.
+    pub(crate) fn keep_replayed(&mut self, block: u64, data: Block) {
+        let (kind, used, op, inodes_ok) = (Kind::Plain, true, 0, 0);
+        self.cache.bufs.insert(block, Buf { data, kind, dirty: false, waiting: true, used, op, inodes_ok });
+        self.cache.waiting.insert(block);
+    }
+
+    /// Whether the cache holds replayed blocks for any of `len` blocks from `start` on: what is on the device is old.
+    pub(crate) fn replayed(&self, start: u64, len: u64) -> bool {
+        self.read_only && self.cache.waiting.range(start..start.saturating_add(len)).next().is_some()
+    }
+
+    /// Reads file data from byte `offset` of the device, replayed blocks from the cache.
+    pub(crate) fn read_data(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.dev.read_at(offset, buf)?;
+        let bs = self.bs as u64;
+        let end = offset + buf.len() as u64;
+        if !self.replayed(offset / bs, end.div_ceil(bs) - offset / bs) {
+            return Ok(());
+        }
+        for block in self.cache.waiting.range(offset / bs..end.div_ceil(bs)) {
+            let Some(data) = self.buffered(*block).map(|buf| &buf.data) else { continue };
+            let (from, to) = (offset.max(block * bs), end.min((block + 1) * bs));
+            let source = crate::le::bytes_at(data, (from - block * bs) as usize, (to - from) as usize);
+            crate::le::put_bytes(buf, (from - offset) as usize, source);
+        }
+        Ok(())
+    }
+
     /// Replaces a buffer's contents with what has just been written to the device.
     pub(crate) fn replace_contents(&mut self, block: u64, data: Block) {
         if let Some(b) = self.cache.bufs.get_mut(&block) {

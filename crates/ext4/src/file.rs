@@ -68,7 +68,7 @@ impl<D: BlockDevice> Fs<D> {
             let Some(part) = buf.get_mut(done..done + n) else { break };
             match run {
                 Run { start: Some(start), unwritten: false, .. } => {
-                    self.dev.read_at(start * bs + skip as u64, part)?;
+                    self.read_data(start * bs + skip as u64, part)?;
                 }
                 _ => part.fill(0),
             }
@@ -123,7 +123,8 @@ impl<D: BlockDevice> Fs<D> {
     /// An inline file has no blocks: the list is empty, and [`Fs::read`] gives its contents.
     ///
     /// # Errors
-    /// As [`Fs::read`].
+    /// As [`Fs::read`]; [`Error::Unsupported`] on a read-only mount for a file whose data lies in an unreplayed journal
+    /// (mode data=journal), which only [`Fs::read`] gives.
     pub fn map(&mut self, ino: Ino, offset: u64, len: u64) -> Result<Vec<Mapping>> {
         let inode = self.inode(ino)?;
         Self::check_regular(&inode)?;
@@ -143,6 +144,15 @@ impl<D: BlockDevice> Fs<D> {
         while lblk < last && offset < end {
             let run = self.map_run(inode, lblk as u32, (last - lblk) as u32)?;
             let device_offset = run.start.filter(|_| !run.unwritten).map(|s| s * bs);
+            if let Some(start) = run.start
+                && !run.unwritten
+                && self.replayed(start, u64::from(run.len))
+            {
+                return Err(Error::Unsupported {
+                    what: alloc::format!("file {} has data in the journal, not in place yet", inode.ino),
+                    read_only_possible: false,
+                });
+            }
             let len = u64::from(run.len) * bs;
             match out.last_mut() {
                 Some(m)

@@ -52,7 +52,8 @@ impl<D: BlockDevice> Fs<D> {
     /// Mounts a device.
     ///
     /// If the journal holds committed transactions they are replayed first (see
-    /// [`MountOptions::journal_replay`]), and on a writable mount inodes on the orphan list are freed or truncated.
+    /// [`MountOptions::journal_replay`]), and on a writable mount inodes on the orphan list are freed or truncated. A
+    /// read-only mount replays in memory: it shows what is committed and writes nothing.
     ///
     /// # Errors
     /// [`Error::NotExt`], [`Error::Truncated`], [`Error::Unsupported`], [`Error::Corrupt`], each naming what was
@@ -75,10 +76,12 @@ impl<D: BlockDevice> Fs<D> {
         if has_journal && (dirty && options.journal_replay || !options.read_only && options.journal) {
             let mut j = fs.load_journal()?;
             if dirty && options.journal_replay {
-                fs.replay(&mut j)?;
+                fs.replay(&mut j, !options.read_only)?;
                 fs.drop_clean();
-                fs.sb = Superblock::read(&fs.dev)?;
-                if !options.read_only {
+                if options.read_only {
+                    fs.sb = fs.replayed_super()?;
+                } else {
+                    fs.sb = Superblock::read(&fs.dev)?;
                     fs.sb.check_writable()?;
                 }
                 fs.read_groups()?;
@@ -114,6 +117,20 @@ impl<D: BlockDevice> Fs<D> {
         };
         fs.read_groups()?;
         Ok(fs)
+    }
+
+    /// The superblock as a replay that wrote nothing leaves it.
+    fn replayed_super(&mut self) -> Result<Superblock> {
+        let (block, off) = self.super_place();
+        // With blocks of 1024 bytes it has block 1 for itself.
+        let data = self.block(block, Kind::Plain)?;
+        let mut sb = Superblock::decode(bytes_at(&data, off, SUPER_SIZE).to_vec())?;
+        sb.features.incompat.remove(Incompat::RECOVER);
+        let size = (sb.block_size, sb.blocks_count, sb.desc_size);
+        if size != (self.sb.block_size, self.sb.blocks_count, self.sb.desc_size) {
+            return Err(Error::corrupt("the journal holds a superblock of another size", Place::Superblock));
+        }
+        Ok(sb)
     }
 
     fn read_groups(&mut self) -> Result<()> {

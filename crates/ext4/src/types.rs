@@ -266,7 +266,7 @@ pub enum XattrMode {
 /// How to mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MountOptions {
-    /// Take no changes. The device is still written if the journal needs replay and `journal_replay` is set.
+    /// Take no changes, and write nothing to the device: a journal that needs replay is replayed in memory.
     pub read_only: bool,
     /// Replay the journal if the file system was not unmounted. Without it such a file system can be mounted
     /// read-only (contents as of the last checkpoint), and a writable mount is refused.

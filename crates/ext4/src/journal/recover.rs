@@ -65,11 +65,12 @@ impl<D: BlockDevice> Fs<D> {
         Ok(data)
     }
 
-    /// Copies every block of every committed transaction to its place, then marks the log empty.
-    pub(crate) fn replay(&mut self, j: &mut Journal) -> Result<()> {
+    /// Copies every block of every committed transaction to its place, then marks the log empty. Where nothing may be
+    /// written, the blocks stay in the cache instead, in front of what is on the device.
+    pub(crate) fn replay(&mut self, j: &mut Journal, in_place: bool) -> Result<()> {
         let start = be32_at(&j.sup, 28);
         if start == 0 {
-            return self.finish_replay(j);
+            return if in_place { self.finish_replay(j) } else { Ok(()) };
         }
         if start < j.first || start >= j.maxlen {
             return Err(Error::corrupt("the journal's start lies outside its log", Place::Journal));
@@ -154,8 +155,15 @@ impl<D: BlockDevice> Fs<D> {
                 if t.escaped {
                     put_be32(&mut data, 0, MAGIC);
                 }
-                self.dev.write_at(self.offset_of(t.block), &data)?;
+                if in_place {
+                    self.dev.write_at(self.offset_of(t.block), &data)?;
+                } else {
+                    self.keep_replayed(t.block, data.into());
+                }
             }
+        }
+        if !in_place {
+            return Ok(());
         }
         // One more than any number in the log, so that what is left of it is not taken for a new transaction.
         j.seq = seq.wrapping_add(1);

@@ -225,6 +225,41 @@ fn a_read_only_mount_takes_nothing() {
 }
 
 #[test]
+fn a_read_only_mount_of_a_crashed_disk_shows_it_and_writes_nothing() {
+    let disk = disk(ext4::mkfs::FsType::Ext4);
+    let mut fs = ext4::Fs::mount(disk.clone(), ext4::MountOptions::default()).unwrap();
+    let new = ext4::NewInode {
+        file_type: ext4::FileType::Regular,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        rdev: (0, 0),
+        now: ext4::Timestamp::default(),
+    };
+    let ino = fs.create(ext4::ROOT_INO, b"f", &new).unwrap();
+    fs.write(ino, 0, b"committed", new.now).unwrap();
+    fs.sync().unwrap();
+    // No unmount: a crash.
+    drop(fs);
+    let image = |disk: &Disk| {
+        let mut bytes = alloc::vec![0; SIZE as usize];
+        disk.read(0, &mut bytes).unwrap();
+        bytes
+    };
+    let before = image(&disk);
+    let again = std::fs::File::open(std::format!("/proc/self/fd/{}", disk.host_fd())).unwrap();
+    let sealed = Disk::new(HostFd::new(std::os::fd::IntoRawFd::into_raw_fd(again)), SIZE, true, 0);
+    let machine = machine_on(Ext4Fs::mount(&sealed, true).unwrap());
+    let task = machine.task();
+    let ctx = machine.ctx(&task);
+    assert_eq!(read_file(&ctx, "/f"), b"committed");
+    let _ = ctx;
+    drop(task);
+    machine.kernel.vfs.shut_down().unwrap();
+    assert!(image(&disk) == before);
+}
+
+#[test]
 fn garbage_is_no_file_system() {
     let fd = HostFd::new(host::memfd_create(c"disk").unwrap());
     host::ftruncate(fd.raw(), SIZE).unwrap();
