@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <ifaddrs.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -579,6 +580,31 @@ static void urgent(void)
     close(listener);
 }
 
+/* What netlink tells of the loopback interface. */
+static void interfaces(void)
+{
+    puts("-- interfaces");
+    struct ifaddrs *all, *each;
+    SAY(getifaddrs(&all));
+    for (each = all; each; each = each->ifa_next) {
+        char text[64];
+        struct sockaddr *a = each->ifa_addr;
+        if (strcmp(each->ifa_name, "lo") || !a)
+            continue;
+        if (a->sa_family == AF_INET)
+            inet_ntop(AF_INET, &((struct sockaddr_in *)a)->sin_addr, text, sizeof text);
+        else if (a->sa_family == AF_INET6)
+            inet_ntop(AF_INET6, &((struct sockaddr_in6 *)a)->sin6_addr, text, sizeof text);
+        else
+            strcpy(text, "link");
+        printf("%s family %d flags %#x %s\n", each->ifa_name, a->sa_family, each->ifa_flags, text);
+    }
+    int s = socket(AF_NETLINK, SOCK_RAW, 0);
+    SAY(recv(s, buffer, 1, MSG_DONTWAIT));
+    look("netlink", s);
+    close(s);
+}
+
 /* A socket bound to a path that moves to another descriptor and another process, as syslogd's does. */
 static void paths(const char *dir)
 {
@@ -623,6 +649,7 @@ int main(int argc, char **argv)
     options();
     messages();
     urgent();
+    interfaces();
     paths(argv[2]);
     return 0;
 }

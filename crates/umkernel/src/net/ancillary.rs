@@ -61,6 +61,8 @@ pub struct Ancillary {
     pub files: Vec<Arc<File>>,
     /// Who the sender says it is; by default what it is.
     pub creds: Option<Ucred>,
+    /// Messages of the protocols: level, type, value.
+    pub others: Vec<(u32, u32, Vec<u8>)>,
 }
 
 impl Ancillary {
@@ -84,6 +86,8 @@ impl Ancillary {
                     SCM_CREDENTIALS => ancillary.set_creds(ctx, data)?,
                     _ => bail!(EINVAL, "an unknown control message"),
                 }
+            } else {
+                ancillary.others.push((level, kind, data.to_vec()));
             }
             rest = &rest[len.next_multiple_of(8).min(rest.len())..];
         }

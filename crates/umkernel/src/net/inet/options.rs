@@ -100,6 +100,34 @@ pub(super) fn class(state: &State, to: &Addr) -> i32 {
     state.number(level, option).filter(|&n| n > 0).unwrap_or(0)
 }
 
+/// Time to live and traffic class of one message, as its control messages say (`ip(7)`, RFC 3542).
+///
+/// # Errors
+/// `EINVAL` for values out of range, and for a message that is not known.
+pub(super) fn for_message(control: &[(u32, u32, Vec<u8>)], (hops, class): (i32, i32)) -> Result<(i32, i32)> {
+    let (mut hops, mut class) = (hops, class);
+    for (level, kind, data) in control {
+        let value = match (data.first_chunk::<4>(), data.as_slice()) {
+            (Some(word), _) if data.len() == 4 => i32::from_le_bytes(*word),
+            (_, &[byte]) if *level == IPPROTO_IP => i32::from(byte),
+            _ if [IP_PKTINFO, IPV6_PKTINFO].contains(kind) => 0,
+            _ => bail!(EINVAL, "a control message of a wrong length"),
+        };
+        match (*level, *kind) {
+            (IPPROTO_IP, IP_TTL) if (1..=255).contains(&value) => hops = value,
+            (IPPROTO_IPV6, IPV6_HOPLIMIT) if (-1..=255).contains(&value) => {
+                hops = if value < 0 { DEFAULT_HOPS } else { value };
+            }
+            (IPPROTO_IP, IP_TOS) if (0..=255).contains(&value) => class = value,
+            (IPPROTO_IPV6, IPV6_TCLASS) if (-1..=255).contains(&value) => class = value.max(0),
+            // Where the message comes from: the only interface.
+            (IPPROTO_IP, IP_PKTINFO) | (IPPROTO_IPV6, IPV6_PKTINFO) => {}
+            _ => bail!(EINVAL, "an unknown control message, or a value out of range"),
+        }
+    }
+    Ok((hops, class))
+}
+
 impl Socket {
     fn has_level(&self, level: u32) -> bool {
         match level {

@@ -99,6 +99,7 @@ impl Socket {
             let state = self.state.lock();
             (options::hops(&state, &to), options::class(&state, &to))
         };
+        let (hops, class) = options::for_message(&how.ancillary.others, (hops, class))?;
         let receiver = ctx.kernel.net.udp.lock().receiver(to, from);
         count(&ctx.kernel.net, len);
         let Some(receiver) = receiver else {
