@@ -6,6 +6,7 @@
 
 pub mod ext;
 pub mod machine;
+pub mod place;
 pub mod terminal;
 pub mod tree;
 

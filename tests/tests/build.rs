@@ -5,143 +5,16 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use umlfs_tests::{copy_umlfs, judge, umlfs};
+use umlfs_tests::place::{Place, fails, sha256, stderr, succeeds};
+use umlfs_tests::{judge, umlfs};
 
 /// An ordinary user, for builds without root: `nobody`.
 const NOBODY: u32 = 65534;
-
-const HOST: &str = "\
-tools:
-  base:
-    summary: shell and file tools
-    debian: [coreutils]
-    commands: [bash, cat, chmod, cp, dd, id, ln, ls, mkdir, sh, sleep, touch, uname]
-";
-
-/// A configuration directory, a cache, and the program, all in one temporary directory.
-struct Place {
-    dir: tempfile::TempDir,
-    uid: Option<u32>,
-}
-
-impl Place {
-    fn new() -> Place {
-        Place::owned_by(None)
-    }
-
-    /// For a user of one's own: only root can become another.
-    fn owned_by(uid: Option<u32>) -> Place {
-        let dir = tempfile::tempdir().unwrap();
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let place = Place { dir, uid };
-        for sub in ["configs/recipes", "configs/profiles", "configs/files", "cache", "sources"] {
-            fs::create_dir_all(place.path(sub)).unwrap();
-        }
-        copy_umlfs(&place.path("umlfs"));
-        place.write("configs/host.yaml", HOST);
-        if let Some(uid) = uid {
-            std::os::unix::fs::chown(place.path("cache"), Some(uid), Some(uid)).unwrap();
-        }
-        place
-    }
-
-    fn path(&self, relative: &str) -> PathBuf {
-        self.dir.path().join(relative)
-    }
-
-    fn write(&self, relative: &str, text: &str) {
-        fs::write(self.path(relative), text).unwrap();
-    }
-
-    /// A recipe with one stage `final`; `stage` is its lines from `phases:` or `needs:` on, indented by four.
-    fn recipe(&self, name: &str, sources: &str, stage: &str) {
-        let text = format!(
-            "name: {name}\nversion: 1\nsummary: a test\nlicense: MIT\n{sources}stages:\n  final:\n    summary: a test\n    host: [base]\n{stage}"
-        );
-        self.write(&format!("configs/recipes/{name}.yaml"), &text);
-    }
-
-    fn profile(&self, packages: &[&str]) {
-        let list: String = packages.iter().map(|p| format!("  - {p}/final\n")).collect();
-        self.write("configs/profiles/p.yaml", &format!("name: p\nsummary: a test\npackages:\n{list}"));
-    }
-
-    /// A source archive with one file; the value is the recipe's `sources`.
-    fn source(&self, pin: Option<&str>) -> String {
-        let top = self.path("sources/src-1");
-        fs::create_dir_all(&top).unwrap();
-        fs::write(top.join("hello"), "hello\n").unwrap();
-        let archive = self.path("sources/src-1.tar.gz");
-        let made =
-            judge("tar").arg("-czf").arg(&archive).arg("-C").arg(self.path("sources")).arg("src-1").status().unwrap();
-        assert!(made.success());
-        let pin = pin.map_or_else(|| sha256(&archive), str::to_owned);
-        format!("sources:\n  - file: src-1.tar.gz\n    sha256: {pin}\n    urls: [file://{}]\n", archive.display())
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(self.path("umlfs"));
-        command
-            .arg("build")
-            .args(["--config-dir".as_ref(), self.path("configs").as_os_str()])
-            .args(args)
-            .env("XDG_CACHE_HOME", self.path("cache"))
-            .stdin(Stdio::null());
-        for (option, value) in [("--profile", "p"), ("--jobs", "2")] {
-            if !args.contains(&option) {
-                command.args([option, value]);
-            }
-        }
-        if let Some(uid) = self.uid {
-            command.uid(uid).gid(uid);
-        }
-        command
-    }
-
-    fn build(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    /// The archive of a step, as its path is printed by a build.
-    fn archive(&self, output: &Output, step: &str) -> PathBuf {
-        let text = String::from_utf8_lossy(&output.stdout);
-        let line = text.lines().find(|l| l.split(' ').next() == Some(step)).unwrap_or_else(|| panic!("{step}: {text}"));
-        PathBuf::from(line.rsplit(' ').next().unwrap())
-    }
-}
-
-fn sha256(file: &Path) -> String {
-    let output = judge("sha256sum").arg(file).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap().to_owned()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-#[track_caller]
-fn succeeds(output: &Output) {
-    assert!(output.status.success(), "{}: {}", output.status, stderr(output));
-}
-
-/// It fails with that status, says each of these, and does not panic.
-#[track_caller]
-fn fails(output: &Output, status: i32, says: &[&str]) {
-    let text = stderr(output);
-    assert_eq!(output.status.code(), Some(status), "{text}");
-    for part in says {
-        assert!(text.contains(part), "{part:?} is not in: {text}");
-    }
-    assert!(!text.contains("panicked"), "{text}");
-}
 
 /// Whether a process with that text in its command line lives.
 fn lives(text: &str) -> bool {
@@ -731,7 +604,7 @@ fn steps_are_explained() {
 #[test]
 fn the_real_profiles_are_well_formed() {
     let cache = tempfile::tempdir().unwrap();
-    for profile in ["tiny", "tiny-test"] {
+    for profile in ["tiny", "tiny-test", "lfs-temporary"] {
         let output = umlfs()
             .args(["build", "--dry-run", "--profile", profile])
             .env("XDG_CACHE_HOME", cache.path())

@@ -44,7 +44,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Up(Box<commands::up::Args>),
-    Build(commands::build::Args),
+    Build(Box<commands::build::Args>),
+    Pkg(commands::pkg::Args),
+    Report(commands::report::Args),
     Sources(commands::sources::Args),
     Doctor(commands::doctor::Args),
     Image(commands::image::Args),
@@ -57,7 +59,9 @@ impl Command {
     fn run(self) -> CommandResult {
         match self {
             Self::Up(args) => commands::up::run(*args),
-            Self::Build(args) => commands::build::run(args),
+            Self::Build(args) => commands::build::run(*args),
+            Self::Pkg(args) => commands::pkg::run(args),
+            Self::Report(args) => commands::report::run(&args),
             Self::Sources(args) => commands::sources::run(args),
             Self::Doctor(args) => commands::doctor::run(&args),
             Self::Image(args) => commands::image::run(args),

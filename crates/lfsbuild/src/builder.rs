@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::cancel::cancelled;
 use crate::config::ConfigDir;
 use crate::error::{Error, Result};
@@ -19,7 +21,7 @@ use crate::step::Context;
 use crate::store::{Archive, Store, StoreLock, read_json, remove_tree, write_json};
 
 /// Seconds that one standard build unit takes on one core, where no measurement of the step itself is known.
-const SBU_SECONDS: f64 = 175.0;
+pub const SBU_SECONDS: f64 = 175.0;
 
 /// How to build.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +45,23 @@ pub enum Target {
     Until(String),
     /// One step; what it needs must be there.
     Only(String),
+    /// One step and all that need it, built again even if they are there.
+    From(String),
+}
+
+/// One run of the builder, for the report.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Run {
+    /// When it began, seconds since 1970.
+    pub began: f64,
+    /// When it ended.
+    pub ended: f64,
+    /// Jobs at once.
+    pub jobs: usize,
+    /// Steps of the plan; those that were not built were reused or not wanted.
+    pub planned: usize,
+    /// Steps that it built, in the order in which they were finished.
+    pub built: Vec<String>,
 }
 
 /// A profile, read and planned.
@@ -146,6 +165,8 @@ impl Builder {
         let total: Duration = steps.iter().filter_map(|s| estimates.get(&s.name)).sum();
         progress.event(Event::Planned { total: self.plan.steps.len(), to_build: steps.len(), estimate: total });
         let jobserver = Jobserver::new(jobs)?;
+        let began = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64();
+        let mut built = Vec::new();
         let fetcher = Fetcher::new(&self.store, options.source_dirs.clone(), options.offline);
         let context = Context {
             plan: &self.plan,
@@ -158,9 +179,14 @@ impl Builder {
         let mut history: BTreeMap<String, f64> = read_json(&self.history_path()).unwrap_or_default();
         let result = crate::schedule::run(&context, &jobserver, &steps, &estimates, options.keep_going, |record| {
             history.insert(record.step.clone(), record.wall_seconds);
+            built.push(record.step.clone());
         });
         // Estimates only: a build whose disk is full has a better error to tell.
-        let saved = write_json(&self.history_path(), &history);
+        let saved = write_json(&self.history_path(), &history).and_then(|()| {
+            let ended = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64();
+            let run = Run { began, ended, jobs, planned: self.plan.steps.len(), built };
+            write_json(&self.store.dir("runs")?.join(format!("{}.json", self.profile.name)), &run)
+        });
         progress.event(Event::Finished);
         result.and(saved)
     }
@@ -183,6 +209,26 @@ impl Builder {
                 }
                 Ok(Some(step).into_iter().filter(absent).collect())
             }
+            Target::From(name) => {
+                let mut again = vec![self.plan.step(name)?.name.as_str()];
+                for step in &self.plan.steps {
+                    if step.needs.iter().any(|(need, _)| again.contains(&need.step.as_str())) {
+                        again.push(step.name.as_str());
+                    }
+                }
+                // What they need besides must be there, too.
+                let mut wanted = again.clone();
+                for step in self.plan.steps.iter().rev() {
+                    if wanted.contains(&step.name.as_str()) {
+                        wanted.extend(step.needs.iter().map(|(need, _)| need.step.as_str()));
+                    }
+                }
+                let chosen = |step: &&Step| {
+                    let name = step.name.as_str();
+                    again.contains(&name) || (wanted.contains(&name) && absent(step))
+                };
+                Ok(self.plan.steps.iter().filter(chosen).collect())
+            }
             Target::Until(name) => {
                 let mut wanted = vec![self.plan.step(name)?.name.as_str()];
                 for step in self.plan.steps.iter().rev() {
@@ -193,6 +239,69 @@ impl Builder {
                 Ok(self.plan.steps.iter().filter(|s| wanted.contains(&s.name.as_str())).filter(absent).collect())
             }
         }
+    }
+
+    /// Builds finished steps again and compares: each step with what differs, none where its package is the same to the byte.
+    /// `checked` is called after each.
+    ///
+    /// # Errors
+    /// There is no such step; it is not built yet; building it again fails.
+    pub fn check(
+        &self,
+        names: &[String],
+        options: &BuildOptions,
+        progress: &dyn Progress,
+        mut checked: impl FnMut(&str, Option<&[String]>),
+    ) -> Result<()> {
+        let steps = match names {
+            [] => self.plan.steps.iter().filter(|s| self.store.record(&s.key).is_some()).collect(),
+            names => names.iter().map(|name| self.plan.step(name)).collect::<Result<Vec<_>>>()?,
+        };
+        if let Some(absent) = steps.iter().find(|s| self.store.record(&s.key).is_none()) {
+            return Err(Error::Usage {
+                message: format!("{} is not built yet: there is nothing to compare with", absent.name),
+                hint: Some(format!("run `umlfs build --until {}` first", absent.name)),
+            });
+        }
+        let _lock = self.lock(progress)?;
+        self.tidy()?;
+        let jobs = match options.jobs {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let jobserver = Jobserver::new(jobs)?;
+        let fetcher = Fetcher::new(&self.store, options.source_dirs.clone(), options.offline);
+        let makeflags = jobserver.makeflags();
+        let context = Context { plan: &self.plan, store: &self.store, fetcher: &fetcher, progress, makeflags, jobs };
+        for step in steps {
+            let estimate = self.store.record(&step.key).map_or(0.0, |r| r.wall_seconds);
+            let estimate = Duration::try_from_secs_f64(estimate).unwrap_or_default();
+            progress.event(Event::StepStarted { step: &step.name, estimate });
+            let started = std::time::Instant::now();
+            // make assumes to hold one token already.
+            jobserver.refill().map_err(|source| Error::Io { action: "filling the jobserver".into(), source })?;
+            jobserver.try_acquire();
+            let differences = context.compare(step)?;
+            progress.event(Event::StepFinished { step: &step.name, elapsed: started.elapsed() });
+            checked(&step.name, differences.as_deref());
+        }
+        progress.event(Event::Finished);
+        Ok(())
+    }
+
+    /// The file that takes a step's output while it runs, and where it is kept afterwards.
+    ///
+    /// # Errors
+    /// There is no such step; the store cannot be written.
+    pub fn logs(&self, name: &str) -> Result<(PathBuf, PathBuf)> {
+        let step = self.plan.step(name)?;
+        let kept = self.store.package_dir(&step.key).join("build.log");
+        Ok((self.store.dir("logs")?.join(crate::step::log_name(step)), kept))
+    }
+
+    /// The latest run of the builder for this profile; none when there was none or its notes are gone.
+    pub fn last_run(&self) -> Option<Run> {
+        read_json(&self.store.path().join("runs").join(format!("{}.json", self.profile.name)))
     }
 
     /// All steps with their state.

@@ -12,6 +12,8 @@ use nix::unistd::Pid;
 use crate::config::ConfigDir;
 use crate::error::{Error, Result};
 use crate::host::{HostTools, find_command, install_command};
+use crate::plan::host_groups;
+use crate::profile::Profile;
 use crate::sandbox;
 use crate::store::Store;
 
@@ -55,13 +57,14 @@ impl Check {
     }
 }
 
-/// Looks at the host.
+/// Looks at the host: whether it can build a profile and boot.
 ///
 /// # Errors
-/// `host.yaml` is wrong.
-pub fn examine(configs: &ConfigDir, store: &Store) -> Result<Vec<Check>> {
+/// There is no such profile; `host.yaml` or a recipe is wrong.
+pub fn examine(configs: &ConfigDir, profile: &str, store: &Store) -> Result<Vec<Check>> {
     let mut checks = vec![machine()];
-    for (name, group) in &HostTools::load(configs)?.tools {
+    let wanted = host_groups(configs, &Profile::load(configs, profile)?)?;
+    for (name, group) in HostTools::load(configs)?.tools.iter().filter(|(name, _)| wanted.contains(*name)) {
         checks.push(tool_group(name, group));
     }
     checks.push(namespaces());

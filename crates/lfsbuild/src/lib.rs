@@ -4,6 +4,7 @@
 //! ([`plan`]), and [`Builder::build`] runs those that the [`store`] does not have yet, in parallel under one jobserver, each in a
 //! [`sandbox`]. What a step installs becomes a deterministic tar archive with a manifest ([`package`]).
 
+pub mod base;
 pub mod builder;
 pub mod cancel;
 mod compose;
@@ -11,15 +12,19 @@ pub mod config;
 
 pub mod doctor;
 pub mod error;
+pub mod follow;
+pub mod graph;
 mod hash;
 pub mod host;
 mod jobserver;
 pub mod package;
 mod parse;
+pub mod pkg;
 pub mod plan;
 pub mod profile;
 pub mod progress;
 pub mod recipe;
+pub mod report;
 pub mod sandbox;
 mod schedule;
 pub mod sources;

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::base::Bases;
 use crate::config::ConfigDir;
 use crate::error::{Error, Location, Result};
 use crate::hash::{Fields, sha256};
@@ -31,6 +32,8 @@ pub struct Step {
     pub key: String,
     /// What it needs, as written, with the needed steps' keys.
     pub needs: Vec<(OutputRef, String)>,
+    /// The sources that it unpacks: with the name of the recipe whose they are, for those that come beside its own.
+    pub sources: Vec<(Option<String>, Source)>,
     /// Its inputs from the configuration tree, by path below `/inputs`.
     pub inputs: BTreeMap<String, Vec<u8>>,
     /// Host commands that it may call: name and path.
@@ -51,15 +54,26 @@ pub struct Plan {
 /// Recipes of everything that a profile reaches, read and checked; no keys yet.
 struct Graph<'a> {
     configs: &'a ConfigDir,
+    bases: Bases,
     recipes: BTreeMap<String, Recipe>,
     /// Steps in post-order: needed ones first.
     order: Vec<String>,
 }
 
-impl Graph<'_> {
+impl<'a> Graph<'a> {
+    /// All that a profile reaches.
+    fn new(configs: &'a ConfigDir, profile: &Profile) -> Result<Self> {
+        let mut graph = Graph { configs, bases: Bases::load(configs)?, recipes: BTreeMap::new(), order: Vec::new() };
+        let mut done = BTreeSet::new();
+        for package in &profile.packages {
+            graph.visit(&package.reference, &package.location, &mut Vec::new(), &mut done)?;
+        }
+        Ok(graph)
+    }
+
     fn recipe(&mut self, name: &str) -> Result<Option<&Recipe>> {
         if !self.recipes.contains_key(name) {
-            let Some(recipe) = Recipe::load(self.configs, name)? else {
+            let Some(recipe) = Recipe::load(self.configs, &self.bases, name)? else {
                 return Ok(None);
             };
             self.recipes.insert(name.to_owned(), recipe);
@@ -105,13 +119,25 @@ impl Graph<'_> {
         if done.contains(&reference.step) {
             return Ok(());
         }
-        let needs: Vec<(OutputRef, Location)> = stage
-            .needs
-            .iter()
-            .filter_map(|need| Some((OutputRef::parse(need)?, need.location(&recipe.path))))
-            .collect();
+        let needs = located_needs(recipe, stage);
+        let beside: Vec<(String, Location)> =
+            stage.beside.iter().map(|name| (name.value.clone(), name.location(&recipe.path))).collect();
+        for (name, at) in beside {
+            if self.recipe(&name)?.is_none() {
+                return Err(Error::Config {
+                    location: at,
+                    message: format!("there is no recipe {name:?}, whose sources are wanted beside"),
+                    hint: Some(format!("the recipes are: {}", configs.list("recipes")?.join(", "))),
+                });
+            }
+        }
+        // What is replaced is known only once all of them are read.
+        for (need, _) in &needs {
+            self.recipe(need.step.split('/').next().unwrap_or_default())?;
+        }
+        let kept = without_replaced(&self.recipes, needs.iter().map(|(need, _)| need.clone()).collect());
         path.push(reference.step.clone());
-        for (need, at) in needs {
+        for (need, at) in needs.into_iter().filter(|(need, _)| kept.contains(need)) {
             self.visit(&need, &at, path, done)?;
         }
         path.pop();
@@ -121,25 +147,36 @@ impl Graph<'_> {
     }
 }
 
+/// Names of the groups of `host.yaml` that a profile's steps use; also on a host that lacks them.
+///
+/// # Errors
+/// Anything wrong in the profile or its recipes.
+pub fn host_groups(configs: &ConfigDir, profile: &Profile) -> Result<BTreeSet<String>> {
+    let graph = Graph::new(configs, profile)?;
+    let mut groups = BTreeSet::new();
+    for (name, stage) in graph.order.iter().filter_map(|step| step.split_once('/')) {
+        if let Some(stage) = graph.recipes.get(name).and_then(|recipe| recipe.stages.get(stage)) {
+            groups.extend(stage.inherited_host.iter().map(|p| p.value.value.clone()));
+            groups.extend(stage.host.iter().map(|group| group.value.clone()));
+        }
+    }
+    Ok(groups)
+}
+
 impl Plan {
     /// Plans a profile: reads its recipes, orders the steps, computes the keys.
     ///
     /// # Errors
     /// Anything wrong in the recipes, a circle, a host that lacks a tool or a declared file.
     pub fn new(configs: &ConfigDir, profile: &Profile, store: &Store) -> Result<Plan> {
-        let mut graph = Graph { configs, recipes: BTreeMap::new(), order: Vec::new() };
-        let mut done = BTreeSet::new();
-        let mut packages = Vec::new();
-        for package in &profile.packages {
-            visit_package(&mut graph, package, &mut done)?;
-            packages.push(package.reference.clone());
-        }
+        let graph = Graph::new(configs, profile)?;
+        let packages = profile.packages.iter().map(|package| package.reference.clone()).collect();
         let host = HostTools::load(configs)?;
         let mut hashes = HostHashes::load(store);
         let mut keys: BTreeMap<String, String> = BTreeMap::new();
         let mut steps = Vec::new();
         for name in graph.order {
-            let step = keyed(configs, &graph.recipes, &name, &keys, &host, &mut hashes, store)?;
+            let step = keyed(configs, &graph.recipes, &name, &keys, &host, &mut hashes)?;
             keys.insert(name, step.key.clone());
             steps.push(step);
         }
@@ -174,21 +211,44 @@ impl Plan {
     }
 }
 
-fn visit_package(graph: &mut Graph<'_>, package: &crate::profile::Package, done: &mut BTreeSet<String>) -> Result<()> {
-    graph.visit(&package.reference, &package.location, &mut Vec::new(), done)
+/// All needs of a stage, its base's first, each with its place.
+fn located_needs(recipe: &Recipe, stage: &Stage) -> Vec<(OutputRef, Location)> {
+    let inherited = stage.inherited_needs.iter().map(|p| (&p.value, p.file.as_str()));
+    let own = stage.needs.iter().map(|need| (need, recipe.path.as_str()));
+    let mut needs: Vec<(OutputRef, Location)> = Vec::new();
+    for (need, file) in inherited.chain(own) {
+        if let Some(reference) = OutputRef::parse(need)
+            && !needs.iter().any(|(known, _)| *known == reference)
+        {
+            needs.push((reference, need.location(file)));
+        }
+    }
+    needs
 }
 
-/// Which of a source's files is taken: Debian's repacked one when only that is in the store, else upstream's.
-pub fn chosen_sha256<'a>(source: &'a Source, store: &Store) -> &'a str {
-    match source.debian.as_ref().and_then(|d| d.sha256.as_ref()) {
-        Some(repacked)
-            if !store.source_path(&source.sha256, &source.file).exists()
-                && store.source_path(repacked, &source.file).exists() =>
-        {
-            repacked
-        }
-        _ => &source.sha256,
-    }
+/// Leaves out the needs that another one of them replaces.
+fn without_replaced(recipes: &BTreeMap<String, Recipe>, needs: Vec<OutputRef>) -> Vec<OutputRef> {
+    let stage = |need: &OutputRef| {
+        let (name, stage) = need.step.split_once('/')?;
+        recipes.get(name)?.stages.get(stage)
+    };
+    let replaced: BTreeSet<String> =
+        needs.iter().filter_map(stage).flat_map(|s| s.replaces.iter().map(|r| r.value.clone())).collect();
+    needs.into_iter().filter(|need| !replaced.contains(&need.step)).collect()
+}
+
+/// The sources of a stage, in the order in which they are unpacked, with the name of the recipe for those that come beside.
+fn stage_sources<'a>(
+    recipes: &'a BTreeMap<String, Recipe>,
+    recipe: &'a Recipe,
+    stage: &Stage,
+) -> Vec<(Option<&'a str>, &'a Source)> {
+    let beside = stage
+        .beside
+        .iter()
+        .filter_map(|name| recipes.get(name.as_str()))
+        .flat_map(|other| other.sources.iter().map(|s| (Some(other.name.as_str()), s)));
+    recipe.sources.iter().map(|s| (None, s)).chain(beside).collect()
 }
 
 fn keyed(
@@ -198,7 +258,6 @@ fn keyed(
     keys: &BTreeMap<String, String>,
     host: &HostTools,
     hashes: &mut HostHashes,
-    store: &Store,
 ) -> Result<Step> {
     let (recipe_name, stage_name) = name.split_once('/').unwrap_or((name, ""));
     let missing = || Error::Usage { message: format!("there is no step {name:?}"), hint: None };
@@ -213,11 +272,20 @@ fn keyed(
     let text =
         serde_json::to_string(stage).map_err(|e| Error::Usage { message: format!("{name}: {e}"), hint: None })?;
     fields.add("stage", text);
-    for source in &recipe.sources {
+    let sources = stage_sources(recipes, recipe, stage);
+    for (place, source) in &sources {
+        if let Some(place) = place {
+            fields.add("beside", place);
+        }
         fields.add("source", source.file.as_str());
-        fields.add("sha256", chosen_sha256(source, store));
+        fields.add("sha256", source.sha256.as_str());
+        // Either of the two files may be taken: the same release, the same key. The record tells which one it was.
+        if let Some(repacked) = source.debian.as_ref().and_then(|d| d.sha256.as_ref()) {
+            fields.add("sha256", repacked.as_str());
+        }
         fields.add("unpack", source.unpack.to_string());
     }
+    let sources = sources.into_iter().map(|(place, source)| (place.map(str::to_owned), source.clone())).collect();
     let mut inputs = BTreeMap::new();
     for input in &stage.inputs {
         let base = input.rsplit('/').next().unwrap_or(input);
@@ -234,7 +302,7 @@ fn keyed(
         fields.add("sha256", sha256(bytes));
     }
     let mut needs = Vec::new();
-    for need in stage.needs.iter().filter_map(|n| OutputRef::parse(n)) {
+    for need in without_replaced(recipes, located_needs(recipe, stage).into_iter().map(|(need, _)| need).collect()) {
         let key = keys.get(&need.step).ok_or_else(missing)?.clone();
         fields.add("need", need.to_string());
         fields.add("key", &key);
@@ -247,6 +315,7 @@ fn keyed(
         stage: stage_name.to_owned(),
         key: fields.finish(),
         needs,
+        sources,
         inputs,
         commands,
     })
@@ -264,18 +333,20 @@ fn host_inputs(
     if stage.root != Root::Host {
         return Ok(Vec::new());
     }
-    for group in &stage.host {
+    let own = stage.host.iter().map(|group| (group, recipe.path.as_str()));
+    let groups: Vec<_> = stage.inherited_host.iter().map(|p| (&p.value, p.file.as_str())).chain(own).collect();
+    for (group, file) in &groups {
         if !host.tools.contains_key(&group.value) {
             let known: Vec<_> = host.tools.keys().cloned().collect();
             return Err(error_at(
-                &recipe.path,
+                file,
                 group,
                 format!("found tool group {:?}, expected one of host.yaml's: {}", group.value, known.join(", ")),
                 None,
             ));
         }
     }
-    let groups: Vec<&str> = stage.host.iter().map(|g| g.value.as_str()).collect();
+    let groups: Vec<&str> = groups.iter().map(|(group, _)| group.value.as_str()).collect();
     let commands = host.commands(&groups, name)?;
     for (command, path) in &commands {
         fields.add("command", command);

@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::{Bases, Placed};
 use crate::config::ConfigDir;
 use crate::error::{Error, Location, Result};
 use crate::parse::{At, error_at, ordered_map, yaml};
@@ -86,6 +87,9 @@ pub struct DebianSource {
     /// SHA-256 of Debian's file, where Debian repacked it and it therefore differs from upstream's.
     #[serde(default)]
     pub sha256: Option<At<String>>,
+    /// The archive inside Debian's file that holds the sources, where Debian wrapped it into another.
+    #[serde(default)]
+    pub inner: Option<String>,
 }
 
 /// One way of building the package.
@@ -106,6 +110,30 @@ pub struct Stage {
     /// Steps whose packages must be there, `NAME/STAGE` or `NAME/STAGE:OUTPUT`. Counted by their keys.
     #[serde(default, skip_serializing)]
     pub needs: Vec<At<String>>,
+    /// The base of `bases.yaml` that it stands on. Counted by what it brings.
+    #[serde(default, skip_serializing)]
+    pub base: Option<At<String>>,
+    /// What the base needs.
+    #[serde(skip)]
+    pub inherited_needs: Vec<Placed>,
+    /// The base's tool groups.
+    #[serde(skip)]
+    pub inherited_host: Vec<Placed>,
+    /// The file of the base's `finish`, which is then the last of the phases.
+    #[serde(skip)]
+    pub finish_file: Option<String>,
+    /// Steps whose packages this one's stands in for: where both are needed, theirs are left out.
+    #[serde(default, skip_serializing)]
+    pub replaces: Vec<At<String>>,
+    /// Recipes whose sources are unpacked beside this one's, as `../NAME`. Counted by the sources' hashes.
+    #[serde(default, skip_serializing)]
+    pub beside: Vec<At<String>>,
+    /// Directory below the sources in which the phases start; it is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    /// Environment variables of the phases, besides those of every step.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
     /// What the root of the sandbox is made of.
     #[serde(default)]
     pub root: Root,
@@ -249,13 +277,16 @@ impl Recipe {
     ///
     /// # Errors
     /// [`Error::Config`] with the place of what is wrong.
-    pub fn load(configs: &ConfigDir, name: &str) -> Result<Option<Recipe>> {
+    pub fn load(configs: &ConfigDir, bases: &Bases, name: &str) -> Result<Option<Recipe>> {
         let relative = format!("recipes/{name}.yaml");
         let Some(text) = configs.read(&relative)? else {
             return Ok(None);
         };
         let path = configs.display_name(&relative);
-        let recipe = Recipe::parse(&path, &text)?;
+        let mut recipe = Recipe::parse(&path, &text)?;
+        for stage in recipe.stages.values_mut() {
+            bases.apply(&path, stage)?;
+        }
         if *recipe.name != name {
             return Err(error_at(
                 &path,
@@ -334,7 +365,7 @@ impl Recipe {
             if OutputRef::parse(&step).is_none() {
                 return Err(whole("names of recipes and stages are letters, digits and + - . _".into()));
             }
-            for need in &stage.needs {
+            for need in stage.needs.iter().chain(&stage.replaces) {
                 if OutputRef::parse(need).is_none() {
                     return Err(error_at(
                         path,
@@ -353,9 +384,14 @@ impl Recipe {
                         None,
                     ));
                 }
-                if stage.needs.is_empty() {
+                if stage.needs.is_empty() && stage.base.is_none() {
                     return Err(whole("`root: packages` needs packages to make a root from".into()));
                 }
+            }
+            if let Some(directory) = &stage.directory
+                && check_path(&format!("/{directory}")).is_err()
+            {
+                return Err(whole(format!("found directory {directory:?}, expected a path below the sources")));
             }
             if stage.phases.is_empty() && stage.files.is_empty() {
                 return Err(whole("found neither `phases` nor `files`, expected at least one".into()));

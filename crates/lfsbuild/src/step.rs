@@ -17,16 +17,18 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::SOURCE_DATE_EPOCH;
+use crate::base::FINISH;
 use crate::cancel::cancelled;
 use crate::compose::compose;
 use crate::error::{Error, Location, Result, StepFailure};
-use crate::package::{MAIN, check_conflicts, pack};
+use crate::package::{MAIN, Manifest, check_conflicts, pack};
+use crate::pkg::diff;
 use crate::plan::{Plan, Step};
 use crate::progress::{Event, Progress};
 use crate::recipe::{Recipe, Root, Stage};
 use crate::sandbox::{EXIT_NO_SANDBOX, Report, Spec, helper, namespace_hint, write_spec};
 use crate::sources::Fetcher;
-use crate::store::{Record, Store, remove_tree, write_json};
+use crate::store::{Record, Store, read_json, remove_tree, write_json};
 use crate::unpack::unpack;
 
 /// Output lines that a failure shows.
@@ -50,6 +52,11 @@ pub(crate) struct Prepared {
     sources: BTreeMap<String, String>,
 }
 
+/// Name of the file in the store's `logs` that takes a step's output while it runs.
+pub(crate) fn log_name(step: &Step) -> String {
+    format!("{}.log", step.name.replace('/', "-"))
+}
+
 fn unknown_step(step: &Step) -> Error {
     Error::Usage { message: format!("there is no step {:?}", step.name), hint: None }
 }
@@ -68,7 +75,7 @@ impl Context<'_> {
                 .map_err(|e| Error::io("changing the mode of", &path, e))?;
         }
         let prepared = self.spec(step, recipe, stage, work)?;
-        self.fill(step, recipe, &prepared)?;
+        self.fill(step, recipe, stage, &prepared)?;
         Ok(prepared)
     }
 
@@ -76,12 +83,15 @@ impl Context<'_> {
     pub(crate) fn spec(&self, step: &Step, recipe: &Recipe, stage: &Stage, work: PathBuf) -> Result<Prepared> {
         let mut sources = BTreeMap::new();
         let mut files = Vec::new();
-        for source in &recipe.sources {
+        for (_, source) in &step.sources {
             let fetched = self.fetcher.fetch(recipe, source, self.progress)?;
             files.push((source.file.value.clone(), fetched.path));
             sources.insert(source.file.value.clone(), fetched.sha256);
         }
-        let build_dir = format!("/build/{}-{}", recipe.name.value, recipe.version);
+        let mut build_dir = format!("/build/{}-{}", recipe.name.value, recipe.version);
+        if let Some(directory) = &stage.directory {
+            build_dir = format!("{build_dir}/{directory}");
+        }
         let path = match stage.root {
             Root::Host => "/tools/bin:/host/bin",
             Root::Packages => "/usr/bin:/usr/sbin:/bin:/sbin",
@@ -108,7 +118,11 @@ impl Context<'_> {
             work: work.clone(),
             sources: files,
             commands: step.commands.clone(),
-            env: env.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+            env: env
+                .into_iter()
+                .map(|(k, v)| (k.to_owned(), v))
+                .chain(stage.env.iter().map(|(k, v)| (k.clone(), v.clone())))
+                .collect(),
             cwd: build_dir.into(),
             phases: stage.phases.iter().map(|(name, text)| (name.clone(), text.value.clone())).collect(),
             interactive: false,
@@ -116,22 +130,27 @@ impl Context<'_> {
         Ok(Prepared { work, spec, sources })
     }
 
-    fn fill(&self, step: &Step, recipe: &Recipe, prepared: &Prepared) -> Result<()> {
+    fn fill(&self, step: &Step, recipe: &Recipe, stage: &Stage, prepared: &Prepared) -> Result<()> {
         let work = &prepared.work;
         let build = work.join("build");
         let main = build.join(format!("{}-{}", recipe.name.value, recipe.version));
         let mut first = true;
-        for (source, (_, path)) in recipe.sources.iter().zip(&prepared.spec.sources) {
+        for ((place, source), (_, path)) in step.sources.iter().zip(&prepared.spec.sources) {
             if !source.unpack {
                 continue;
             }
-            // The first is the package's own; others lie beside it, under their archive's name.
-            let into =
-                if first { main.clone() } else { build.join(source.file.split(".tar").next().unwrap_or(&source.file)) };
+            // The first is the package's own; others lie beside it, under their archive's or recipe's name.
+            let into = match place {
+                Some(recipe) => build.join(recipe),
+                None if first => main.clone(),
+                None => build.join(source.file.split(".tar").next().unwrap_or(&source.file)),
+            };
             first = false;
-            unpack(path, &into)?;
+            let inner = source.debian.as_ref().and_then(|d| d.inner.as_deref());
+            unpack(path, &into, inner)?;
         }
-        std::fs::create_dir_all(&main).map_err(|e| Error::io("creating", &main, e))?;
+        let start = stage.directory.as_ref().map_or_else(|| main.clone(), |directory| main.join(directory));
+        std::fs::create_dir_all(&start).map_err(|e| Error::io("creating", &start, e))?;
         for (name, bytes) in &step.inputs {
             let path = work.join("inputs").join(name);
             if let Some(parent) = path.parent() {
@@ -153,13 +172,39 @@ impl Context<'_> {
 
     /// Builds a step and puts its package into the store.
     pub(crate) fn build(&self, step: &Step) -> Result<Record> {
+        let (part, record) = self.make(step, "part")?;
+        let place = self.store.package_dir(&step.key);
+        remove_tree(&place)?;
+        std::fs::rename(&part, &place).map_err(|e| Error::io("moving to", &place, e))?;
+        Ok(record)
+    }
+
+    /// Builds a step again and compares: none when its package is the same, byte for byte, else what differs.
+    pub(crate) fn compare(&self, step: &Step) -> Result<Option<Vec<String>>> {
+        let kept = self.store.record(&step.key).ok_or_else(|| unknown_step(step))?;
+        let (part, record) = self.make(step, "check.part")?;
+        let mut differences = Vec::new();
+        for (output, archive) in &record.outputs {
+            if kept.outputs.get(output).map(|a| &a.sha256) == Some(&archive.sha256) {
+                continue;
+            }
+            let again: Manifest = read_json(&part.join(format!("{output}.json"))).unwrap_or_default();
+            differences.extend(diff(&self.store.manifest(&step.key, output)?, &again).iter().map(ToString::to_string));
+        }
+        let same = record.outputs.iter().all(|(name, a)| kept.outputs.get(name).is_some_and(|k| k.sha256 == a.sha256));
+        remove_tree(&part)?;
+        Ok((!same).then_some(differences))
+    }
+
+    /// Builds a step into a directory beside its place in the store.
+    fn make(&self, step: &Step, suffix: &str) -> Result<(PathBuf, Record)> {
         let started = Instant::now();
         let (recipe, stage) = self.plan.stage(step).ok_or_else(|| unknown_step(step))?;
         let prepared = self.prepare(step)?;
         let log = self.log_path(step)?;
-        let cpu = self.run(step, recipe, stage, &prepared, &log)?;
+        let (cpu, phases) = self.run(step, recipe, stage, &prepared, &log)?;
         let packages = self.store.dir("packages")?;
-        let part = packages.join(format!("{}.part", step.key));
+        let part = packages.join(format!("{}.{suffix}", step.key));
         remove_tree(&part)?;
         std::fs::create_dir_all(&part).map_err(|e| Error::io("creating", &part, e))?;
         let outputs = pack(&step.name, &prepared.work.join("dest"), &stage.files, &stage.outputs, &part)?;
@@ -174,28 +219,34 @@ impl Context<'_> {
             wall_seconds: started.elapsed().as_secs_f64(),
             cpu_seconds: cpu.as_secs_f64(),
             finished: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs(),
+            phases,
             builder: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let kept_log = part.join("build.log");
         std::fs::rename(&log, &kept_log).map_err(|e| Error::io("moving to", &kept_log, e))?;
         write_json(&part.join("record.json"), &record)?;
-        let place = self.store.package_dir(&step.key);
-        remove_tree(&place)?;
-        std::fs::rename(&part, &place).map_err(|e| Error::io("moving to", &place, e))?;
         remove_tree(&prepared.work)?;
-        Ok(record)
+        Ok((part, record))
     }
 
     fn log_path(&self, step: &Step) -> Result<PathBuf> {
-        Ok(self.store.dir("logs")?.join(format!("{}.log", step.name.replace('/', "-"))))
+        Ok(self.store.dir("logs")?.join(log_name(step)))
     }
 
-    /// Runs the phases; the value is the processor time that they took.
-    fn run(&self, step: &Step, recipe: &Recipe, stage: &Stage, prepared: &Prepared, log: &Path) -> Result<Duration> {
+    /// Runs the phases; the value is the processor time that they took, and the wall time of each in seconds.
+    fn run(
+        &self,
+        step: &Step,
+        recipe: &Recipe,
+        stage: &Stage,
+        prepared: &Prepared,
+        log: &Path,
+    ) -> Result<(Duration, Vec<(String, f64)>)> {
         if stage.phases.is_empty() {
             File::create(log).map_err(|e| Error::io("creating", log, e))?;
-            return Ok(Duration::ZERO);
+            return Ok((Duration::ZERO, Vec::new()));
         }
+        let mut began: Vec<(String, Instant)> = Vec::new();
         let spec_path = prepared.work.join("spec.json");
         write_spec(&prepared.spec, &spec_path)?;
         let log_file = File::create(log).map_err(|e| Error::io("creating", log, e))?;
@@ -212,6 +263,7 @@ impl Context<'_> {
             interrupted = read_reports(&mut reports, pid, |report| match report {
                 Report::Phase(phase) => {
                     self.progress.event(Event::Phase { step: &step.name, phase: &phase });
+                    began.push((phase.clone(), Instant::now()));
                     last_phase = phase;
                 }
                 Report::Failed { .. } => failed = Some(report),
@@ -227,7 +279,9 @@ impl Context<'_> {
             return Err(Error::Sandbox { message, hint: namespace_hint() });
         }
         if status.success() {
-            return Ok(cpu);
+            let ends: Vec<Instant> = began.iter().skip(1).map(|(_, at)| *at).chain([Instant::now()]).collect();
+            let phases = began.into_iter().zip(ends).map(|((name, at), end)| (name, (end - at).as_secs_f64()));
+            return Ok((cpu, phases.collect()));
         }
         Err(self.failure(step, recipe, stage, prepared, log, (last_phase, status, failed)))
     }
@@ -265,7 +319,11 @@ impl Context<'_> {
         if let Some(Report::Failed { phase, status, line, command }) = report {
             failure.location = stage.phases.iter().find(|(name, _)| *name == phase).and_then(|(_, text)| {
                 let line = line?;
-                Some(Location { file: recipe.path.clone(), line: (text.line + line).saturating_sub(1), column: 0 })
+                let file = match &stage.finish_file {
+                    Some(file) if phase == FINISH => file.clone(),
+                    _ => recipe.path.clone(),
+                };
+                Some(Location { file, line: (text.line + line).saturating_sub(1), column: 0 })
             });
             failure.phase = phase;
             failure.status = status;
@@ -290,7 +348,16 @@ impl Context<'_> {
             "the phases are scripts in /run/umlfs/phases (bash -eux /run/umlfs/phases/1-...); `exit` leaves; nothing is packaged",
         ));
         prepared.spec.interactive = true;
-        let prompt = format!("[{}] \\w\\$ ", step.name);
+        let mut prompt = format!("[{}] \\w\\$ ", step.name);
+        if stage.root == Root::Packages {
+            self.progress.event(Event::Note(
+                "/ is a copy of the new system that you may change: here the phases install straight into it, as the book does",
+            ));
+            // The name of the user comes from /etc/passwd: without one, bash says "I have no name!".
+            prompt = "(lfs chroot) \\u:\\w\\$ ".into();
+            prepared.spec.env.retain(|(name, _)| name != "DEST");
+            prepared.spec.env.push(("DEST".into(), String::new()));
+        }
         prepared.spec.env.extend([
             ("PS1".to_owned(), prompt),
             ("TERM".to_owned(), std::env::var("TERM").unwrap_or_else(|_| "dumb".into())),

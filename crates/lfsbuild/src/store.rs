@@ -8,6 +8,7 @@
 //!     logs/NAME-STAGE.log       output of the step's latest run, while it runs and when it failed
 //!     apt/                      private state of apt
 //!     host-hashes.json          contents of host tools, by size and time
+//!     runs/PROFILE.json         when the latest build of a profile ran and which steps it built
 //!     history.json              measured times of steps
 //!     lock                      held by the builder that writes
 //! ```
@@ -54,6 +55,9 @@ pub struct Record {
     pub cpu_seconds: f64,
     /// When it was finished, seconds since 1970.
     pub finished: u64,
+    /// The phases in their order, with the wall time of each in seconds. Empty in records of older builders.
+    #[serde(default)]
+    pub phases: Vec<(String, f64)>,
     /// Version of the builder.
     pub builder: String,
 }

@@ -5,6 +5,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::store::remove_tree;
 
 /// Reads a tar file as it is or compressed by gzip, bzip2, xz; told apart by their first bytes.
 ///
@@ -25,11 +26,11 @@ pub(crate) fn reader(path: &Path) -> Result<Box<dyn Read>> {
 }
 
 /// Unpacks an archive so that what lies in its single top directory (or, without one, at its top) comes to lie in `into`,
-/// which must not exist; its parent must.
+/// which must not exist; its parent must. Where there is a file `inner` in it, that archive is unpacked in place of it.
 ///
 /// # Errors
 /// The archive is damaged or has paths that lead out of it; the disk is full.
-pub(crate) fn unpack(archive: &Path, into: &Path) -> Result<()> {
+pub(crate) fn unpack(archive: &Path, into: &Path, inner: Option<&str>) -> Result<()> {
     let mut name = into.file_name().unwrap_or_default().to_owned();
     name.push(".unpack");
     let scratch = into.with_file_name(name);
@@ -53,7 +54,15 @@ pub(crate) fn unpack(archive: &Path, into: &Path) -> Result<()> {
     if top.is_some() {
         std::fs::remove_dir(&scratch).map_err(|e| Error::io("removing", &scratch, e))?;
     }
-    Ok(())
+    let Some(inner) = inner.filter(|name| into.join(name).is_file()) else {
+        return Ok(());
+    };
+    let mut name = into.file_name().unwrap_or_default().to_owned();
+    name.push(".outer");
+    let outer = into.with_file_name(name);
+    std::fs::rename(into, &outer).map_err(|e| Error::io("moving to", &outer, e))?;
+    unpack(&outer.join(inner), into, None)?;
+    remove_tree(&outer)
 }
 
 fn single_directory(dir: &Path) -> Result<Option<PathBuf>> {

@@ -2,9 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use lfsbuild::base::Bases;
 use lfsbuild::builder::Target;
 use lfsbuild::cancel::CancelOnSignal;
 use lfsbuild::config::ConfigDir;
+use lfsbuild::follow::Follow;
+use lfsbuild::graph::Graph;
+use lfsbuild::progress::Progress;
 use lfsbuild::store::Store;
 use lfsbuild::{BuildOptions, BuildOutput, Builder, progress};
 
@@ -18,7 +22,11 @@ Examples:
   umlfs build --dry-run                     what would be built
   umlfs build --explain busybox/final       what a step does, from what, and why it would run
   umlfs build --until musl/tools            a step and all that it needs
-  umlfs build --shell busybox/final         a shell where the step works, or where it failed";
+  umlfs build --follow busybox/final        with the step's own output as it comes
+  umlfs build --shell busybox/final         a shell where the step works, or where it failed
+  umlfs build --shell chroot                inside the new system, where nobody has a name yet
+  umlfs build --check musl/tools            build a step again: is its package the same, byte for byte?
+  umlfs build --graph svg > plan.svg        what needs what, as a picture";
 
 /// Which system, and where its recipes and sources come from
 #[derive(clap::Args, Clone)]
@@ -62,6 +70,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "STEP", conflicts_with = "out")]
     only: Option<String>,
 
+    /// Build STEP and all that need it again, even if they are built
+    #[arg(long, value_name = "STEP", conflicts_with_all = ["until", "only", "out"])]
+    from: Option<String>,
+
     /// Jobs at once over all steps [default: one for each processor]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
@@ -78,13 +90,34 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["shell", "out"])]
     dry_run: bool,
 
-    /// A shell in STEP's sandbox, as its last run left it
-    #[arg(long, value_name = "STEP", conflicts_with_all = ["until", "only", "out"])]
+    /// Copy STEP's own output to standard output as it comes; of a finished step, what it wrote
+    #[arg(long, value_name = "STEP", conflicts_with_all = ["dry_run", "explain", "shell"])]
+    follow: Option<String>,
+
+    /// Build STEP again and compare; without STEP, all that is built
+    #[arg(long, value_name = "STEP", num_args = 0..=1, conflicts_with_all = ["until", "only", "from", "dry_run", "explain", "shell", "out", "follow"])]
+    check: Option<Option<String>>,
+
+    /// Print what needs what, in Graphviz's language or as an SVG picture
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, default_missing_value = "dot", conflicts_with_all = ["until", "only", "from", "dry_run", "explain", "shell", "out", "follow", "check"])]
+    graph: Option<GraphFormat>,
+
+    /// A shell in STEP's sandbox, as its last run left it; `chroot` stands for the new system's own root
+    #[arg(long, value_name = "STEP", conflicts_with_all = ["until", "only", "from", "out"])]
     shell: Option<String>,
 
     /// Write the root file system to FILE as one tar archive
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+}
+
+/// How `--graph` writes the plan.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum GraphFormat {
+    /// Graphviz's language
+    Dot,
+    /// A picture
+    Svg,
 }
 
 impl ProfileArgs {
@@ -108,28 +141,60 @@ impl SourceArgs {
 }
 
 pub(crate) fn run(args: Args) -> CommandResult {
-    let builder = args.profile.open()?;
+    // A place names the profile that has it.
+    let place = match &args.shell {
+        Some(name) if !name.contains('/') => {
+            let bases = Bases::load(&args.profile.configs()?).map_err(report)?;
+            Some(bases.place(name).map_err(report)?.clone())
+        }
+        _ => None,
+    };
+    let profile = match &place {
+        Some(place) => ProfileArgs { profile: place.profile.clone(), ..args.profile },
+        None => args.profile,
+    };
+    let builder = profile.open()?;
     let mut options = args.sources.options();
     options.jobs = args.jobs.map_or(0, usize::from);
     options.keep_going = args.keep_going;
     if let Some(step) = &args.explain {
         return explain(&builder, step);
     }
-    let target = match (args.until, args.only) {
-        (Some(step), _) => Target::Until(step),
-        (None, Some(step)) => Target::Only(step),
-        (None, None) => Target::All,
+    if let Some(format) = args.graph {
+        let graph = Graph::of(&builder);
+        let text = match format {
+            GraphFormat::Dot => graph.dot(),
+            GraphFormat::Svg => graph.svg(),
+        };
+        ui::with_stdout(|w| w.write_all(text.as_bytes()).map_err(|error| CliError::output(&error)))?;
+        return Ok(0);
+    }
+    let target = match (args.until, args.only, args.from) {
+        (Some(step), ..) => Target::Until(step),
+        (None, Some(step), _) => Target::Only(step),
+        (None, None, Some(step)) => Target::From(step),
+        (None, None, None) => Target::All,
     };
     if args.dry_run {
         return dry_run(&builder, &target);
     }
-    let progress = progress::for_stderr();
-    if let Some(step) = &args.shell {
-        let status = builder.shell(step, &options, progress.as_ref()).map_err(report)?;
+    if let Some(step) = &args.check {
+        return check(&builder, step.as_slice(), &options);
+    }
+    // Bars would be torn by what is followed.
+    let progress: Box<dyn Progress> = match args.follow {
+        Some(_) => Box::new(progress::Lines),
+        None => progress::for_stderr(),
+    };
+    if let Some(step) = place.map(|place| place.step).or(args.shell) {
+        let status = builder.shell(&step, &options, progress.as_ref()).map_err(report)?;
         return Ok(u8::try_from(status).unwrap_or(1));
     }
     let signals = CancelOnSignal::install();
-    builder.run(&target, &options, progress.as_ref()).map_err(report)?;
+    match &args.follow {
+        Some(step) => follow(&builder, step, &target, &options, progress.as_ref())?,
+        None => builder.run(&target, &options, progress.as_ref()).map_err(report)?,
+    }
     drop(signals);
     if target != Target::All {
         return Ok(0);
@@ -139,6 +204,52 @@ pub(crate) fn run(args: Args) -> CommandResult {
         output.write_merged(out).map_err(report)?;
     }
     summary(&output, args.out.as_deref())?;
+    Ok(0)
+}
+
+/// Builds with a step's output on standard output; of a step that is finished already, what it wrote then.
+fn follow(
+    builder: &Builder,
+    step: &str,
+    target: &Target,
+    options: &BuildOptions,
+    progress: &dyn Progress,
+) -> Result<(), CliError> {
+    let (log, kept) = builder.logs(step).map_err(report)?;
+    if !builder.missing(target).map_err(report)?.iter().any(|s| s.name == step) {
+        let mut file = std::fs::File::open(&kept).map_err(|error| {
+            CliError::usage(format_args!("{step} is neither to be built nor built: {}: {error}", kept.display()))
+                .hint("name a step that `umlfs build --dry-run` shows as one to be built")
+        })?;
+        ui::with_stdout(|w| std::io::copy(&mut file, w).map(drop).map_err(|error| CliError::output(&error)))?;
+    }
+    let follow = Follow::new(progress, step, log);
+    builder.run(target, options, &follow).map_err(report)
+}
+
+/// Builds steps again and says which differ.
+fn check(builder: &Builder, names: &[String], options: &BuildOptions) -> CommandResult {
+    let signals = CancelOnSignal::install();
+    let mut different = 0;
+    let mut lines = Vec::new();
+    builder
+        .check(names, options, progress::for_stderr().as_ref(), |name, differences| match differences {
+            None => lines.push(format!("same    {name}")),
+            Some(paths) => {
+                different += 1;
+                lines.push(format!("DIFFERS {name}"));
+                lines.extend(paths.iter().map(|path| format!("    {path}")));
+            }
+        })
+        .map_err(report)?;
+    drop(signals);
+    ui::with_stdout(|w| {
+        lines.iter().try_for_each(|line| writeln!(w, "{line}")).map_err(|error| CliError::output(&error))
+    })?;
+    if different > 0 {
+        return Err(CliError::failed(format_args!("{different} steps do not give the same package twice"))
+            .hint("what differs is named above: a time, a path or an order that the package's build puts into it"));
+    }
     Ok(0)
 }
 
@@ -204,7 +315,7 @@ fn explain(builder: &Builder, name: &str) -> CommandResult {
             writeln!(w, "recipe:   {}", recipe.path)?;
             writeln!(w, "licence:  {}", recipe.license)?;
             writeln!(w, "expected: {} SBU", stage.sbu)?;
-            for source in &recipe.sources {
+            for (_, source) in &step.sources {
                 writeln!(w, "source:   {} sha256 {}", source.file.value, source.sha256.value)?;
             }
             for (need, key) in &step.needs {
@@ -213,7 +324,10 @@ fn explain(builder: &Builder, name: &str) -> CommandResult {
             for input in step.inputs.keys() {
                 writeln!(w, "input:    {input}")?;
             }
-            for group in &stage.host {
+            if let Some(base) = &stage.base {
+                writeln!(w, "base:     {}", base.value)?;
+            }
+            for group in stage.inherited_host.iter().map(|p| &p.value).chain(&stage.host) {
                 writeln!(w, "host:     {}", group.value)?;
             }
             let needed_by: Vec<_> = builder

@@ -33,9 +33,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> CommandResult {
     let configs = args.profile.configs()?;
     let store = Store::open_default().map_err(report)?;
-    let mut checks = doctor::examine(&configs, &store).map_err(report)?;
+    let mut checks = doctor::examine(&configs, &args.profile.profile, &store).map_err(report)?;
     if args.install && doctor::install(&checks).map_err(report)? {
-        checks = doctor::examine(&configs, &store).map_err(report)?;
+        checks = doctor::examine(&configs, &args.profile.profile, &store).map_err(report)?;
     }
     let command = doctor::mending_command(&checks);
     if args.json {

@@ -6,6 +6,8 @@ pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod image;
 pub(crate) mod man;
+pub(crate) mod pkg;
+pub(crate) mod report;
 pub(crate) mod sources;
 mod trace;
 pub(crate) mod up;

@@ -70,9 +70,9 @@ pub(crate) fn run(args: Args) -> CommandResult {
 fn check_host(args: &Args) -> Result<(), CliError> {
     let configs = args.profile.configs()?;
     let store = Store::open_default().map_err(report)?;
-    let mut checks = doctor::examine(&configs, &store).map_err(report)?;
+    let mut checks = doctor::examine(&configs, &args.profile.profile, &store).map_err(report)?;
     if args.install && doctor::install(&checks).map_err(report)? {
-        checks = doctor::examine(&configs, &store).map_err(report)?;
+        checks = doctor::examine(&configs, &args.profile.profile, &store).map_err(report)?;
     }
     let missing: Vec<_> = checks.iter().filter(|c| c.severity == Severity::Missing).map(|c| c.name.as_str()).collect();
     if missing.is_empty() {

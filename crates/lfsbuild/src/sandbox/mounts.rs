@@ -146,8 +146,8 @@ pub(super) fn enter(spec: &Spec) -> Result<(), Reason> {
     phases(spec, &run)?;
     devices(&top.join("dev"))?;
     process_files(&top.join("proc"))?;
-    make_root(&top)?;
-    Ok(())
+    // A user who looks around in the new system may change it: it is a copy.
+    make_root(&top, spec.interactive && spec.root == Root::Packages)
 }
 
 /// The parts of the host that its compiler and tools need: `/usr` read-only, and a few files of `/etc`.
@@ -251,11 +251,14 @@ fn process_files(proc_dir: &Path) -> Result<(), Reason> {
     }
 }
 
-fn make_root(top: &Path) -> Result<(), Reason> {
+fn make_root(top: &Path, writable: bool) -> Result<(), Reason> {
     nix::unistd::chdir(top).context(|| format!("chdir {}", top.display()))?;
     nix::unistd::pivot_root(".", ".").context(|| "pivot_root".into())?;
     umount2(".", MntFlags::MNT_DETACH).context(|| "leaving the host's root".into())?;
     nix::unistd::chdir("/").context(|| "chdir /".into())?;
+    if writable {
+        return Ok(());
+    }
     // The top mount alone: what is to be written lies on mounts of its own.
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
     match mount(NONE, "/", NONE, flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV, NONE) {

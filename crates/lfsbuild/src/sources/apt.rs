@@ -57,9 +57,11 @@ impl Apt {
             self.update(progress)?;
             found = self.find(debian);
         }
-        let (uri, index_sha256, size) = found?;
-        if index_sha256 != sha256 {
-            return Err(Error::HashMismatch { what: uri, expected: sha256.to_owned(), found: index_sha256, size });
+        let Found { uri, index } = found?;
+        if let Some((found, size)) = index
+            && found != sha256
+        {
+            return Err(Error::HashMismatch { what: uri, expected: sha256.to_owned(), found, size });
         }
         let helper = Path::new("/usr/lib/apt/apt-helper");
         let mut command = self.command(helper);
@@ -132,25 +134,51 @@ impl Apt {
         Ok(())
     }
 
-    /// Where a file of a source package is: URI, SHA-256 and size. The pinned version, else the newest that has the file.
-    fn find(&self, debian: &DebianSource) -> Result<(String, String, u64)> {
+    /// Where a file of a source package is: in the pinned version, else in the newest that has it, else where the pinned
+    /// version's would lie beside them.
+    fn find(&self, debian: &DebianSource) -> Result<Found> {
         let mut last = other("not found");
+        let mut directory = None;
         for package in [format!("{}={}", debian.source, debian.version), debian.source.clone()] {
             let mut command = self.command(Path::new("apt-get"));
             command.args(["source", "--print-uris", "--download-only", "-qq", "--only-source"]).arg(&package);
             match run(command, "apt-get source") {
-                Ok(text) => match text.lines().filter_map(parse_uri_line).find(|(_, name, ..)| *name == debian.file) {
-                    Some((uri, _, size, sha256)) => {
-                        return Ok((uri.to_owned(), sha256.to_owned(), size));
+                Ok(text) => {
+                    let mut lines = text.lines().filter_map(parse_uri_line).peekable();
+                    if let Some((uri, name, ..)) = lines.peek() {
+                        directory = uri.strip_suffix(&escaped(name)).map(str::to_owned);
                     }
-                    None => last = other(&format!("source package {package} in {SUITE} has no file {}", debian.file)),
-                },
+                    match lines.find(|(_, name, ..)| *name == debian.file) {
+                        Some((uri, _, size, sha256)) => {
+                            return Ok(Found { uri: uri.to_owned(), index: Some((sha256.to_owned(), size)) });
+                        }
+                        None => {
+                            last = other(&format!("source package {package} in {SUITE} has no file {}", debian.file));
+                        }
+                    }
+                }
                 Err(Error::Interrupted) => return Err(Error::Interrupted),
                 Err(e) => last = e,
             }
         }
-        Err(last)
+        // The suite has moved on to another version; files of earlier releases stay in the pool for a while.
+        match directory {
+            Some(directory) => Ok(Found { uri: format!("{directory}{}", escaped(&debian.file)), index: None }),
+            None => Err(last),
+        }
     }
+}
+
+/// A file of a source package.
+struct Found {
+    uri: String,
+    /// SHA-256 and size, where an index names it.
+    index: Option<(String, u64)>,
+}
+
+/// A file's name as apt writes it in a URI.
+fn escaped(name: &str) -> String {
+    name.replace('+', "%2b").replace('~', "%7e")
 }
 
 /// `'URI' NAME SIZE SHA256:HASH`, as `--print-uris` writes it.

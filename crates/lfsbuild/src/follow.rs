@@ -1,0 +1,95 @@
+//! `umlfs build --follow STEP`: a step's own output, as it comes.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::progress::{Event, Progress};
+
+/// How often the log is looked at for more.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Hands events on, and copies the log of one step to an output while the step runs.
+pub struct Follow<'a> {
+    inner: &'a dyn Progress,
+    step: String,
+    log: PathBuf,
+    /// Ends with the step.
+    reader: Mutex<Option<JoinHandle<()>>>,
+    over: std::sync::Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for Follow<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Follow").field("step", &self.step).field("log", &self.log).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Follow<'a> {
+    /// Follows `step`, whose output goes to the file `log`. What others are told goes to `inner`.
+    pub fn new(inner: &'a dyn Progress, step: &str, log: PathBuf) -> Self {
+        Follow { inner, step: step.to_owned(), log, reader: Mutex::new(None), over: AtomicBool::new(false).into() }
+    }
+
+    fn start(&self) {
+        // What is there is of an earlier run. Where it cannot be removed the new run truncates it.
+        let _ = std::fs::remove_file(&self.log);
+        let (log, over) = (self.log.clone(), std::sync::Arc::clone(&self.over));
+        let reader = std::thread::spawn(move || copy(&log, &over));
+        *self.reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(reader);
+    }
+
+    fn end(&self) {
+        self.over.store(true, Ordering::Release);
+        if let Some(reader) = self.reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+            // It says nothing about how it ended; a closed output is no fault of the build's.
+            let _ = reader.join();
+        }
+    }
+}
+
+impl Drop for Follow<'_> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Progress for Follow<'_> {
+    fn event(&self, event: Event<'_>) {
+        self.inner.event(event);
+        match event {
+            Event::StepStarted { step, .. } if step == self.step => self.start(),
+            Event::StepFinished { step, .. } | Event::StepFailed { step } if step == self.step => self.end(),
+            Event::Finished => self.end(),
+            _ => {}
+        }
+    }
+}
+
+/// Copies a growing file to standard output until `over` is set and all of it was read. The file may appear late, and be renamed
+/// at the end.
+fn copy(log: &Path, over: &AtomicBool) {
+    let mut file = None;
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        // Looked at first: what was written before it was set is still read below.
+        let last = over.load(Ordering::Acquire);
+        if file.is_none() {
+            file = File::open(log).ok();
+        }
+        while let Some(n) = file.as_mut().and_then(|f| f.read(&mut buffer).ok()).filter(|n| *n > 0) {
+            let mut out = std::io::stdout().lock();
+            if out.write_all(buffer.get(..n).unwrap_or_default()).and_then(|()| out.flush()).is_err() {
+                return;
+            }
+        }
+        if last {
+            return;
+        }
+        std::thread::sleep(LOOK);
+    }
+}
