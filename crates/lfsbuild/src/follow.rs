@@ -18,6 +18,7 @@ pub struct Follow<'a> {
     inner: &'a dyn Progress,
     step: String,
     log: PathBuf,
+    kept: PathBuf,
     /// Ends with the step.
     reader: Mutex<Option<JoinHandle<()>>>,
     over: std::sync::Arc<AtomicBool>,
@@ -30,16 +31,24 @@ impl std::fmt::Debug for Follow<'_> {
 }
 
 impl<'a> Follow<'a> {
-    /// Follows `step`, whose output goes to the file `log`. What others are told goes to `inner`.
-    pub fn new(inner: &'a dyn Progress, step: &str, log: PathBuf) -> Self {
-        Follow { inner, step: step.to_owned(), log, reader: Mutex::new(None), over: AtomicBool::new(false).into() }
+    /// Follows `step`, whose output goes to the file `log`, which becomes `kept` when it succeeds ([`crate::Builder::logs`]). What
+    /// others are told goes to `inner`.
+    pub fn new(inner: &'a dyn Progress, step: &str, (log, kept): (PathBuf, PathBuf)) -> Self {
+        Follow {
+            inner,
+            step: step.to_owned(),
+            log,
+            kept,
+            reader: Mutex::new(None),
+            over: AtomicBool::new(false).into(),
+        }
     }
 
     fn start(&self) {
         // What is there is of an earlier run. Where it cannot be removed the new run truncates it.
         let _ = std::fs::remove_file(&self.log);
-        let (log, over) = (self.log.clone(), std::sync::Arc::clone(&self.over));
-        let reader = std::thread::spawn(move || copy(&log, &over));
+        let (log, kept, over) = (self.log.clone(), self.kept.clone(), std::sync::Arc::clone(&self.over));
+        let reader = std::thread::spawn(move || copy(&log, &kept, &over));
         *self.reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(reader);
     }
 
@@ -70,16 +79,16 @@ impl Progress for Follow<'_> {
     }
 }
 
-/// Copies a growing file to standard output until `over` is set and all of it was read. The file may appear late, and be renamed
-/// at the end.
-fn copy(log: &Path, over: &AtomicBool) {
+/// Copies a growing file to standard output until `over` is set and all of it was read. The file may appear late, and have been
+/// renamed to `kept` before it was seen.
+fn copy(log: &Path, kept: &Path, over: &AtomicBool) {
     let mut file = None;
     let mut buffer = vec![0; 1 << 16];
     loop {
         // Looked at first: what was written before it was set is still read below.
         let last = over.load(Ordering::Acquire);
         if file.is_none() {
-            file = File::open(log).ok();
+            file = File::open(log).or_else(|e| if last { File::open(kept) } else { Err(e) }).ok();
         }
         while let Some(n) = file.as_mut().and_then(|f| f.read(&mut buffer).ok()).filter(|n| *n > 0) {
             let mut out = std::io::stdout().lock();

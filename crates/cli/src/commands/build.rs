@@ -215,15 +215,16 @@ fn follow(
     options: &BuildOptions,
     progress: &dyn Progress,
 ) -> Result<(), CliError> {
-    let (log, kept) = builder.logs(step).map_err(report)?;
+    let logs = builder.logs(step).map_err(report)?;
     if !builder.missing(target).map_err(report)?.iter().any(|s| s.name == step) {
-        let mut file = std::fs::File::open(&kept).map_err(|error| {
+        // Not to be built now.
+        let mut file = std::fs::File::open(&logs.1).map_err(|error| {
             CliError::usage(format_args!("{step} is neither to be built nor built: {}: {error}", kept.display()))
                 .hint("name a step that `umlfs build --dry-run` shows as one to be built")
         })?;
         ui::with_stdout(|w| std::io::copy(&mut file, w).map(drop).map_err(|error| CliError::output(&error)))?;
     }
-    let follow = Follow::new(progress, step, log);
+    let follow = Follow::new(progress, step, logs);
     builder.run(target, options, &follow).map_err(report)
 }
 

@@ -301,7 +301,7 @@ body{font:15px/1.45 system-ui,sans-serif;max-width:75rem;margin:2rem auto;paddin
 h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.2rem;border-bottom:1px solid var(--line)}\
 .facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(15rem,1fr));gap:.6rem}\
 .facts div{border:1px solid var(--line);border-radius:6px;padding:.5rem .8rem}.facts b{display:block;font-size:1.25rem}\
-.facts span{font-size:.85rem}table{border-collapse:collapse;font-size:.9rem}td,th{padding:.15rem .7rem .15rem 0;text-align:left}\
+.facts span{font-size:.85rem}table{border-collapse:collapse;font-size:.9rem}td,th{padding:.15rem .7rem .15rem 0;text-align:left}td{white-space:nowrap}\
 td{border-top:1px solid var(--line)}.n{text-align:right;font-variant-numeric:tabular-nums}.chart{width:20rem}\
 .bar{display:inline-block;height:.7em;min-width:1px;background:var(--bar);border-radius:2px;margin-right:.5em}\
 .wide{overflow-x:auto}.wide svg,.timeline{background:#fff;border-radius:6px}.path{list-style:none;padding:0}\
