@@ -217,9 +217,8 @@ fn follow(
 ) -> Result<(), CliError> {
     let logs = builder.logs(step).map_err(report)?;
     if !builder.missing(target).map_err(report)?.iter().any(|s| s.name == step) {
-        // Not to be built now.
         let mut file = std::fs::File::open(&logs.1).map_err(|error| {
-            CliError::usage(format_args!("{step} is neither to be built nor built: {}: {error}", kept.display()))
+            CliError::usage(format_args!("{step} is neither to be built nor built: {}: {error}", logs.1.display()))
                 .hint("name a step that `umlfs build --dry-run` shows as one to be built")
         })?;
         ui::with_stdout(|w| std::io::copy(&mut file, w).map(drop).map_err(|error| CliError::output(&error)))?;
