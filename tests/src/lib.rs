@@ -82,6 +82,7 @@ pub fn judge(tool: &str) -> Command {
         "e2fsck" | "debugfs" | "dumpe2fs" | "mke2fs" | "mkfs.ext4" | "tune2fs" => "e2fsprogs",
         "fsck.fat" | "mkfs.fat" => "dosfstools",
         "sfdisk" => "fdisk",
+        "swaplabel" => "util-linux",
         "sgdisk" => "gdisk",
         "linux" | "linux.uml" => "user-mode-linux",
         other => other,

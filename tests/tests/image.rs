@@ -45,7 +45,8 @@ fn disks_and_fat_are_told_apart() {
         let script = directory.path().join("script");
         fs::write(&script, format!("label: {label}\n2048,,L\n")).unwrap();
         run(judge("sfdisk").arg(&path).stdin(fs::File::open(&script).unwrap())).expect_success();
-        info(&path).expect_one_error(&[phrase, "partition"]);
+        assert!(info(&path).expect_success().stdout.contains("a blank disk"));
+        run(umlfs().args(["image", "ls"]).arg(&path)).expect_one_error(&[phrase, "partition", ":1"]);
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -259,4 +260,146 @@ fn nothing_outside_the_target_is_touched() {
     replace(b"\x02\x02aa", b"\x02\x02/a");
     image(&["cp", "-r", &at(&path, "/"), directory.path().join("out2").to_str().unwrap()]).expect_code(1);
     assert_eq!(fs::read_dir(&victim).unwrap().count(), 0);
+}
+
+#[test]
+fn images_grow_and_shrink_with_all_their_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let from = tree(directory.path());
+    for (kind, more) in
+        [("ext4", &["-L", "lumpi", "-O", "^metadata_csum,^64bit", "-m", "3"][..]), ("ext2", &["-b", "1024"])]
+    {
+        let path = directory.path().join("x.img");
+        let before = directory.path().join("before.img");
+        mke2fs(&path, kind, more);
+        image(&["cp", "-r", "--owner", "7:8", &format!("{}/.", from.display()), &at(&path, "/")]).expect_success();
+        run(judge("debugfs").args(["-w", "-R", "ea_set /prog user.key value"]).arg(&path)).expect_success();
+        fs::copy(&path, &before).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let text = path.to_str().unwrap();
+        let features = |path: &Path| {
+            let told = run(judge("dumpe2fs").arg("-h").arg(path)).expect_success().stdout;
+            let field = |name: &str| told.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+            ["Filesystem volume name", "Filesystem UUID", "Filesystem features", "Block size", "Inode size"].map(field)
+        };
+        for (size, bytes) in [("200M", Some(200u64 << 20)), ("-100M", Some(100 << 20)), ("auto", None), ("+40M", None)]
+        {
+            image(&["resize", text, size]).expect_success();
+            fsck(&path);
+            let len = fs::metadata(&path).unwrap().len();
+            assert!(bytes.is_none_or(|bytes| bytes == len), "{size}: {len}");
+            // Only the directories' own times and mkfs's lost+found may differ, and only where the test changed them.
+            assert_eq!(image(&["diff", "--times", before.to_str().unwrap(), text]).expect_success().stdout, "");
+            assert_eq!(features(&path), features(&before));
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
+            let names = ["/prog", "/etc/deep", "/sparse"].map(str::to_owned);
+            for (new, old) in debugfs_stat(&path, &names).iter().zip(debugfs_stat(&before, &names)) {
+                assert_eq!(
+                    (new.atime, new.ctime, new.mtime, &new.xattrs),
+                    (old.atime, old.ctime, old.mtime, &old.xattrs)
+                );
+            }
+        }
+        image(&["resize", text, "200K"]).expect_one_error(&["too "]);
+        fsck(&path);
+
+        // What differs is told, by name.
+        image(&["rm", &at(&path, "/pipe")]).expect_success();
+        image(&["mkdir", &at(&path, "/etc/new")]).expect_success();
+        image(&["chmod", "600", &at(&path, "/prog")]).expect_success();
+        run(judge("debugfs").args(["-w", "-R", "ea_set /link user.x y"]).arg(&path));
+        let said = image(&["diff", before.to_str().unwrap(), text]).expect_code(1).stdout;
+        for line in ["- /pipe", "+ /etc/new", "! /prog: mode", "! /prog-too: mode"] {
+            assert!(said.lines().any(|said| said == line), "{line} is not in\n{said}");
+        }
+
+        // An image is an input, too, and layers lie over it.
+        let layered = directory.path().join("layered.img");
+        let layer = directory.path().join("layer");
+        fs::create_dir_all(layer.join("etc")).unwrap();
+        fs::write(layer.join("etc/passwd"), "other\n").unwrap();
+        let layers = ["--from", before.to_str().unwrap(), "--from", layer.to_str().unwrap(), "--force"];
+        image(&[&["create", layered.to_str().unwrap()][..], &layers].concat()).expect_success();
+        fsck(&layered);
+        assert_eq!(image(&["cat", &at(&layered, "/etc/passwd")]).expect_success().stdout, "other\n");
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn disks_hold_fat_ext4_and_swap() {
+    let directory = tempfile::tempdir().unwrap();
+    let name = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let esp = directory.path().join("esp");
+    fs::create_dir_all(esp.join("EFI/Boot")).unwrap();
+    fs::write(esp.join("EFI/Boot/bootx64.efi"), vec![0x5a; 700_000]).unwrap();
+    fs::write(esp.join("a long name with spaces.txt"), "text").unwrap();
+    fs::hard_link(esp.join("a long name with spaces.txt"), esp.join("copy")).unwrap();
+    for (size, bits) in [("4M", "FAT12"), ("64M", "FAT16"), ("520M", "FAT32"), ("auto", "FAT1")] {
+        let fat = name("fat.img");
+        let make = |force: &[&str]| {
+            let what =
+                ["create", &fat, "--type", "fat", "--from", esp.to_str().unwrap(), "--size", size, "--label", "lumpi"];
+            image(&[&what[..], force].concat()).expect_success();
+            // What is in a large one lies at its start.
+            let mut bytes = Vec::new();
+            fs::File::open(&fat).unwrap().take(16 << 20).read_to_end(&mut bytes).unwrap();
+            bytes
+        };
+        let bytes = make(&[]);
+        run(judge("fsck.fat").args(["-n", "-v", &fat])).expect_success();
+        assert!(image(&["info", &fat]).stderr.contains(bits), "{size}");
+        assert!(make(&["--force"]) == bytes, "two runs differ");
+        fs::remove_file(&fat).unwrap();
+    }
+    let make = |out: &str, more: &[&str]| image(&[&["create", out][..], more].concat()).expect_success();
+    make(&name("esp.img"), &["--type", "fat", "--from", esp.to_str().unwrap(), "--size", "40M"]);
+    make(&name("root.img"), &["--from", tree(directory.path()).to_str().unwrap(), "--free", "5M"]);
+    make(&name("swap.img"), &["--type", "swap", "--size", "1M", "--label", "s"]);
+    assert!(image(&["info", &name("swap.img")]).stderr.contains("a swap area"));
+    let said = run(judge("swaplabel").arg(name("swap.img"))).expect_success().stdout;
+    assert!(said.contains("LABEL: s"), "{said}");
+    symlink("x", esp.join("link")).unwrap();
+    image(&["create", &name("no.img"), "--type", "fat", "--from", esp.to_str().unwrap()]).expect_one_error(&[
+        "/link",
+        "symbolic link",
+        "ext4",
+    ]);
+
+    for table in ["gpt", "mbr"] {
+        let disk = name(table);
+        let parts = ["esp", "root", "swap"].map(|part| format!("{part}={}", name(&format!("{part}.img"))));
+        let arguments = ["disk", &disk, "--table", table, &parts[0], &parts[1], &parts[2]];
+        image(&arguments).expect_success();
+        image(&arguments).expect_one_error(&["--force"]);
+        run(judge("sfdisk").args(["-V", &disk])).expect_success();
+        let told = run(judge("sfdisk").args(["-d", &disk])).expect_success().stdout.to_ascii_uppercase();
+        let types: &[&str] = match table {
+            "gpt" => &[
+                "C12A7328-F81F-11D2-BA4B-00A0C93EC93B",
+                "0FC63DAF-8483-4772-8E79-3D69D8477DE4",
+                "0657FD6D-A4AB-43C4-84E5-0933C84B4F4F",
+            ],
+            _ => &["TYPE=EF", "TYPE=83", "TYPE=82"],
+        };
+        assert!(types.iter().all(|kind| told.contains(kind)), "{told}");
+        if table == "gpt" {
+            let said = run(judge("sgdisk").args(["-v", &disk])).expect_success().stdout;
+            assert!(said.contains("No problems found"), "{said}");
+        }
+        assert!(image(&["ls", &format!("{disk}:2:/etc")]).expect_success().stdout.contains("passwd"));
+        for (number, part) in [("1", "esp.img"), ("2", "root.img"), ("3", "swap.img")] {
+            let out = name("out.img");
+            image(&["dd", &format!("if={disk}:{number}"), &format!("of={out}"), "conv=sparse"]).expect_success();
+            run(Command::new("cmp").args([&out, &name(part)])).expect_success();
+            fs::remove_file(out).unwrap();
+        }
+        let one = name("one.img");
+        make(&one, &["--from", directory.path().join("tree").to_str().unwrap(), "--partition", table, "--force"]);
+        run(judge("sfdisk").args(["-V", &one])).expect_success();
+        assert_eq!(image(&["ls", &format!("{one}:1:/etc/deep")]).expect_success().stdout, "er\n");
+        let first = fs::read(&disk).unwrap();
+        image(&[&arguments[..], &["--force"]].concat()).expect_success();
+        assert!(fs::read(&disk).unwrap() == first, "two runs differ");
+    }
 }

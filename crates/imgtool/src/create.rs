@@ -5,14 +5,17 @@ use std::time::{Duration, Instant};
 
 use ext4::{Fs, MountOptions, Timestamp, mkfs};
 
+use crate::create_fat::create_other;
 use crate::derive::identifiers;
+use crate::disk::{Part, make_disk};
 use crate::feed::{Input, with_feed};
 use crate::output::Output;
 use crate::overlay::{Overlay, Zeros};
 use crate::populate::{Need, Stop, populate};
-use crate::source::{open_archive, read_directory, read_tar};
+use crate::source::{ImageSource, open_archive, read_directory, read_tar};
+use crate::table::Table;
 use crate::tree::Tree;
-use crate::{Error, FileDevice, HumanSize};
+use crate::{Contents, Error, FileDevice, HumanSize, Image, identify};
 
 /// Block size in bytes unless another is asked for: whole pages, so that a kernel can map file contents.
 const BLOCK_SIZE: u32 = 4096;
@@ -39,6 +42,10 @@ pub enum Kind {
     /// A journal, extents, checksums.
     #[default]
     Ext4,
+    /// FAT12, FAT16 or FAT32, as the size demands.
+    Fat,
+    /// A swap area.
+    Swap,
 }
 
 impl Kind {
@@ -48,6 +55,8 @@ impl Kind {
             Self::Ext2 => "ext2",
             Self::Ext3 => "ext3",
             Self::Ext4 => "ext4",
+            Self::Fat => "fat",
+            Self::Swap => "swap",
         }
     }
 }
@@ -101,8 +110,8 @@ pub struct Options {
     pub overwrite: bool,
     /// The type of file system.
     pub kind: Kind,
-    /// Directories and tar archives (plain, gzip, xz, zstd, bzip2; `-` is standard input) in the order they are laid
-    /// over each other; with none the image is empty.
+    /// Directories, tar archives (plain, gzip, xz, zstd, bzip2; `-` is standard input) and ext images, in the order they
+    /// are laid over each other; with none the image is empty.
     pub from: Vec<PathBuf>,
     /// The image's size.
     pub size: Size,
@@ -119,6 +128,8 @@ pub struct Options {
     pub inode_size: Option<u16>,
     /// Count of inodes; `None` takes one for each 16 KiB, or more where the input needs them.
     pub inodes: Option<u32>,
+    /// Bytes for which there is one inode, where no count is given; `None` takes 16,384.
+    pub bytes_per_inode: Option<u64>,
     /// Per cent of the blocks that only root may fill; `None` takes 5.
     pub reserved_percent: Option<u8>,
     /// Features to add, or with a `^` in front to leave out, as mke2fs's `-O`.
@@ -142,6 +153,7 @@ impl Options {
             block_size: None,
             inode_size: None,
             inodes: None,
+            bytes_per_inode: None,
             reserved_percent: None,
             features: Vec::new(),
             owner: Owner::default(),
@@ -175,7 +187,11 @@ pub struct Snapshot {
     pub bytes_total: u64,
 }
 
-impl Progress<'_> {
+impl<'a> Progress<'a> {
+    pub(crate) fn new(files_total: u64, bytes_total: u64, report: &'a mut dyn FnMut(&Snapshot)) -> Self {
+        Self { files: 0, files_total, bytes: 0, bytes_total, report }
+    }
+
     pub(crate) fn tell(&mut self) {
         (self.report)(&Snapshot {
             files: self.files,
@@ -211,6 +227,9 @@ pub fn create(options: &Options, report: &mut dyn FnMut(&Snapshot)) -> Result<Cr
     let output = Output::create(&options.output, options.overwrite)?;
     let (inputs, mut tree) = read_inputs(options, output.directory())?;
     let time = settle(&mut tree, options);
+    if matches!(options.kind, Kind::Fat | Kind::Swap) {
+        return create_other(options, output, &tree, &inputs, time, report);
+    }
     let block_size = u64::from(options.block_size.unwrap_or(BLOCK_SIZE));
     let inode_size = u64::from(options.inode_size.unwrap_or(INODE_SIZE));
     let extents = mkfs_options(options, time)?.features.incompat.contains(ext4::Incompat::EXTENTS);
@@ -243,6 +262,29 @@ pub fn create(options: &Options, report: &mut dyn FnMut(&Snapshot)) -> Result<Cr
     }
     Err(Error::new(format_args!("no size up to {} holds {need}: this is an error in umlfs", HumanSize(plan.size)))
         .hint("name a larger size with --size"))
+}
+
+/// Makes a disk with a partition table and one partition that holds what [`create`] makes of `options`.
+///
+/// # Errors
+/// As [`create`] and [`make_disk`].
+pub fn create_disk(
+    options: &Options,
+    table: Table,
+    name: &str,
+    report: &mut dyn FnMut(&Snapshot),
+) -> Result<Created, Error> {
+    // Says early what is in the way.
+    let directory = Output::create(&options.output, options.overwrite)?.directory().to_owned();
+    let part = tempfile::Builder::new()
+        .prefix(".umlfs-part-")
+        .tempfile_in(&directory)
+        .map_err(|error| Error::io("make a temporary file in", &directory, &error))?;
+    let inner = Options { output: part.path().to_owned(), overwrite: true, ..options.clone() };
+    let created = create(&inner, report)?;
+    let parts = [Part { name: name.to_owned(), image: part.path().to_owned() }];
+    let size = make_disk(&options.output, options.overwrite, table, &parts)?;
+    Ok(Created { size, ..created })
 }
 
 fn too_small(options: &Options, plan: &Plan, path: &str, size: u64) -> Error {
@@ -279,6 +321,10 @@ fn read_inputs(options: &Options, spool: &Path) -> Result<(Vec<Input>, Tree), Er
         if path.is_dir() {
             read_directory(path, number, &mut tree)?;
             inputs.push(Input::Directory(path.clone()));
+        } else if path != Path::new("-") && matches!(identify(path), Ok(Contents::Ext { .. })) {
+            let image = ImageSource::new(Image::open(path.as_path())?);
+            image.read_tree(number, &mut tree)?;
+            inputs.push(Input::Image(Box::new(image)));
         } else {
             let archive = open_archive(path, spool)?;
             read_tar(&archive, number, &mut tree)?;
@@ -313,6 +359,7 @@ struct Plan {
     size: u64,
     mkfs: mkfs::Options,
     given_inodes: bool,
+    bytes_per_inode: u64,
 }
 
 impl Plan {
@@ -327,7 +374,9 @@ impl Plan {
             Size::Bytes(_) => 0,
         };
         let block_size = u64::from(options.block_size.unwrap_or(BLOCK_SIZE));
-        let mut plan = Self { need, block_size, free, size: 0, mkfs, given_inodes: options.inodes.is_some() };
+        let bytes_per_inode = options.bytes_per_inode.unwrap_or(BYTES_PER_INODE).max(1024);
+        let mut plan =
+            Self { need, block_size, free, size: 0, mkfs, given_inodes: options.inodes.is_some(), bytes_per_inode };
         plan.size = match options.size {
             Size::Bytes(size) => size,
             Size::Auto { .. } => plan.smallest()?,
@@ -345,7 +394,7 @@ impl Plan {
         let mut mkfs = self.mkfs.clone();
         mkfs.size = size;
         if !self.given_inodes {
-            mkfs.inodes = u32::try_from(self.wanted_inodes().max(size / BYTES_PER_INODE)).ok();
+            mkfs.inodes = u32::try_from(self.wanted_inodes().max(size / self.bytes_per_inode)).ok();
         }
         mkfs
     }
@@ -390,6 +439,7 @@ fn mkfs_options(options: &Options, time: Timestamp) -> Result<mkfs::Options, Err
         Kind::Ext2 => mkfs::FsType::Ext2,
         Kind::Ext3 => mkfs::FsType::Ext3,
         Kind::Ext4 => mkfs::FsType::Ext4,
+        Kind::Fat | Kind::Swap => return Err(Error::new("this is no ext file system")),
     });
     for feature in &options.features {
         let (name, on) = match feature.strip_prefix('^') {
@@ -436,8 +486,7 @@ fn write(
     mkfs::format(&device, &mkfs).map_err(failed)?;
     let options = MountOptions { journal: false, now: None, ..MountOptions::default() };
     let mut fs = Fs::mount(device, options).map_err(failed)?;
-    let mut progress =
-        Progress { files: 0, files_total: plan.need.names, bytes: 0, bytes_total: plan.need.bytes, report };
+    let mut progress = Progress::new(plan.need.names, plan.need.bytes, report);
     with_feed(tree, inputs, |feed| {
         populate(&mut fs, tree, feed, &mut progress)?;
         fs.unmount().map_err(failed)

@@ -11,7 +11,7 @@ use std::thread;
 use nix::libc;
 
 use crate::Error;
-use crate::source::ArchiveFile;
+use crate::source::{ArchiveFile, ImageSource};
 use crate::tree::{Body, Content, NodeId, Origin, Step, Tree};
 
 /// Size of a buffer in bytes: large enough that a file's blocks are allocated in one go, small enough for the cache.
@@ -23,6 +23,7 @@ const BUFFERS: usize = 4;
 pub(crate) enum Input {
     Directory(PathBuf),
     Archive(ArchiveFile),
+    Image(Box<ImageSource>),
 }
 
 /// A run of a file's data in a [`Batch`].
@@ -196,6 +197,7 @@ impl Filler<'_> {
 enum Source<'a> {
     Host(File, PathBuf),
     Archive(&'a ArchiveFile),
+    Image(&'a ImageSource, u32),
 }
 
 impl<'a> Source<'a> {
@@ -203,6 +205,12 @@ impl<'a> Source<'a> {
         let (number, below) = match origin {
             Origin::Host(number, below) => (*number, Some(below)),
             Origin::Archive(number) => (*number, None),
+            Origin::Image(number, ino) => {
+                return match inputs.get(*number as usize) {
+                    Some(Input::Image(image)) => Ok(Source::Image(image, *ino)),
+                    _ => Err(Error::new("contents without an input to read them from")),
+                };
+            }
         };
         match (inputs.get(number as usize), below) {
             (Some(Input::Directory(root)), Some(below)) => {
@@ -224,6 +232,7 @@ impl<'a> Source<'a> {
         let (result, path) = match self {
             Source::Host(file, path) => (file.read_exact_at(buffer, offset), path),
             Source::Archive(archive) => (archive.read_exact_at(buffer, offset), &archive.path),
+            Source::Image(image, ino) => return image.read(*ino, buffer, offset),
         };
         result.map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => Error::new(format_args!(

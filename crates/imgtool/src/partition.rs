@@ -9,7 +9,7 @@ use crate::text::uuid_text;
 use crate::{Contents, Error, HumanSize, identify};
 
 /// Bytes of a sector in both tables as disks of files have them.
-const SECTOR: u64 = 512;
+pub(crate) const SECTOR: u64 = 512;
 /// Entries of a GPT looked at: the specification's minimum, and what every tool makes.
 const GPT_ENTRIES: u32 = 128;
 

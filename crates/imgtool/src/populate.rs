@@ -100,6 +100,7 @@ impl<'a, D: BlockDevice> Writer<'a, '_, D> {
         self.xattrs(b"", ino, node)?;
         // The attributes changed the change time once more.
         self.settle(ino, node.meta).map_err(|error| self.failed(b"", error))?;
+        self.kept(b"", ino, node)?;
         self.trail.pop();
         Ok(())
     }
@@ -130,7 +131,9 @@ impl<'a, D: BlockDevice> Writer<'a, '_, D> {
             self.progress.tell();
         }
         if let Some(ino) = self.inodes.get(id.index()).copied().flatten() {
-            return self.fs.link(parent, name, ino, now).map_err(|error| self.failed(name, error));
+            self.fs.link(parent, name, ino, now).map_err(|error| self.failed(name, error))?;
+            // A new link changed the change time.
+            return self.kept(name, ino, node);
         }
         if parent == ROOT_INO && name == LOST_AND_FOUND && self.lost_and_found(id, name)? {
             return Ok(());
@@ -165,7 +168,24 @@ impl<'a, D: BlockDevice> Writer<'a, '_, D> {
         if let Some(slot) = self.inodes.get_mut(id.index()) {
             *slot = Some(ino);
         }
-        self.xattrs(name, ino, node)
+        self.xattrs(name, ino, node)?;
+        self.kept(name, ino, node)
+    }
+
+    /// Times and flags that the input has beyond the usual; last, as an immutable file takes no change.
+    fn kept(&mut self, name: &[u8], ino: Ino, node: &Node) -> Result<(), Stop> {
+        let Some(kept) = node.kept else {
+            return Ok(());
+        };
+        let set = SetAttr {
+            atime: Some(kept.atime),
+            mtime: Some(node.meta.mtime),
+            ctime: Some(kept.ctime),
+            crtime: Some(kept.crtime),
+            flags: Some(kept.flags),
+            ..SetAttr::default()
+        };
+        self.fs.set_attr(ino, &set).map_err(|error| self.failed(name, error))
     }
 
     /// Takes the lost+found that mkfs made for the tree's one; says whether it did.

@@ -51,6 +51,18 @@ pub(crate) struct Node {
     /// Sorted by name.
     pub(crate) xattrs: Vec<Xattr>,
     pub(crate) body: Body,
+    /// What only another image has to say; `None` sets all times to the modification time.
+    pub(crate) kept: Option<Kept>,
+}
+
+/// Further attributes of a file that comes from an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) atime: Timestamp,
+    pub(crate) ctime: Timestamp,
+    pub(crate) crtime: Timestamp,
+    /// Inode flags, those about storage included, which are left out.
+    pub(crate) flags: u32,
 }
 
 /// What kind of file a node is.
@@ -114,6 +126,8 @@ pub(crate) enum Origin {
     Host(u32, Box<[u8]>),
     /// An archive, by its position in the list of inputs.
     Archive(u32),
+    /// An image, likewise, and the inode in it.
+    Image(u32, u32),
 }
 
 impl Content {
@@ -189,7 +203,7 @@ impl Tree {
     pub(crate) fn new() -> Self {
         let meta = Meta { mode: 0o755, uid: 0, gid: 0, mtime: Timestamp::default() };
         let body = Body::Directory(BTreeMap::new());
-        Self { nodes: vec![Node { meta, xattrs: Vec::new(), body }], root_known: false }
+        Self { nodes: vec![Node { meta, xattrs: Vec::new(), body, kept: None }], root_known: false }
     }
 
     /// Replaces the root directory's own attributes.
@@ -319,7 +333,7 @@ impl Tree {
                 None => {
                     let meta = Meta { mode: 0o755, uid: 0, gid: 0, mtime };
                     let body = Body::Directory(BTreeMap::new());
-                    self.append(directory, name, Node { meta, xattrs: Vec::new(), body })?
+                    self.append(directory, name, Node { meta, xattrs: Vec::new(), body, kept: None })?
                 }
             };
         }
@@ -442,7 +456,7 @@ mod tests {
 
     fn file() -> Node {
         let content = Content { len: 0, origin: Origin::Archive(0), data: Data::Whole(0) };
-        Node { meta: meta(0o644), xattrs: Vec::new(), body: Body::Regular(content) }
+        Node { meta: meta(0o644), xattrs: Vec::new(), body: Body::Regular(content), kept: None }
     }
 
     fn meta(mode: u16) -> Meta {
@@ -450,7 +464,7 @@ mod tests {
     }
 
     fn directory() -> Node {
-        Node { meta: meta(0o700), xattrs: Vec::new(), body: Body::Directory(BTreeMap::new()) }
+        Node { meta: meta(0o700), xattrs: Vec::new(), body: Body::Directory(BTreeMap::new()), kept: None }
     }
 
     fn symlink(target: &[u8]) -> Node {

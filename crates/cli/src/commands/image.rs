@@ -3,12 +3,15 @@
 mod copy;
 mod create;
 mod dd;
+mod diff;
+mod disk;
 mod edit;
 mod export;
 mod find;
 mod info;
 mod list;
 mod read;
+mod resize;
 mod stat;
 
 use std::ffi::OsStr;
@@ -57,6 +60,9 @@ enum Command {
     Label(edit::Label),
     Export(export::Args),
     Dd(dd::Args),
+    Resize(resize::Args),
+    Diff(diff::Args),
+    Disk(disk::Args),
 }
 
 pub(crate) fn run(args: Args) -> CommandResult {
@@ -77,6 +83,9 @@ pub(crate) fn run(args: Args) -> CommandResult {
         Command::Label(args) => args.run(),
         Command::Export(args) => export::run(&args),
         Command::Dd(args) => dd::run(&args),
+        Command::Resize(args) => resize::run(&args),
+        Command::Diff(args) => diff::run(&args),
+        Command::Disk(args) => disk::run(&args),
     }
 }
 

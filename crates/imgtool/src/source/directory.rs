@@ -132,7 +132,11 @@ fn list_one(root: &Path, below: &Path, number: u32) -> Result<Vec<Found>, Error>
         let several_names = !metadata.is_dir() && metadata.nlink() > 1;
         let identity = several_names.then(|| (metadata.dev(), metadata.ino()));
         let body = body(&path, &below.join(&name), number, &metadata)?;
-        found.push(Found { name, identity, node: Node { meta: meta(&metadata), xattrs: xattrs(&path)?, body } });
+        found.push(Found {
+            name,
+            identity,
+            node: Node { meta: meta(&metadata), xattrs: xattrs(&path)?, body, kept: None },
+        });
     }
     // Nodes are numbered in this order; directories hand out names in any.
     found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -144,7 +148,7 @@ fn list_one(root: &Path, below: &Path, number: u32) -> Result<Vec<Found>, Error>
 /// # Errors
 /// Its attributes or its link cannot be read.
 pub(crate) fn read_node(path: &Path, metadata: &Metadata) -> Result<Node, Error> {
-    Ok(Node { meta: meta(metadata), xattrs: xattrs(path)?, body: body(path, path, 0, metadata)? })
+    Ok(Node { meta: meta(metadata), xattrs: xattrs(path)?, body: body(path, path, 0, metadata)?, kept: None })
 }
 
 fn meta(metadata: &Metadata) -> Meta {

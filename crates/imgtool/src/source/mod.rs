@@ -2,8 +2,10 @@
 
 mod compress;
 mod directory;
+mod image;
 mod tar;
 
 pub(crate) use compress::{ArchiveFile, open_archive};
 pub(crate) use directory::{read_directory, read_node};
+pub(crate) use image::ImageSource;
 pub(crate) use tar::read_tar;

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use imgtool::{Created, HumanSize, Kind, Options, Owner, Size, Snapshot, create, parse_size, parse_uuid};
+use imgtool::{Created, HumanSize, Kind, Options, Owner, Size, Snapshot, create, create_disk, parse_size, parse_uuid};
 
+use super::disk::TableArg;
 use super::report;
 use crate::CommandResult;
 use crate::error::CliError;
@@ -29,9 +30,9 @@ pub(crate) struct Args {
     /// The image to make
     #[arg(value_name = "IMAGE")]
     output: PathBuf,
-    /// What goes in: a directory, a tar archive (plain, .gz, .xz, .zst, .bz2), or - for an archive on standard
-    /// input. May be given more than once: later ones lie over earlier ones
-    #[arg(long, value_name = "DIR|TAR")]
+    /// What goes in: a directory, a tar archive (plain, .gz, .xz, .zst, .bz2), another ext image, or - for an archive
+    /// on standard input. May be given more than once: later ones lie over earlier ones
+    #[arg(long, value_name = "DIR|TAR|IMAGE")]
     from: Vec<PathBuf>,
     /// The image's size, such as 512M or 1G, or `auto`: the smallest that fits
     #[arg(long, default_value = "auto", value_parser = size)]
@@ -63,12 +64,18 @@ pub(crate) struct Args {
     /// Count of inodes [default: one for each 16 KiB, or what the input needs]
     #[arg(long, value_name = "COUNT")]
     inodes: Option<u32>,
+    /// Bytes for which there is one inode, where no count is given [default: 16384]
+    #[arg(long, value_name = "BYTES", conflicts_with = "inodes", value_parser = clap::value_parser!(u64).range(1024..))]
+    bytes_per_inode: Option<u64>,
     /// Per cent of the blocks that only root may fill [default: 5]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=50))]
     reserved: Option<u8>,
     /// Features to add, or with ^ in front to leave out, as mke2fs -O takes them
     #[arg(long = "feature", value_name = "NAME", value_delimiter = ',')]
     features: Vec<String>,
+    /// Make a disk with this partition table and the file system as its one partition
+    #[arg(long, value_name = "TABLE", value_enum)]
+    partition: Option<TableArg>,
     /// Replace an image that is there
     #[arg(long)]
     force: bool,
@@ -91,6 +98,10 @@ enum KindArg {
     Ext3,
     #[default]
     Ext4,
+    /// FAT12, FAT16 or FAT32, as the size demands
+    Fat,
+    /// A swap area
+    Swap,
 }
 
 fn size(text: &str) -> Result<SizeArg, imgtool::Error> {
@@ -131,6 +142,8 @@ pub(crate) fn run(args: Args) -> CommandResult {
             KindArg::Ext2 => Kind::Ext2,
             KindArg::Ext3 => Kind::Ext3,
             KindArg::Ext4 => Kind::Ext4,
+            KindArg::Fat => Kind::Fat,
+            KindArg::Swap => Kind::Swap,
         },
         from: args.from,
         size,
@@ -140,17 +153,26 @@ pub(crate) fn run(args: Args) -> CommandResult {
         block_size: args.block_size,
         inode_size: args.inode_size,
         inodes: args.inodes,
+        bytes_per_inode: args.bytes_per_inode,
         reserved_percent: args.reserved,
         features: args.features,
         owner: args.owner,
         ..Options::new(args.output)
     };
     let mut bar = Bar::new("writing the image");
-    let created = create(&options, &mut |now: &Snapshot| {
+    let mut tell = |now: &Snapshot| {
         // Names weigh as much as a block: many empty files take time, too.
         let work = |bytes: u64, files: u64| bytes.saturating_add(files.saturating_mul(4096));
         bar.set(work(now.bytes, now.files), work(now.bytes_total, now.files_total));
-    })
+    };
+    let created = match args.partition {
+        None => create(&options, &mut tell),
+        Some(table) => {
+            // FAT as the only partition is there to be booted from.
+            let name = if options.kind == Kind::Fat { "esp" } else { options.kind.name() };
+            create_disk(&options, table.into(), name, &mut tell)
+        }
+    }
     .map_err(report)?;
     bar.finish();
     if !args.quiet {

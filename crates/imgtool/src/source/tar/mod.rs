@@ -263,7 +263,7 @@ impl Reader<'_> {
                 return Err(Error::new("an extension header in place of an entry"));
             }
         };
-        Ok(NodeOrLink::Node(Node { meta, xattrs: records.xattrs(), body }))
+        Ok(NodeOrLink::Node(Node { meta, xattrs: records.xattrs(), body, kept: None }))
     }
 }
 
