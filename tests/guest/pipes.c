@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define SAY(expression)                                                                       \
@@ -97,5 +98,18 @@ int main(void)
     SAY(write(fd[1], buffer, 10));
     SAY(write(fd[1], buffer, 20));
     SAY(read(fd[0], buffer, 100));
+    close(fd[0]);
+    close(fd[1]);
+    /* Memory goes in as far as it fits, without a wait for the rest. */
+    static char pages[1 << 18] __attribute__((aligned(4096)));
+    struct iovec one = {pages, sizeof pages}, two[2] = {{pages, 4096}, {pages + 8192, 100}};
+    pipe(fd);
+    SAY(vmsplice(fd[1], &one, 1, 0));
+    SAY(vmsplice(fd[1], &one, 1, SPLICE_F_NONBLOCK));
+    SAY(read(fd[0], buffer, sizeof buffer));
+    SAY(vmsplice(fd[1], two, 2, 0));
+    SAY(read(fd[0], buffer, sizeof buffer));
+    SAY(vmsplice(fd[1], two, 0, 0));
+    SAY(vmsplice(0, &one, 1, 99));
     return 0;
 }

@@ -3,7 +3,7 @@
 use super::file_io::read_iovec;
 use super::{Arg, Entry, Family, Support};
 use crate::bail;
-use crate::errno::{Errno, Result};
+use crate::errno::Result;
 use crate::kernel::Ctx;
 use crate::mm::{KernelDst, KernelSrc, UserDst, UserSrc};
 use crate::platform::TrapFrame;
@@ -275,14 +275,21 @@ fn sys_vmsplice(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> 
         bail!(EINVAL);
     }
     let file = ctx.task.files().get(args[0] as i32)?;
-    if pipe_of(&file).is_none() {
-        return Err(Errno::EBADF.into());
-    }
+    let Some(pipe) = pipe_of(&file) else { bail!(EBADF) };
     let space = ctx.mm()?;
-    let ranges = read_iovec(ctx, args[1], args[2] as usize)?;
-    if file.flags().writable() {
-        file.write(ctx, &mut UserSrc::new(ctx, &space, ranges))
-    } else {
-        file.read(ctx, &mut UserDst::new(ctx, &space, ranges))
+    let mut ranges = read_iovec(ctx, args[1], args[2] as usize)?;
+    if !file.flags().writable() {
+        return file.read(ctx, &mut UserDst::new(ctx, &space, ranges));
     }
+    if ranges.iter().all(|r| r.1 == 0) {
+        return Ok(0);
+    }
+    // It waits for some room only, and takes what fits there.
+    let nonblocking = args[3] & SPLICE_F_NONBLOCK != 0 || file.nonblocking();
+    let mut room = pipe.wait_writable(ctx, nonblocking)?;
+    for (_, len) in &mut ranges {
+        *len = (*len).min(room);
+        room -= *len;
+    }
+    file.write(ctx, &mut UserSrc::new(ctx, &space, ranges))
 }
