@@ -226,6 +226,6 @@ bases:
     fn mistakes_are_named_with_their_place() {
         let error = |base| stage(base).unwrap_err().to_string();
         assert!(error("other").starts_with("p.yaml:8:11: found base \"other\", expected one of bases.yaml: host, "));
-        assert!(error("round").starts_with("bases.yaml:5:31: base round extends itself"), "{}", error("round"));
+        assert!(error("round").starts_with("bases.yaml:5:32: base round extends itself"), "{}", error("round"));
     }
 }
