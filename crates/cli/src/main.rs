@@ -15,6 +15,9 @@ use crate::error::CliError;
 /// `boot --exec` hands the guest command's own status through, so this is any byte and not only success.
 type CommandResult = Result<u8, CliError>;
 
+/// The kernel image of the `direct` platform.
+const KERNEL_IMAGE: Option<&[u8]> = Some(include_bytes!(env!("UMLFS_KERNEL_IMAGE")));
+
 const EXAMPLES: &str = "\
 Exit status:
   0  done

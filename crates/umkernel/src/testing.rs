@@ -101,6 +101,10 @@ impl Platform for TestPlatform {
         (0, 0)
     }
 
+    fn start(&self, _: &Arc<Kernel>) -> Result<()> {
+        Ok(())
+    }
+
     fn kernel_memory(&self) -> u64 {
         0
     }

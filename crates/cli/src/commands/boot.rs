@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use umkernel::machine::launch::{self, LaunchConfig};
+use umkernel::machine::launch::{LaunchConfig, PlatformChoice};
 use umkernel::machine::{BootError, MachineConfig, Run, monitor};
 
 use super::trace::TraceArgs;
@@ -61,8 +61,33 @@ pub(crate) struct MachineArgs {
     #[arg(long, value_name = "ARGS")]
     append: Option<String>,
 
+    /// How the guest's system calls reach the kernel
+    #[arg(long, value_enum, value_name = "PLATFORM", default_value_t)]
+    platform: Platform,
+
     #[command(flatten)]
     trace: TraceArgs,
+}
+
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+enum Platform {
+    /// direct where the host allows it, otherwise ptrace; ptrace with --trace
+    #[default]
+    Auto,
+    /// The kernel in the guest's own processes, behind a memory protection key
+    Direct,
+    /// The kernel traces the guest's processes, as User-Mode Linux does
+    Ptrace,
+}
+
+impl From<Platform> for PlatformChoice {
+    fn from(platform: Platform) -> PlatformChoice {
+        match platform {
+            Platform::Auto => PlatformChoice::Auto,
+            Platform::Direct => PlatformChoice::Direct,
+            Platform::Ptrace => PlatformChoice::Ptrace,
+        }
+    }
 }
 
 /// A size as `imgtool` reads them, of at least what a guest needs.
@@ -118,9 +143,12 @@ fn boot(image: PathBuf, words: &Words, args: &MachineArgs) -> CommandResult {
         image,
         read_only: appended.read_only.or(words.read_only).unwrap_or(false),
         trace: args.trace.config()?,
+        platform: args.platform.into(),
+        kernel_image: crate::KERNEL_IMAGE,
+        terminal: None,
         machine,
     };
-    monitor::boot(&config, launch::ptrace).map_err(|BootError { what, hint }| {
+    monitor::boot(&config).map_err(|BootError { what, hint }| {
         let error = CliError::failed(what);
         if hint.is_empty() { error } else { error.hint(hint) }
     })

@@ -7,6 +7,11 @@
 pub mod process;
 mod sys;
 
+#[cfg(feature = "direct")]
+mod guest;
+#[cfg(feature = "direct")]
+pub use guest::*;
+
 use crate::errno::{Errno, Error, Result};
 use core::sync::atomic::AtomicU32;
 use sys::{check, syscall6};

@@ -14,6 +14,7 @@ mod nr {
     pub(super) const READ: usize = 0;
     pub(super) const RT_SIGPROCMASK: usize = 14;
     pub(super) const IOCTL: usize = 16;
+    pub(super) const WAIT4: usize = 61;
     pub(super) const RT_SIGTIMEDWAIT: usize = 128;
     pub(super) const CLOCK_NANOSLEEP: usize = 230;
     pub(super) const OPENAT: usize = 257;
@@ -58,11 +59,33 @@ pub fn sleep(time: Duration) {
     while check(unsafe { syscall6(nr::CLOCK_NANOSLEEP, args) }).is_err_and(|e| e == Errno::EINTR) {}
 }
 
+/// Bytes of the host kernel's `struct termios`.
+pub const TERMIOS_SIZE: usize = 36;
+
+/// Sets a terminal's modes at once (`struct termios` of the host's kernel).
+pub fn set_terminal(fd: i32, termios: &[u8; TERMIOS_SIZE]) {
+    const TCSETS: usize = 0x5402;
+    // SAFETY: the structure is ours and readable. A terminal that is gone has no modes to set.
+    let _ = check(unsafe { syscall6(nr::IOCTL, [fd as usize, TCSETS, termios.as_ptr() as usize, 0, 0, 0]) });
+}
+
+/// Waits until a child process ends; its host id and its status as `wait(2)` gives it.
+pub fn wait_child() -> Result<(i32, i32)> {
+    const WALL: usize = 0x4000_0000;
+    let mut status = 0i32;
+    loop {
+        // SAFETY: the status word is ours; null stands for the usage.
+        match check(unsafe { syscall6(nr::WAIT4, [usize::MAX, &raw mut status as usize, WALL, 0, 0, 0]) }) {
+            Ok(pid) => return Ok((pid as i32, status)),
+            Err(e) if e == Errno::EINTR => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
 /// Whether a descriptor is a terminal (`isatty(3)`).
 pub fn is_terminal(fd: i32) -> bool {
     const TCGETS: usize = 0x5401;
-    /// Bytes of the host kernel's `struct termios`.
-    const TERMIOS_SIZE: usize = 36;
     let mut termios = [0u32; TERMIOS_SIZE / 4];
     // SAFETY: the buffer is ours, writable, and as large as the call's structure.
     check(unsafe { syscall6(nr::IOCTL, [fd as usize, TCGETS, termios.as_mut_ptr() as usize, 0, 0, 0]) }).is_ok()

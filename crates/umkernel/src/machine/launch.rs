@@ -1,18 +1,21 @@
 //! What comes before a machine runs: opens and locks what the user named, saying what is wrong with it, and starts the
 //! platform.
 
-use super::{BootError, MachineConfig, Outcome, RootDisk, WATCHED_SIGNALS};
+use super::{BootError, DOCTOR, MachineConfig, Outcome, RootDisk, Run, WATCHED_SIGNALS};
 use crate::host::{HostFd, process};
+use crate::platform::direct::handover::{self, Handover, Text};
+use crate::platform::direct::load;
 use crate::platform::ptrace::Ptrace;
 use crate::trace::{HostStream, Options, Tracer};
 use std::boxed::Box;
 use std::format;
 use std::fs::File;
 use std::io::{self, IsTerminal};
-use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::string::{String, ToString};
+use std::vec::Vec;
 
 /// A machine as a user asks for it.
 #[derive(Clone, Debug)]
@@ -23,27 +26,110 @@ pub struct LaunchConfig {
     pub read_only: bool,
     /// Who watches the guests' system calls.
     pub trace: Option<TraceConfig>,
+    /// Which mechanism runs the guests.
+    pub platform: PlatformChoice,
+    /// The kernel image of the `direct` platform, if there is one.
+    pub kernel_image: Option<&'static [u8]>,
+    /// The settings that the terminal on standard input is to be left with (`struct termios` of the host's kernel).
+    pub terminal: Option<[u8; process::TERMIOS_SIZE]>,
     /// What the machine is like and what it runs.
     pub machine: MachineConfig,
 }
 
-/// A way to run a machine in the calling process, which is a kernel process and ends afterwards: one for each platform.
-pub type Launcher = fn(&LaunchConfig) -> Result<Outcome, BootError>;
-
-/// Runs a machine on the `ptrace` platform.
+/// Runs a machine in the calling process, which is the kernel process and ends afterwards. On `direct` the outcome goes to
+/// `report`, and only an error comes back.
 ///
 /// # Errors
 /// Before any guest code ran: the image, the trace's file, the host's rights, or a program that cannot be started.
-pub fn ptrace(config: &LaunchConfig) -> Result<Outcome, BootError> {
+pub fn run(config: &LaunchConfig, report: BorrowedFd<'_>) -> Result<Outcome, BootError> {
     // The platform's threads inherit the mask.
     process::block_signals(WATCHED_SIGNALS.0).map_err(|e| BootError::new(format!("cannot block signals: {e}"), ""))?;
-    let platform =
-        Ptrace::start().map_err(|what| BootError::new(what, "run `umlfs doctor` to see what the host allows"))?;
     let disk = config.open_disk()?;
-    let trace = config.trace.as_ref().map(TraceConfig::open).transpose();
-    let trace = trace.map_err(|what| BootError::new(what, ""))?;
-    let tracer = trace.map(|(options, stream)| Tracer::new(options, Box::new(stream)));
-    super::run(&config.machine, Box::new(platform), disk, tracer)
+    match choose(config)? {
+        Chosen::Direct(kernel) => Err(enter(config, kernel, &disk, report)),
+        Chosen::Ptrace(platform) => {
+            let trace = config.trace.as_ref().map(TraceConfig::open).transpose();
+            let trace = trace.map_err(|what| BootError::new(what, ""))?;
+            let tracer = trace.map(|(options, stream)| Tracer::new(options, Box::new(stream)));
+            super::run(&config.machine, Box::new(platform), disk, tracer)
+        }
+    }
+}
+
+/// Which mechanism runs the guests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PlatformChoice {
+    /// `direct` where the host allows it, `ptrace` elsewhere and for traces.
+    #[default]
+    Auto,
+    /// In the guests' own processes.
+    Direct,
+    /// By tracing.
+    Ptrace,
+}
+
+enum Chosen {
+    /// With the kernel image.
+    Direct(&'static [u8]),
+    Ptrace(Ptrace),
+}
+
+fn choose(config: &LaunchConfig) -> Result<Chosen, BootError> {
+    let ptrace = || Ptrace::new().map(Chosen::Ptrace).map_err(|what| BootError::new(what, DOCTOR));
+    let direct = || -> Result<Chosen, String> {
+        let image = config.kernel_image.ok_or("this program was built without the kernel image")?;
+        load::check_host().map(|()| Chosen::Direct(image))
+    };
+    match config.platform {
+        PlatformChoice::Ptrace => ptrace(),
+        PlatformChoice::Direct => direct().map_err(|what| {
+            BootError::new(
+                format!("the direct platform cannot run here: {what}"),
+                "`--platform ptrace` works without it",
+            )
+        }),
+        // Traces are for watching, and the classic mechanism is what they explain.
+        PlatformChoice::Auto if config.trace.is_some() => ptrace(),
+        PlatformChoice::Auto => direct().or_else(|_| ptrace()),
+    }
+}
+
+/// Hands the process over to the kernel image; returns only if that fails.
+fn enter(config: &LaunchConfig, kernel: &[u8], disk: &RootDisk, report: BorrowedFd<'_>) -> BootError {
+    let machine = &config.machine;
+    let list = |strings: &mut dyn Iterator<Item = &String>| -> Text {
+        let all: Vec<u8> = strings.flat_map(|s| s.bytes().filter(|&b| b != 0).chain([0])).collect();
+        Text::new(all.leak())
+    };
+    let text = |s: &str| Text::new(Vec::from(s.as_bytes()).leak());
+    let (run_kind, run) = match &machine.run {
+        Run::Init(None) => (handover::RUN_ANY_INIT, text("")),
+        Run::Init(Some(path)) => (handover::RUN_INIT, list(&mut [path.clone()].iter())),
+        Run::Command(argv) => (handover::RUN_COMMAND, list(&mut argv.iter())),
+    };
+    let termios = config.terminal;
+    let handover = Handover {
+        arena_file: -1,
+        image_file: disk.image.raw(),
+        image_size: disk.size,
+        report_file: report.as_raw_fd(),
+        read_only: disk.read_only.into(),
+        verbose: machine.verbose.into(),
+        cpus: machine.cpus,
+        memory: machine.memory,
+        image_name: text(&disk.name),
+        command_line: text(&machine.command_line),
+        run_kind,
+        has_terminal: termios.is_some().into(),
+        run,
+        env: list(&mut machine.env.iter().flat_map(|(name, value)| [name, value])),
+        host_ranges: Default::default(),
+        hardware: Default::default(),
+        termios: termios.unwrap_or([0; process::TERMIOS_SIZE]),
+    };
+    // SAFETY: open for as long as `disk` lives.
+    let keep = [report, unsafe { BorrowedFd::borrow_raw(disk.image.raw()) }];
+    BootError::new(load::enter(kernel, handover, &keep), "`--platform ptrace` works without it")
 }
 
 impl LaunchConfig {
@@ -131,7 +217,6 @@ impl TraceConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::Run;
 
     fn config(image: PathBuf) -> LaunchConfig {
         let machine = MachineConfig {
@@ -142,7 +227,15 @@ mod tests {
             env: std::vec::Vec::new(),
             verbose: false,
         };
-        LaunchConfig { image, read_only: false, trace: None, machine }
+        LaunchConfig {
+            image,
+            read_only: false,
+            trace: None,
+            platform: PlatformChoice::Auto,
+            kernel_image: None,
+            terminal: None,
+            machine,
+        }
     }
 
     #[test]

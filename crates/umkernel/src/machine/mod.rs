@@ -13,6 +13,7 @@ pub mod launch;
 #[cfg(feature = "ptrace")]
 pub mod monitor;
 mod oom;
+pub mod report;
 mod stdio;
 
 use crate::block::Disk;
@@ -79,6 +80,9 @@ pub struct RootDisk {
     /// What the user calls the image, for messages.
     pub name: String,
 }
+
+/// What to do about a host that forbids something.
+const DOCTOR: &str = "run `umlfs doctor` to see what the host allows";
 
 /// Why a machine could not be booted.
 #[derive(Debug)]
@@ -152,8 +156,11 @@ fn new_kernel(
     let max_tasks = (config.memory / TASK_MEMORY).clamp(64, 16_384) as usize;
     let command_line = config.command_line.clone();
     let config = Config { memory: config.memory, cpus: config.cpus, max_tasks, command_line };
-    Kernel::new(platform, config, trace)
-        .map_err(|e| BootError::new(format!("cannot make a memory file: {e}"), "the host needs memfd_create(2)"))
+    let kernel = Kernel::new(platform, config, trace)
+        .map_err(|e| BootError::new(format!("cannot make a memory file: {e}"), "the host needs memfd_create(2)"))?;
+    let started = kernel.platform.start(&kernel);
+    started.map_err(|e| BootError::new(format!("cannot start guest processes: {e}"), DOCTOR))?;
+    Ok(kernel)
 }
 
 fn boot_messages(kernel: &Kernel, config: &MachineConfig) {

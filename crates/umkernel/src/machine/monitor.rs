@@ -3,8 +3,9 @@
 //! Two processes, so that whichever is killed, `kill -9` included, the other one puts the terminal back. The kernel process
 //! takes its guests with it when it dies (`PTRACE_O_EXITKILL`); when this one dies, it powers off.
 
-use super::launch::{LaunchConfig, Launcher};
+use super::launch::{self, LaunchConfig};
 use super::{BootError, Outcome};
+use crate::host::process::TERMIOS_SIZE;
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, pthread_sigmask};
 use nix::sys::termios::{self, SetArg, Termios};
@@ -13,9 +14,7 @@ use nix::unistd::{ForkResult, Pid, fork, getppid};
 use std::format;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::string::{String, ToString};
-use std::vec;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::vec::Vec;
 
 /// Exit code of a machine whose kernel panicked or was killed.
@@ -27,12 +26,13 @@ const BROKEN: u8 = 1;
 ///
 /// # Errors
 /// A machine that could not be booted, whose kernel panicked, or that was killed.
-pub fn boot(config: &LaunchConfig, launch: Launcher) -> Result<u8, BootError> {
+pub fn boot(config: &LaunchConfig) -> Result<u8, BootError> {
     let terminal = Terminal::take();
+    let config = &LaunchConfig { terminal: terminal.settings(), ..config.clone() };
     let watched = watched_signals();
     let before = block(&watched)?;
     let result = loop {
-        match run_once(config, launch, &terminal, &watched) {
+        match run_once(config, &terminal, &watched) {
             Ok(Outcome::Restart) => {}
             Ok(Outcome::Off(code)) => break Ok(code),
             Ok(Outcome::Panic) => break Err(BootError::new("the guest's kernel panicked", "its report is above")),
@@ -61,19 +61,14 @@ fn block(set: &SigSet) -> Result<SigSet, BootError> {
     Ok(before)
 }
 
-fn run_once(
-    config: &LaunchConfig,
-    launch: Launcher,
-    terminal: &Terminal,
-    watched: &SigSet,
-) -> Result<Outcome, BootError> {
+fn run_once(config: &LaunchConfig, terminal: &Terminal, watched: &SigSet) -> Result<Outcome, BootError> {
     let cannot = |what: &str, e: nix::Error| BootError::new(format!("cannot {what}: {e}"), "");
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| cannot("make a pipe", e))?;
     // SAFETY: the caller has no other threads, so the child may go on as this process would have.
     match unsafe { fork() }.map_err(|e| cannot("start the kernel process", e))? {
         ForkResult::Child => {
             drop(read);
-            kernel_process(config, launch, terminal, write)
+            kernel_process(config, terminal, write)
         }
         ForkResult::Parent { child } => {
             drop(write);
@@ -104,9 +99,8 @@ fn report(pipe: OwnedFd, status: WaitStatus) -> Result<Outcome, BootError> {
     let mut message = Vec::new();
     // A pipe that cannot be read said nothing.
     let _ = File::from(pipe).read_to_end(&mut message);
-    match Message::decode(&message) {
-        Some(Message::Ended(outcome)) => Ok(outcome),
-        Some(Message::Failed(error)) => Err(error),
+    match super::report::decode(&message) {
+        Some(outcome) => outcome,
         None => Err(match status {
             WaitStatus::Signaled(_, Signal::SIGABRT, _) => {
                 BootError::new("the kernel process panicked", "its report is above; please file it as a bug")
@@ -120,7 +114,7 @@ fn report(pipe: OwnedFd, status: WaitStatus) -> Result<Outcome, BootError> {
     }
 }
 
-fn kernel_process(config: &LaunchConfig, launch: Launcher, terminal: &Terminal, pipe: OwnedFd) -> ! {
+fn kernel_process(config: &LaunchConfig, terminal: &Terminal, pipe: OwnedFd) -> ! {
     // SAFETY: a constant argument; ends this process in good order when its parent is killed.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
     let parent = getppid();
@@ -130,12 +124,9 @@ fn kernel_process(config: &LaunchConfig, launch: Launcher, terminal: &Terminal, 
         let text = format!("umlfs kernel panic: {info}").replace('\n', "\r\n");
         let _ = write!(std::io::stderr(), "\r\n{text}\r\n");
     }));
-    let message = match launch(config) {
-        Ok(outcome) => Message::Ended(outcome),
-        Err(error) => Message::Failed(error),
-    };
+    let outcome = launch::run(config, pipe.as_fd());
     // If nobody listens any more, nobody minds.
-    let _ = File::from(pipe).write_all(&message.encode());
+    let _ = File::from(pipe).write_all(&super::report::encode(&outcome));
     if getppid() != parent {
         terminal.restore();
     }
@@ -148,38 +139,6 @@ fn no_core_dumps() {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the limit is ours and readable.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
-}
-
-/// What the kernel process tells this one.
-enum Message {
-    Ended(Outcome),
-    Failed(BootError),
-}
-
-impl Message {
-    fn encode(&self) -> Vec<u8> {
-        match self {
-            Message::Ended(Outcome::Off(code)) => vec![b'O', *code],
-            Message::Ended(Outcome::Restart) => vec![b'R'],
-            Message::Ended(Outcome::Panic) => vec![b'P'],
-            Message::Failed(e) => [b"E".as_slice(), e.what.as_bytes(), b"\0", e.hint.as_bytes()].concat(),
-        }
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Message> {
-        let (kind, rest) = bytes.split_first()?;
-        match (kind, rest) {
-            (b'O', [code]) => Some(Message::Ended(Outcome::Off(*code))),
-            (b'R', []) => Some(Message::Ended(Outcome::Restart)),
-            (b'P', []) => Some(Message::Ended(Outcome::Panic)),
-            (b'E', text) => {
-                let text = String::from_utf8_lossy(text);
-                let (what, hint) = text.split_once('\0')?;
-                Some(Message::Failed(BootError::new(what.to_string(), hint.to_string())))
-            }
-            _ => None,
-        }
-    }
 }
 
 /// The host's terminal, in raw mode while a machine has it.
@@ -199,6 +158,13 @@ impl Terminal {
         Terminal { saved: took.then_some(saved) }
     }
 
+    /// The settings to go back to, as the host's kernel has them.
+    fn settings(&self) -> Option<[u8; TERMIOS_SIZE]> {
+        let saved: libc::termios = self.saved.clone()?.into();
+        // SAFETY: the C library's structure is larger, and begins as the kernel's does: flags, line, control characters.
+        Some(unsafe { core::mem::transmute_copy(&saved) })
+    }
+
     /// Puts it back as it was.
     fn restore(&self) {
         let Some(saved) = &self.saved else { return };
@@ -212,23 +178,5 @@ impl Terminal {
         // A terminal that is gone needs no restoring.
         let _ = termios::tcsetattr(stdin, SetArg::TCSADRAIN, saved);
         let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_survive_the_pipe() {
-        for outcome in [Outcome::Off(7), Outcome::Restart, Outcome::Panic] {
-            let Some(Message::Ended(back)) = Message::decode(&Message::Ended(outcome).encode()) else { panic!() };
-            assert_eq!(back, outcome);
-        }
-        let error = BootError::new("no image", "make one");
-        let Some(Message::Failed(back)) = Message::decode(&Message::Failed(error).encode()) else { panic!() };
-        assert_eq!((back.what.as_str(), back.hint.as_str()), ("no image", "make one"));
-        assert!(Message::decode(b"").is_none());
-        assert!(Message::decode(b"O").is_none());
     }
 }

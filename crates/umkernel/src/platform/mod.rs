@@ -3,6 +3,7 @@
 //! Each guest process is a host process and each guest thread a host thread. The kernel's work for a task
 //! happens on that task's own *kernel thread*; methods that take the running task are called there only.
 
+pub mod direct;
 mod frame;
 #[cfg(feature = "ptrace")]
 pub mod ptrace;
@@ -69,6 +70,9 @@ pub type HostThreadFn = Box<dyn FnOnce() + Send>;
 pub trait Platform: Send + Sync {
     /// `"ptrace"` or `"direct"`.
     fn name(&self) -> &'static str;
+
+    /// The kernel exists: called once, before the first task is made.
+    fn start(&self, kernel: &Arc<Kernel>) -> Result<()>;
 
     /// Copies from guest memory; returns the bytes copied before the first address that cannot be read.
     fn read_memory(&self, space: &AddressSpace, addr: u64, buf: &mut [u8]) -> usize;

@@ -45,7 +45,7 @@ impl Ptrace {
     ///
     /// # Errors
     /// A sentence for the user where the host forbids what it needs.
-    pub fn start() -> core::result::Result<Ptrace, String> {
+    pub fn new() -> core::result::Result<Ptrace, String> {
         Ok(Ptrace {
             zygote: Zygote::start()?,
             processes: Mutex::new(HashMap::new()),
@@ -95,6 +95,10 @@ fn kill(pid: i32) {
 impl Platform for Ptrace {
     fn name(&self) -> &'static str {
         "ptrace"
+    }
+
+    fn start(&self, _: &Arc<Kernel>) -> Result<()> {
+        Ok(())
     }
 
     fn read_memory(&self, space: &AddressSpace, addr: u64, buf: &mut [u8]) -> usize {

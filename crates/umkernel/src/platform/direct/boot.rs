@@ -1,0 +1,93 @@
+//! Where the kernel image begins, and where it ends.
+
+use super::arena::{self, Facts, arena};
+use super::handover::{Handover, RANGE_NAMES, RUN_ANY_INIT, RUN_INIT, Text};
+use super::platform::Direct;
+use super::slot::{HostMemory, Own};
+use super::xstate::XState;
+use crate::host::{self, HostFd, process};
+use crate::machine::{self, MachineConfig, RootDisk, Run, report};
+use crate::platform::Reserved;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write;
+
+/// Exit status of a host process in which the kernel panicked.
+pub const PANIC_STATUS: u8 = 101;
+
+/// Boots the machine, and ends the kernel process when it has stopped.
+pub fn main(handover: &Handover) -> ! {
+    let reserved = handover.host_ranges.map(|range| Reserved {
+        start: range.start,
+        end: range.end,
+        name: RANGE_NAMES.get(range.name as usize).copied().unwrap_or("[vvar]"),
+    });
+    let facts = Facts {
+        kernel_pid: host::getpid(),
+        xstate: XState::detect(),
+        hardware: handover.hardware.map(|[key, value]| (key, value)),
+        reserved,
+    };
+    let parent = host::getppid();
+    // SAFETY: nothing else runs yet.
+    unsafe { arena::initialise(handover.arena_file, facts) };
+    let own = Own { memory: Some(HostMemory::new(0)), in_kernel_process: true, ..Own::default() };
+    match arena().slots.take(own, 0) {
+        Ok(slot) => slot.become_current(),
+        Err(e) => panic!("no slot for the first thread: {e}"),
+    }
+    let disk = RootDisk {
+        image: HostFd::new(handover.image_file),
+        size: handover.image_size,
+        read_only: handover.read_only != 0,
+        name: text(handover.image_name),
+    };
+    let outcome = machine::run(&config(handover), Box::new(Direct), disk, None);
+    // If nobody listens any more, nobody minds.
+    let _ = host::write(handover.report_file, &report::encode(&outcome));
+    if handover.has_terminal != 0 && host::getppid() != parent {
+        process::set_terminal(0, &handover.termios);
+    }
+    host::exit_process(1)
+}
+
+fn text(text: Text) -> String {
+    String::from_utf8_lossy(text.bytes()).into_owned()
+}
+
+fn config(handover: &Handover) -> MachineConfig {
+    let strings = |text: Text| -> Vec<String> {
+        let all = text.bytes();
+        let all = all.strip_suffix(b"\0").map(|all| all.split(|&b| b == 0));
+        all.into_iter().flatten().map(|string| String::from_utf8_lossy(string).into_owned()).collect()
+    };
+    let run = strings(handover.run);
+    MachineConfig {
+        memory: handover.memory,
+        cpus: handover.cpus,
+        command_line: text(handover.command_line),
+        run: match handover.run_kind {
+            RUN_ANY_INIT => Run::Init(None),
+            RUN_INIT => Run::Init(run.into_iter().next()),
+            _ => Run::Command(run),
+        },
+        env: strings(handover.env).chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect(),
+        verbose: handover.verbose != 0,
+    }
+}
+
+/// The kernel panicked: says why, and ends the process. The kernel process ends the machine when a guest process ends so.
+pub fn panicked(info: &core::panic::PanicInfo) -> ! {
+    struct Stderr;
+    impl Write for Stderr {
+        fn write_str(&mut self, text: &str) -> core::fmt::Result {
+            // There is nobody to tell that nobody can be told.
+            let _ = host::write(2, text.as_bytes());
+            Ok(())
+        }
+    }
+    // The terminal may be raw: lines end with both.
+    let _ = write!(Stderr, "\r\numlfs kernel panic: {info}\r\n");
+    host::exit_process(PANIC_STATUS)
+}

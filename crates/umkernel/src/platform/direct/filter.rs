@@ -1,0 +1,228 @@
+//! The seccomp filter of guest processes.
+//!
+//! System calls from anywhere but the kernel's few call instructions trap (`SIGSYS`): that is how guest code's calls come in.
+//! Those instructions lie in memory that guest code can jump to, with arguments of its own. So what they may ask for is limited to
+//! what the kernel needs: memory of the process itself, files that the machine has open, new guest processes, waiting. No call here
+//! names a file, a process or a socket of the host.
+
+use super::entry::at;
+use crate::errno::Result;
+use crate::host;
+use alloc::vec::Vec;
+use linux_raw_sys::general::*;
+
+const LD_W_ABS: u16 = 0x20;
+const JEQ: u16 = 0x15;
+const JGT: u16 = 0x25;
+const JGE: u16 = 0x35;
+const JSET: u16 = 0x45;
+const RET: u16 = 0x06;
+
+const TRAP: u32 = 0x0003_0000;
+const ALLOW: u32 = 0x7fff_0000;
+
+/// Offsets in `struct seccomp_data`.
+const NR: u32 = 0;
+const ARCH: u32 = 4;
+const IP: u32 = 8;
+const ARGS: u32 = 16;
+const ARCH_X86_64: u32 = 0xc000_003e;
+
+/// Calls that are harmless whatever their arguments are.
+const ALLOWED: &[u32] = &[
+    __NR_futex,
+    __NR_pread64,
+    __NR_pwrite64,
+    __NR_write,
+    __NR_mmap,
+    __NR_munmap,
+    __NR_mprotect,
+    __NR_pkey_mprotect,
+    __NR_mremap,
+    __NR_madvise,
+    __NR_clock_gettime,
+    __NR_exit,
+    __NR_exit_group,
+    __NR_rt_sigreturn,
+    __NR_rt_sigprocmask,
+    __NR_sigaltstack,
+    __NR_fdatasync,
+    __NR_ftruncate,
+    __NR_fallocate,
+    __NR_memfd_create,
+    __NR_close,
+    __NR_getrandom,
+    __NR_sched_yield,
+    __NR_getcpu,
+    __NR_getpid,
+    __NR_gettid,
+    __NR_getppid,
+    __NR_membarrier,
+    __NR_set_robust_list,
+];
+
+/// Bits of `clone`'s flags that the kernel uses. Namespaces are not among them.
+const CLONE_ALLOWED: u32 = CLONE_VM
+    | CLONE_FS
+    | CLONE_FILES
+    | CLONE_SIGHAND
+    | CLONE_THREAD
+    | CLONE_SYSVSEM
+    | CLONE_PARENT
+    | CLONE_PARENT_SETTID
+    | SIGCHLD;
+
+#[repr(C)]
+struct Instruction {
+    code: u16,
+    jt: u8,
+    jf: u8,
+    k: u32,
+}
+
+#[repr(C)]
+struct Program {
+    len: u16,
+    filter: *const Instruction,
+}
+
+fn op(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
+    Instruction { code, jt, jf, k }
+}
+
+/// Allows a call if each given argument's lower half satisfies its test: exactly a value, or no bits besides a mask.
+enum Test {
+    Is(u32),
+    Within(u32),
+}
+
+fn call(program: &mut Vec<Instruction>, nr: u32, tests: &[(u32, Test)]) {
+    // The number is in the accumulator; a mismatch skips all that follows for this call.
+    let skip = (tests.len() * 2 + 2) as u8;
+    program.push(op(JEQ, nr, 0, skip));
+    for (i, (argument, test)) in tests.iter().enumerate() {
+        // From behind this test's jump to the TRAP at the end of the block.
+        let fail = ((tests.len() - 1 - i) * 2 + 1) as u8;
+        program.push(op(LD_W_ABS, ARGS + 8 * argument, 0, 0));
+        program.push(match test {
+            Test::Is(value) => op(JEQ, *value, 0, fail),
+            Test::Within(mask) => op(JSET, !mask, fail, 0),
+        });
+    }
+    program.push(op(RET, ALLOW, 0, 0));
+    program.push(op(RET, TRAP, 0, 0));
+}
+
+fn program() -> Vec<Instruction> {
+    let range = at::hostcall();
+    let (high, start, end) = ((range.start >> 32) as u32, range.start as u32, range.end as u32);
+    let mut program = alloc::vec![
+        op(LD_W_ABS, ARCH, 0, 0),
+        op(JEQ, ARCH_X86_64, 1, 0),
+        op(RET, TRAP, 0, 0),
+        op(LD_W_ABS, IP + 4, 0, 0),
+        op(JEQ, high, 1, 0),
+        op(RET, TRAP, 0, 0),
+        op(LD_W_ABS, IP, 0, 0),
+        op(JGE, start, 1, 0),
+        op(RET, TRAP, 0, 0),
+        op(JGT, end, 0, 1),
+        op(RET, TRAP, 0, 0),
+        op(LD_W_ABS, NR, 0, 0),
+    ];
+    for nr in ALLOWED {
+        program.push(op(JEQ, *nr, 0, 1));
+        program.push(op(RET, ALLOW, 0, 0));
+    }
+    const RUSAGE_SELF: u32 = 0;
+    const RUSAGE_THREAD: u32 = 1;
+    call(&mut program, __NR_clone, &[(0, Test::Within(CLONE_ALLOWED))]);
+    call(&mut program, __NR_prctl, &[(0, Test::Is(PR_SET_PDEATHSIG)), (1, Test::Is(SIGKILL))]);
+    call(&mut program, __NR_getrusage, &[(0, Test::Within(RUSAGE_SELF | RUSAGE_THREAD))]);
+    program.push(op(RET, TRAP, 0, 0));
+    program
+}
+
+/// `PR_SET_PDEATHSIG` of `linux/prctl.h`.
+const PR_SET_PDEATHSIG: u32 = 1;
+
+/// Puts the running process, and all that come from it, behind the filter.
+///
+/// # Errors
+/// What the host says; a host without seccomp cannot run guests this way.
+pub(super) fn install() -> Result<()> {
+    let program = program();
+    let filter = Program { len: program.len() as u16, filter: program.as_ptr() };
+    host::set_seccomp_filter(&raw const filter as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a filter as the host would.
+    fn decide(program: &[Instruction], data: &[u32; 16]) -> u32 {
+        let (mut at, mut acc) = (0, 0);
+        loop {
+            let i = &program[at];
+            at += 1;
+            let jump = |taken: bool| usize::from(if taken { i.jt } else { i.jf });
+            match i.code {
+                LD_W_ABS => acc = data[i.k as usize / 4],
+                JEQ => at += jump(acc == i.k),
+                JGT => at += jump(acc > i.k),
+                JGE => at += jump(acc >= i.k),
+                JSET => at += jump(acc & i.k != 0),
+                RET => return i.k,
+                _ => panic!("unknown code"),
+            }
+        }
+    }
+
+    fn data(nr: u32, ip: u64, args: [u64; 6]) -> [u32; 16] {
+        let mut data = [0; 16];
+        (data[0], data[1], data[2], data[3]) = (nr, ARCH_X86_64, ip as u32, (ip >> 32) as u32);
+        for (i, arg) in args.iter().enumerate() {
+            (data[4 + 2 * i], data[5 + 2 * i]) = (*arg as u32, (*arg >> 32) as u32);
+        }
+        data
+    }
+
+    #[test]
+    fn only_the_kernels_own_calls_pass() {
+        let program = program();
+        let inside = at::hostcall().start + 2;
+        assert_eq!(decide(&program, &data(__NR_futex, inside, [0; 6])), ALLOW);
+        assert_eq!(decide(&program, &data(__NR_futex, inside - 0x1000, [0; 6])), TRAP);
+        assert_eq!(decide(&program, &data(__NR_futex, at::hostcall().end + 2, [0; 6])), TRAP);
+        for nr in [
+            __NR_open,
+            __NR_openat,
+            __NR_kill,
+            __NR_tgkill,
+            __NR_socket,
+            __NR_ptrace,
+            __NR_execve,
+            __NR_process_vm_writev,
+        ] {
+            assert_eq!(decide(&program, &data(nr, inside, [0; 6])), TRAP, "{nr}");
+        }
+        let mut foreign = data(__NR_futex, inside, [0; 6]);
+        foreign[1] = 0x4000_0003;
+        assert_eq!(decide(&program, &foreign), TRAP);
+    }
+
+    #[test]
+    fn arguments_are_looked_at() {
+        let program = program();
+        let inside = at::hostcall().start + 2;
+        let clone = |flags: u32| decide(&program, &data(__NR_clone, inside, [flags.into(), 0, 0, 0, 0, 0]));
+        assert_eq!(clone(CLONE_FILES | CLONE_PARENT | SIGCHLD), ALLOW);
+        assert_eq!(clone(CLONE_NEWUSER | SIGCHLD), TRAP);
+        assert_eq!(clone(CLONE_PTRACE), TRAP);
+        let prctl = |a: u32, b: u32| decide(&program, &data(__NR_prctl, inside, [a.into(), b.into(), 0, 0, 0, 0]));
+        assert_eq!(prctl(PR_SET_PDEATHSIG, SIGKILL), ALLOW);
+        assert_eq!(prctl(PR_SET_PDEATHSIG, 0), TRAP);
+        assert_eq!(prctl(15, SIGKILL), TRAP);
+    }
+}

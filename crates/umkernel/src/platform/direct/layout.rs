@@ -1,0 +1,50 @@
+//! Where things lie in every process of a machine on the `direct` platform. Both sides of the door know these addresses: the
+//! loader, which is an ordinary program, and the kernel image, which has no other way to find its state.
+
+/// Where the kernel image is linked to lie, and the first address that is not the guest's.
+pub const KERNEL_BASE: u64 = 0x6000_0000_0000;
+/// The first address behind the kernel's that is the guest's again.
+pub const KERNEL_END: u64 = 0x6100_0000_0000;
+
+/// Private to each host process, and empty in a forked one: what its threads need to enter the kernel.
+pub const PRIVATE_BASE: u64 = 0x6000_4000_0000;
+/// Threads that one process may have.
+pub const THREADS_PER_PROCESS: usize = 4096;
+/// Bytes of a thread's scratch words and of its door words.
+pub const DOOR_STRIDE: u64 = 64;
+/// Bytes of scratch words, page aligned; guest code can reach them.
+pub const SCRATCH_SIZE: u64 = DOOR_STRIDE * THREADS_PER_PROCESS as u64;
+/// Where the door words begin, as seen from the scratch words; guest code cannot reach them.
+pub const DOOR_OFFSET: u64 = SCRATCH_SIZE;
+/// Bytes of each alternate signal stack: the frame of any processor (AMX included: 11 KiB) and the handler's own.
+pub const SIGNAL_STACK_SIZE: u64 = 32 * 1024;
+/// Where the alternate signal stacks begin.
+pub const SIGNAL_STACKS: u64 = PRIVATE_BASE + 2 * SCRATCH_SIZE;
+/// Bytes of the private area.
+pub const PRIVATE_SIZE: u64 = 2 * SCRATCH_SIZE + SIGNAL_STACK_SIZE * THREADS_PER_PROCESS as u64;
+
+/// The shared arena: all kernel state. A memory file, mapped by every process of the machine.
+pub const ARENA_BASE: u64 = 0x6001_0000_0000;
+/// Bytes of the arena; its file is sparse.
+pub const ARENA_SIZE: u64 = 64 << 30;
+/// Where kernel threads' stacks and slots lie.
+pub const SLOTS_BASE: u64 = ARENA_BASE + (1 << 28);
+/// Bytes of a slot: a kernel stack, with what belongs to the thread at its upper end.
+pub const SLOT_SIZE: u64 = 128 * 1024;
+/// Slots: threads that the machine may have.
+pub const SLOTS: usize = 24 * 1024;
+/// Where the heap begins.
+pub const HEAP_BASE: u64 = ARENA_BASE + (4 << 30);
+/// The first address behind the heap.
+pub const HEAP_END: u64 = ARENA_BASE + ARENA_SIZE;
+
+/// The protection key of all that guest code must not reach: the first that a process is given.
+pub const KEY: u32 = 1;
+/// The key register in kernel code: keys 0 and 1 open, the others closed.
+pub const KEYS_OPEN: u32 = 0x5555_5550;
+/// The key register in guest code: key 0 open, the others closed.
+pub const KEYS_CLOSED: u32 = 0x5555_5554;
+
+const _: () = assert!(SLOTS_BASE + SLOT_SIZE * SLOTS as u64 <= HEAP_BASE);
+const _: () = assert!(PRIVATE_BASE + PRIVATE_SIZE <= ARENA_BASE);
+const _: () = assert!(HEAP_END <= KERNEL_END);

@@ -1,0 +1,253 @@
+//! The loader: maps the kernel image, the arena and the private area into the kernel process, and jumps. A part of the `umlfs`
+//! program; from the jump on, nothing of that program runs in this process any more.
+
+use super::handover::{Handover, HostRange, MAX_RESERVED, RANGE_NAMES};
+use super::layout::*;
+use crate::host;
+use nix::libc;
+use std::arch::asm;
+use std::format;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::string::String;
+use std::vec::Vec;
+
+/// Whether this host can run the `direct` platform.
+///
+/// # Errors
+/// A sentence about what it lacks.
+pub fn check_host() -> Result<(), String> {
+    /// `HWCAP2_FSGSBASE` of `asm/hwcap2.h`: the host lets programs set their segment bases.
+    const HWCAP2_FSGSBASE: u64 = 2;
+    /// CPUID leaf 7, ECX: the host has switched protection keys on.
+    const OSPKE: u32 = 1 << 4;
+    if std::arch::x86_64::__cpuid_count(7, 0).ecx & OSPKE == 0 {
+        return Err("the processor or the host's kernel has no memory protection keys (pku)".into());
+    }
+    // SAFETY: looks up the process's own vector.
+    if unsafe { libc::getauxval(libc::AT_HWCAP2) } & HWCAP2_FSGSBASE == 0 {
+        return Err("the host's kernel does not let programs set segment bases (fsgsbase)".into());
+    }
+    // SAFETY: asks whether an action is known; the word is ours.
+    let trap: u32 = libc::SECCOMP_RET_TRAP;
+    let known = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const trap) };
+    if known != 0 {
+        return Err("the host's kernel does not let programs filter their system calls (seccomp)".into());
+    }
+    Ok(())
+}
+
+/// The fields that the loader fills in itself are those of the host: ranges, hardware, arena.
+pub fn enter(image: &[u8], mut handover: Handover, keep: &[BorrowedFd<'_>]) -> String {
+    match prepare(image, &mut handover, keep) {
+        // SAFETY: `prepare` has mapped all that the image needs; this process has one thread, which never returns.
+        Ok(entry) => unsafe { jump(entry, &handover) },
+        Err(what) => what,
+    }
+}
+
+fn host_error(what: &str) -> String {
+    format!("{what}: {}", std::io::Error::last_os_error())
+}
+
+fn prepare(image: &[u8], handover: &mut Handover, keep: &[BorrowedFd<'_>]) -> Result<u64, String> {
+    check_host()?;
+    let arena = arena_file()?;
+    close_others(keep, &arena)?;
+    forget_registrations()?;
+    reset_signals();
+    take_key()?;
+    let read_write = libc::PROT_READ | libc::PROT_WRITE;
+    map(ARENA_BASE, ARENA_SIZE, read_write, libc::MAP_SHARED | libc::MAP_NORESERVE, arena.as_raw_fd())?;
+    protect_with_key(ARENA_BASE, ARENA_SIZE, read_write)?;
+    private_area()?;
+    let entry = load_image(image)?;
+    handover.host_ranges = host_ranges()?;
+    // SAFETY: getauxval only looks up the process's own vector.
+    let get = |key: u64| [key, unsafe { libc::getauxval(key) }];
+    const AT_MINSIGSTKSZ: u64 = 51;
+    handover.hardware = [get(libc::AT_HWCAP), get(libc::AT_HWCAP2), get(AT_MINSIGSTKSZ)];
+    handover.arena_file = std::os::fd::IntoRawFd::into_raw_fd(arena);
+    Ok(entry)
+}
+
+fn arena_file() -> Result<OwnedFd, String> {
+    let fd = host::memfd_create(c"umlfs-arena").map_err(|e| format!("cannot make a memory file: {e}"))?;
+    // SAFETY: a fresh descriptor that nobody else owns.
+    let file = unsafe { OwnedFd::from_raw_fd(fd) };
+    host::ftruncate(fd, ARENA_SIZE).map_err(|e| format!("cannot make a large memory file: {e}"))?;
+    Ok(file)
+}
+
+/// What a guest process could reach of the host's by way of its descriptors is closed: it shares this table.
+fn close_others(keep: &[BorrowedFd<'_>], arena: &OwnedFd) -> Result<(), String> {
+    let keep: Vec<i32> = keep.iter().map(|fd| fd.as_raw_fd()).chain([0, 1, 2, arena.as_raw_fd()]).collect();
+    let open = std::fs::read_dir("/proc/self/fd").map_err(|e| format!("cannot list open files: {e}"))?;
+    let open: Vec<i32> = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| !keep.contains(fd)) {
+        host::close(fd);
+    }
+    Ok(())
+}
+
+/// Takes back what the C library has registered with the host for this thread: addresses that guest processes do not have.
+fn forget_registrations() -> Result<(), String> {
+    const UNREGISTER: libc::c_long = 1;
+    const SIGNATURE: libc::c_long = 0x5305_3053;
+    const ROBUST_LIST_HEAD: libc::c_long = 24;
+    let none: libc::c_long = 0;
+    // SAFETY: an empty list.
+    unsafe { libc::syscall(libc::SYS_set_robust_list, none, ROBUST_LIST_HEAD) };
+    // SAFETY: looks a name up; C libraries that do not register have no such name.
+    let offset = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr()) }.cast::<isize>();
+    if offset.is_null() {
+        return Ok(());
+    }
+    let thread: u64;
+    // SAFETY: reads the thread pointer, which the C library keeps there.
+    unsafe { asm!("mov {}, fs:[0]", out(reg) thread, options(nostack, readonly, preserves_flags)) };
+    // SAFETY: the C library's constant.
+    let area = thread.wrapping_add_signed(unsafe { *offset } as i64) as libc::c_long;
+    // The length must be that of the registration, which the C library keeps to itself.
+    let lengths = [32, 40, 48, 56, 64, 96, 128, 256];
+    // SAFETY: unregisters or fails.
+    let gone = |len: libc::c_long| unsafe { libc::syscall(libc::SYS_rseq, area, len, UNREGISTER, SIGNATURE) } == 0;
+    if lengths.into_iter().any(gone) || std::io::Error::last_os_error().raw_os_error() != Some(libc::EBUSY) {
+        return Ok(());
+    }
+    Err("the C library keeps a registration with the host (rseq)".into())
+}
+
+/// Signals go back to their defaults, but for the ignored `SIGPIPE`: this program's handlers are not there for the image.
+fn reset_signals() {
+    for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE] {
+        // SAFETY: the default action.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+fn take_key() -> Result<(), String> {
+    let none: libc::c_long = 0;
+    // SAFETY: no memory is involved.
+    let key = unsafe { libc::syscall(libc::SYS_pkey_alloc, none, none) };
+    if key < 0 {
+        return Err(host_error("cannot get a protection key"));
+    }
+    if key != libc::c_long::from(KEY) {
+        return Err(format!("the host gave protection key {key} where {KEY} is expected"));
+    }
+    Ok(())
+}
+
+fn map(addr: u64, len: u64, prot: i32, flags: i32, fd: i32) -> Result<(), String> {
+    // SAFETY: nothing that this program has is replaced.
+    let got =
+        unsafe { libc::mmap(addr as *mut libc::c_void, len as usize, prot, flags | libc::MAP_FIXED_NOREPLACE, fd, 0) };
+    if got as u64 == addr { Ok(()) } else { Err(host_error(&format!("cannot map memory at {addr:#x}"))) }
+}
+
+fn protect_with_key(addr: u64, len: u64, prot: i32) -> Result<(), String> {
+    let args = (addr as libc::c_long, len as libc::c_long, libc::c_long::from(prot), libc::c_long::from(KEY as i32));
+    // SAFETY: memory that `map` has just made.
+    match unsafe { libc::syscall(libc::SYS_pkey_mprotect, args.0, args.1, args.2, args.3) } {
+        0 => Ok(()),
+        _ => Err(host_error("cannot put memory behind a protection key")),
+    }
+}
+
+/// Scratch words, door words and signal stacks: private to each process, wiped in a forked one.
+fn private_area() -> Result<(), String> {
+    let read_write = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    map(PRIVATE_BASE, PRIVATE_SIZE, read_write, flags, -1)?;
+    // Before Linux 6.12, signals cannot be delivered to a stack behind a key.
+    let end = if signals_reach_keyed_memory() { PRIVATE_BASE + PRIVATE_SIZE } else { SIGNAL_STACKS };
+    protect_with_key(PRIVATE_BASE + DOOR_OFFSET, end - PRIVATE_BASE - DOOR_OFFSET, read_write)?;
+    // SAFETY: memory of ours.
+    match unsafe { libc::madvise(PRIVATE_BASE as *mut libc::c_void, PRIVATE_SIZE as usize, libc::MADV_WIPEONFORK) } {
+        0 => Ok(()),
+        _ => Err(host_error("cannot have memory wiped in forked processes")),
+    }
+}
+
+fn signals_reach_keyed_memory() -> bool {
+    let release = nix::sys::utsname::uname().ok();
+    let release = release.and_then(|names| names.release().to_str().map(String::from)).unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map(|n| n.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(12))
+}
+
+/// Maps the image's segments; its entry point.
+fn load_image(image: &[u8]) -> Result<u64, String> {
+    let bad = || String::from("the kernel image in this program is damaged");
+    let word =
+        |at: usize| image.get(at..at + 8).map(|b| u64::from_le_bytes(core::array::from_fn(|i| b[i]))).ok_or_else(bad);
+    let half = |at: usize| image.get(at..at + 2).map(|b| u16::from_le_bytes([b[0], b[1]])).ok_or_else(bad);
+    let (entry, headers, count) = (word(24)?, word(32)? as usize, half(56)? as usize);
+    for header in (0..count).map(|i| headers + 56 * i) {
+        const PT_LOAD: u64 = 1;
+        let kind = word(header)?;
+        if kind & 0xffff_ffff != PT_LOAD {
+            continue;
+        }
+        let (offset, addr) = (word(header + 8)? as usize, word(header + 16)?);
+        let (in_file, in_memory) = (word(header + 32)? as usize, word(header + 40)?);
+        if in_memory == 0 {
+            continue;
+        }
+        let bytes = image.get(offset..offset + in_file).ok_or_else(bad)?;
+        if !(KERNEL_BASE..PRIVATE_BASE).contains(&addr) || addr % 4096 != 0 || in_file as u64 > in_memory {
+            return Err(bad());
+        }
+        let len = in_memory.next_multiple_of(4096);
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        map(addr, len, libc::PROT_READ | libc::PROT_WRITE, flags, -1)?;
+        // SAFETY: the segment's memory was just mapped and is large enough.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), addr as *mut u8, in_file) };
+        let prot = (kind >> 32) as i32;
+        let prot = (prot & 4) >> 2 | prot & 2 | (prot & 1) << 2;
+        if prot & libc::PROT_WRITE != 0 {
+            protect_with_key(addr, len, prot)?;
+        // SAFETY: as above.
+        } else if unsafe { libc::mprotect(addr as *mut libc::c_void, len as usize, prot) } != 0 {
+            return Err(host_error("cannot protect the kernel image"));
+        }
+    }
+    Ok(entry)
+}
+
+/// vdso, vvar and what goes with them: they stay in every guest process.
+fn host_ranges() -> Result<[HostRange; MAX_RESERVED], String> {
+    let maps = std::fs::read_to_string("/proc/self/maps").map_err(|e| format!("cannot read /proc/self/maps: {e}"))?;
+    let mut ranges = [HostRange::default(); MAX_RESERVED];
+    let mut free = ranges.iter_mut();
+    for line in maps.lines() {
+        let Some((range, rest)) = line.split_once(' ') else { continue };
+        let Some(name) = RANGE_NAMES.iter().position(|name| rest.ends_with(name)) else { continue };
+        let Some((start, end)) = range.split_once('-') else { continue };
+        let (Ok(start), Ok(end)) = (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16)) else { continue };
+        let Some(place) = free.next() else { return Err("the host has too many mappings of its own".into()) };
+        *place = HostRange { start, end, name: name as u64 };
+    }
+    Ok(ranges)
+}
+
+/// # Safety
+/// The image is loaded, and nothing else runs in this process.
+unsafe fn jump(entry: u64, handover: &Handover) -> ! {
+    // SAFETY: the caller's promise; the key is opened first, the image expects an aligned stack below a return address.
+    unsafe {
+        asm!(
+            "wrpkru",
+            "mov rdi, r8",
+            "and rsp, -16",
+            "call r9",
+            "ud2",
+            in("eax") KEYS_OPEN,
+            in("ecx") 0,
+            in("edx") 0,
+            in("r8") handover,
+            in("r9") entry,
+            options(noreturn),
+        )
+    }
+}

@@ -1,0 +1,183 @@
+//! What the core asks of the platform.
+
+use super::arena::arena;
+use super::proxy::Request;
+use super::slot::current;
+use super::{layout, memory, signal, spawn};
+use crate::errno::{Errno, Result};
+use crate::host;
+use crate::kernel::{Ctx, Kernel};
+use crate::mm::{AddressSpace, Prot};
+use crate::platform::{Backing, HostThreadFn, KernelThreadFn, Platform, Reserved, Spawn, StartFn, TrapFrame};
+use crate::task::Task;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+/// The platform. Its state is the arena's.
+pub(super) struct Direct;
+
+/// Whether `space` is the memory that the running thread is in.
+fn is_here(space: &AddressSpace) -> bool {
+    // SAFETY: the running thread's own slot.
+    let Some(task) = (unsafe { current().own() }).task.as_ref() else { return false };
+    task.mm.lock().as_deref().is_some_and(|own| core::ptr::eq(own, space))
+}
+
+fn is_running(task: &Task) -> bool {
+    // SAFETY: the running thread's own slot.
+    unsafe { current().own() }.task.as_deref().is_some_and(|own| core::ptr::eq(own, task))
+}
+
+impl Platform for Direct {
+    fn name(&self) -> &'static str {
+        "direct"
+    }
+
+    fn start(&self, kernel: &Arc<Kernel>) -> Result<()> {
+        arena().set_kernel(kernel.clone());
+        spawn::start_zygote()?;
+        spawn::spawn_service(None, Box::new(|| arena().proxy.run()))?;
+        spawn::spawn_service(None, Box::new(|| spawn::reap()))
+    }
+
+    fn read_memory(&self, space: &AddressSpace, addr: u64, buf: &mut [u8]) -> usize {
+        if is_here(space) {
+            return memory::read(addr, buf);
+        }
+        let pid = space.host_pid.load(Ordering::Relaxed);
+        let request = Request::Read { pid, addr, to: buf.as_mut_ptr(), len: buf.len() };
+        arena().proxy.ask(request).map_or(0, |(count, _)| count as usize)
+    }
+
+    fn write_memory(&self, space: &AddressSpace, addr: u64, buf: &[u8]) -> usize {
+        if is_here(space) {
+            return memory::write(addr, buf);
+        }
+        let pid = space.host_pid.load(Ordering::Relaxed);
+        let request = Request::Write { pid, addr, from: buf.as_ptr(), len: buf.len() };
+        arena().proxy.ask(request).map_or(0, |(count, _)| count as usize)
+    }
+
+    fn compare_exchange(&self, _: &Task, addr: u64, expected: u32, new: u32) -> Result<u32> {
+        memory::compare_exchange(addr, expected, new).ok_or(Errno::EFAULT.into())
+    }
+
+    fn map(&self, _: &Task, addr: u64, len: u64, prot: Prot, backing: Backing) -> Result<()> {
+        let (file, shared) = match backing {
+            Backing::Anonymous => (None, false),
+            Backing::File { fd, offset, shared } => (Some((fd, offset)), shared),
+        };
+        host::map_fixed(addr, len, prot.bits().into(), file, shared)
+    }
+
+    fn unmap(&self, _: &Task, addr: u64, len: u64) -> Result<()> {
+        host::unmap_range(addr, len)
+    }
+
+    fn protect(&self, _: &Task, addr: u64, len: u64, prot: Prot) -> Result<()> {
+        host::protect(addr, len, prot.bits().into())
+    }
+
+    fn remap(&self, _: &Task, addr: u64, len: u64, new_addr: u64, new_len: u64) -> Result<()> {
+        host::remap(addr, len, new_addr, new_len)
+    }
+
+    fn advise(&self, _: &Task, addr: u64, len: u64, advice: i32) -> Result<()> {
+        host::advise(addr, len, advice)
+    }
+
+    fn spawn(
+        &self,
+        _: &Arc<Kernel>,
+        _: &Task,
+        child: &Arc<Task>,
+        how: Spawn,
+        frame: TrapFrame,
+        settid: u64,
+    ) -> Result<()> {
+        spawn::spawn(child, how, frame, settid)
+    }
+
+    fn spawn_fresh(&self, _: &Arc<Kernel>, child: &Arc<Task>, start: StartFn) -> Result<()> {
+        spawn::spawn_fresh(child, start)
+    }
+
+    fn spawn_kernel_thread(&self, kernel: &Arc<Kernel>, task: &Arc<Task>, body: KernelThreadFn) -> Result<()> {
+        let (own_kernel, own_task) = (kernel.clone(), task.clone());
+        let body = move || body(&Ctx { kernel: &own_kernel, task: &own_task });
+        spawn::spawn_service(Some(task), Box::new(body))
+    }
+
+    fn spawn_host_thread(&self, _: &'static str, body: HostThreadFn) -> Result<()> {
+        spawn::spawn_service(None, body)
+    }
+
+    fn kernel_memory(&self) -> u64 {
+        arena().heap.used()
+    }
+
+    fn release(&self, _: &Task) {
+        // The host thread ends right after, see `spawn::end`.
+    }
+
+    fn replace_memory(&self, _: &Task, alone: bool) -> Result<()> {
+        // SAFETY: the running thread's own slot.
+        let memory = unsafe { current().own() }.memory.clone();
+        if alone && memory.is_some_and(|memory| memory.alone()) {
+            return spawn::empty_memory();
+        }
+        spawn::move_to_fresh_process()
+    }
+
+    fn kick(&self, task: &Task) {
+        if is_running(task) {
+            // It looks on its way out.
+            return;
+        }
+        let (pid, tid) = (task.host.pid.load(Ordering::Relaxed), task.host.tid.load(Ordering::Relaxed));
+        if pid != 0 {
+            // A thread that is gone needs no kick.
+            let _ = arena().proxy.ask(Request::Signal { pid, tid, signal: signal::KICK });
+        }
+    }
+
+    fn extended_state(&self, _: &Task) -> Result<Vec<u8>> {
+        // SAFETY: the running thread's own frame; its other registers may be borrowed, these are not.
+        Ok(arena().facts.xstate.save(unsafe { &(*current().frame()).xmm }))
+    }
+
+    fn set_extended_state(&self, _: &Task, state: &[u8]) -> Result<()> {
+        // SAFETY: as in `extended_state`.
+        arena().facts.xstate.load(state, unsafe { &mut (*current().frame()).xmm });
+        Ok(())
+    }
+
+    fn cpu_times(&self, task: &Task) -> (u64, u64) {
+        // Clock ids of processes, as `linux/posix-timers_types.h` makes them: scheduler clock.
+        const SCHED: i32 = 2;
+        const CLOCK_THREAD_CPUTIME: i32 = 3;
+        let pid = task.host.pid.load(Ordering::Relaxed);
+        let clock = if is_running(task) { CLOCK_THREAD_CPUTIME } else { !pid << 3 | SCHED };
+        if pid == 0 { (0, 0) } else { (host::clock_gettime(clock).unwrap_or(0), 0) }
+    }
+
+    fn resident_pages(&self, space: &AddressSpace) -> (u64, u64) {
+        if is_here(space) {
+            return (host::peak_resident() / crate::mm::PAGE_SIZE, 0);
+        }
+        let pid = space.host_pid.load(Ordering::Relaxed);
+        arena().proxy.ask(Request::Resident { pid }).unwrap_or((0, 0))
+    }
+
+    fn hardware_auxv(&self) -> Vec<(u64, u64)> {
+        arena().facts.hardware.to_vec()
+    }
+
+    fn reserved_ranges(&self) -> Vec<Reserved> {
+        let kernel = Reserved { start: layout::KERNEL_BASE, end: layout::KERNEL_END, name: "" };
+        let host = arena().facts.reserved.iter().filter(|range| range.end != 0).copied();
+        core::iter::once(kernel).chain(host).collect()
+    }
+}

@@ -1,0 +1,253 @@
+//! Slots: the kernel stack of each host thread and what the platform keeps about the thread, in the arena, so that a thread of
+//! one process can prepare one in another, and a task can move to another host process in the midst of a call.
+
+use super::arena::arena;
+use super::entry::{FRAME_SIZE, Frame};
+use super::layout::{DOOR_OFFSET, DOOR_STRIDE, PRIVATE_BASE, SLOT_SIZE, SLOTS, SLOTS_BASE, THREADS_PER_PROCESS};
+use crate::errno::{Errno, Error, Result};
+use crate::kernel::Ctx;
+use crate::platform::{HostThreadFn, StartFn};
+use crate::signal::SigInfo;
+use crate::sync::Mutex;
+use crate::task::Task;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::arch::asm;
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+
+/// Written at the lower end of each stack; a stack that reached it has overrun its neighbour.
+const CANARY: u64 = 0x756d_6c66_7321_7374;
+
+/// What a new thread does first.
+pub(super) enum Start {
+    /// Guest code, with the frame as it stands.
+    User,
+    /// Guest code in a forked process, whose id is stored there first.
+    Forked {
+        /// An address of the guest, or 0.
+        settid: u64,
+    },
+    /// Kernel code that says what guest code begins with.
+    Fresh(StartFn),
+    /// Kernel code in the kernel process.
+    Service(HostThreadFn),
+}
+
+/// Why guest code came into the kernel without a system call.
+#[derive(Clone, Copy)]
+pub(super) enum Trap {
+    /// To look whether there is something to do.
+    Interruption,
+    /// A fault.
+    Fault(SigInfo),
+}
+
+/// One thread's.
+#[repr(C, align(64))]
+pub(super) struct Slot {
+    /// Next on the list of free slots.
+    next: AtomicU64,
+    /// Where a parked thread's context lies.
+    pub(super) context: AtomicU64,
+    /// The thread's number among those with the same memory.
+    pub(super) index: AtomicU32,
+    /// Host id of a thread that has no task to keep it.
+    pub(super) host_id: AtomicI32,
+    own: UnsafeCell<Own>,
+}
+
+/// What only the slot's thread uses, and whoever prepares the slot for it.
+#[derive(Default)]
+pub(super) struct Own {
+    pub(super) task: Option<Arc<Task>>,
+    pub(super) memory: Option<Arc<HostMemory>>,
+    pub(super) start: Option<Start>,
+    pub(super) trap: Option<Trap>,
+    /// The thread belongs to the kernel process, which is behind no filter.
+    pub(super) in_kernel_process: bool,
+}
+
+// SAFETY: `own` is used by one thread at a time, see `Slot::own`.
+unsafe impl Sync for Slot {}
+
+/// The free slots.
+#[derive(Default)]
+pub(super) struct Slots {
+    /// Lets one thread at a time take slots, so that the list's head cannot come back unseen.
+    taking: Mutex<usize>,
+    /// Head of the list of slots given back.
+    pub(super) free: AtomicU64,
+}
+
+impl Slots {
+    /// A slot for a thread that is not started yet.
+    pub(super) fn take(&self, own: Own, index: u32) -> Result<&'static Slot> {
+        let address = self.take_address()?;
+        let slot = Slot {
+            next: AtomicU64::new(0),
+            context: AtomicU64::new(0),
+            index: AtomicU32::new(index),
+            host_id: AtomicI32::new(0),
+            own: own.into(),
+        };
+        // SAFETY: the slot is free, so nobody else looks at its memory, which is mapped and large enough.
+        unsafe {
+            core::ptr::write(address as *mut Slot, slot);
+            *(stack_bottom(address) as *mut u64) = CANARY;
+            Ok(&*(address as *const Slot))
+        }
+    }
+
+    fn take_address(&self) -> Result<u64> {
+        let mut fresh = self.taking.lock();
+        let mut head = self.free.load(Ordering::Acquire);
+        while head != 0 {
+            // SAFETY: a slot on the list stays until taken, which the lock lets only this thread do.
+            let next = unsafe { (*(head as *const Slot)).next.load(Ordering::Relaxed) };
+            match self.free.compare_exchange(head, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Ok(head),
+                Err(now) => head = now,
+            }
+        }
+        if *fresh == SLOTS {
+            return Err(Error::new(Errno::EAGAIN, "no kernel stack is left"));
+        }
+        *fresh += 1;
+        Ok(SLOTS_BASE + SLOT_SIZE * *fresh as u64 - size_of::<Slot>() as u64)
+    }
+}
+
+fn stack_bottom(slot: u64) -> u64 {
+    slot + size_of::<Slot>() as u64 - SLOT_SIZE
+}
+
+impl Slot {
+    pub(super) fn address(&self) -> u64 {
+        self as *const Slot as u64
+    }
+
+    /// The upper end of its stack.
+    pub(super) fn stack_top(&self) -> u64 {
+        self.address()
+    }
+
+    /// Where the guest's registers lie while it is in the kernel.
+    pub(super) fn frame(&self) -> *mut Frame {
+        (self.stack_top() - FRAME_SIZE) as *mut Frame
+    }
+
+    /// The slot's own things.
+    ///
+    /// # Safety
+    /// Only for the slot's thread, or for the one that prepares the slot before its thread is started; one borrow at a time.
+    #[allow(clippy::mut_from_ref, reason = "the caller promises to be the only one")]
+    pub(super) unsafe fn own(&self) -> &mut Own {
+        // SAFETY: the caller's promise.
+        unsafe { &mut *self.own.get() }
+    }
+
+    /// Whether the stack has kept within its bounds.
+    pub(super) fn check_stack(&self) {
+        // SAFETY: the lower end of the slot's own memory.
+        let word = unsafe { *(stack_bottom(self.address()) as *const u64) };
+        assert!(word == CANARY, "a kernel stack has overrun");
+    }
+
+    /// Puts the slot on the free list; nobody has it any more.
+    pub(super) fn give_back(&self) {
+        let free = &arena().slots.free;
+        let mut head = free.load(Ordering::Relaxed);
+        loop {
+            self.next.store(head, Ordering::Relaxed);
+            match free.compare_exchange(head, self.address(), Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// The gs base of its thread.
+    pub(super) fn door(&self) -> u64 {
+        PRIVATE_BASE + u64::from(self.index.load(Ordering::Relaxed)) * DOOR_STRIDE
+    }
+
+    /// Makes the calling thread the slot's: points its gs base to its words in the private area, and these to the slot.
+    pub(super) fn become_current(&self) {
+        let door = self.door();
+        // SAFETY: the private area is mapped, and these words are this thread's alone; guest code has no use for gs.
+        unsafe {
+            *((door + DOOR_OFFSET) as *mut u64) = self.stack_top();
+            *((door + DOOR_OFFSET + 8) as *mut u64) = self.address();
+            asm!("wrgsbase {}", in(reg) door, options(nostack, preserves_flags));
+        }
+    }
+}
+
+/// The running thread's slot.
+pub(super) fn current() -> &'static Slot {
+    let slot: *const Slot;
+    // SAFETY: every thread that runs kernel code has called `become_current` first.
+    unsafe {
+        asm!("mov {}, gs:[{}]", out(reg) slot, const DOOR_OFFSET + 8, options(nostack, readonly, preserves_flags));
+        &*slot
+    }
+}
+
+/// Calls `f` in the context of the running thread's task.
+pub(super) fn with_ctx<T>(f: impl FnOnce(&Ctx) -> T) -> T {
+    // SAFETY: the thread's own slot; the task is read only.
+    let own = unsafe { &*core::ptr::from_mut(current().own()) };
+    let Some(task) = &own.task else { panic!("a thread without a task") };
+    f(&Ctx { kernel: arena().kernel(), task })
+}
+
+/// A memory of the host's, which one or more host processes have: numbers its threads.
+pub(super) struct HostMemory {
+    taken: Mutex<Vec<u64>>,
+}
+
+impl HostMemory {
+    /// A memory in which one thread has a number already.
+    pub(super) fn new(index: u32) -> Arc<HostMemory> {
+        let memory = HostMemory { taken: Mutex::default() };
+        memory.mark(index);
+        Arc::new(memory)
+    }
+
+    fn mark(&self, index: u32) {
+        let (word, bit) = (index as usize / 64, index % 64);
+        let mut taken = self.taken.lock();
+        if taken.len() <= word {
+            taken.resize(word + 1, 0);
+        }
+        taken[word] |= 1 << bit;
+    }
+
+    /// A number for one more thread.
+    pub(super) fn take(&self) -> Result<u32> {
+        let mut taken = self.taken.lock();
+        let free = taken.iter().position(|&word| word != u64::MAX).unwrap_or(taken.len());
+        if free == taken.len() {
+            if free * 64 >= THREADS_PER_PROCESS {
+                return Err(Error::new(Errno::EAGAIN, "too many threads in one process"));
+            }
+            taken.push(0);
+        }
+        let bit = taken[free].trailing_ones();
+        taken[free] |= 1 << bit;
+        Ok(free as u32 * 64 + bit)
+    }
+
+    /// Gives a number back.
+    pub(super) fn give_back(&self, index: u32) {
+        if let Some(word) = self.taken.lock().get_mut(index as usize / 64) {
+            *word &= !(1 << (index % 64));
+        }
+    }
+
+    /// Whether only one thread has this memory.
+    pub(super) fn alone(&self) -> bool {
+        self.taken.lock().iter().map(|word| word.count_ones()).sum::<u32>() == 1
+    }
+}

@@ -1,0 +1,431 @@
+//! Host processes and threads: how they come about, how a task moves from one to another, how they end.
+//!
+//! All guest processes are children of the kernel process's first thread (`CLONE_PARENT`), which reaps them, and with which they
+//! die. They share its descriptor table. None of them knows its host id but for the machine's own use.
+
+use super::arena::arena;
+use super::entry::{FRAME_SIZE, direct_clone, direct_leave, direct_park, direct_unpark, leave_to_user};
+use super::layout::{KERNEL_BASE, KERNEL_END};
+use super::slot::{HostMemory, Own, Slot, Start, current};
+use super::{filter, signal, traps};
+use crate::errno::{Errno, Error, Result};
+use crate::host;
+use crate::kernel::Ctx;
+use crate::mm::TASK_SIZE;
+use crate::platform::{Spawn, TrapFrame};
+use crate::sync::Mutex;
+use crate::task::Task;
+use crate::trap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use linux_raw_sys::general::{
+    CLONE_FILES, CLONE_FS, CLONE_PARENT, CLONE_PARENT_SETTID, CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_VM,
+    SIGCHLD,
+};
+
+/// Flags of a guest process.
+const PROCESS: u32 = CLONE_FILES | CLONE_PARENT | CLONE_PARENT_SETTID | SIGCHLD;
+/// Flags of a thread.
+const THREAD: u32 =
+    CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_PARENT_SETTID;
+
+/// Room below a frame or a parked context for the first steps of a thread that goes on there.
+const FIRST_STEPS: u64 = 1024;
+
+/// The process that fresh guest processes are cloned from. It waits in the kernel's code and has no guest memory.
+#[derive(Default)]
+pub(super) struct Zygote {
+    turn: Mutex<()>,
+    state: AtomicU32,
+    slot: AtomicU64,
+    answer: AtomicI64,
+}
+
+const IDLE: u32 = 0;
+const ASKED: u32 = 1;
+const ANSWERED: u32 = 2;
+
+impl Zygote {
+    /// Has a process made that goes on with a slot: where its context is parked, or at its start.
+    fn make(&self, slot: &Slot) -> Result<()> {
+        let _turn = self.turn.lock();
+        self.slot.store(slot.address(), Ordering::Relaxed);
+        self.state.store(ASKED, Ordering::Release);
+        host::futex_wake(&self.state, 1);
+        loop {
+            let state = self.state.load(Ordering::Acquire);
+            if state == ANSWERED {
+                break;
+            }
+            host::futex_wait(&self.state, state, None);
+        }
+        self.state.store(IDLE, Ordering::Relaxed);
+        host_result(self.answer.load(Ordering::Relaxed))
+    }
+
+    fn serve(&self) -> ! {
+        loop {
+            while self.state.load(Ordering::Acquire) != ASKED {
+                let state = self.state.load(Ordering::Relaxed);
+                if state != ASKED {
+                    host::futex_wait(&self.state, state, None);
+                }
+            }
+            // SAFETY: whoever asked keeps the slot until the answer.
+            let slot = unsafe { &*(self.slot.load(Ordering::Relaxed) as *const Slot) };
+            let context = slot.context.load(Ordering::Relaxed);
+            let top = if context == 0 { slot.stack_top() - FRAME_SIZE } else { context };
+            let id = task_of(slot).map_or(core::ptr::null(), |task| task.host.tid.as_ptr().cast_const());
+            // SAFETY: the stack is the slot's, below all that is live on it.
+            let answer = unsafe { direct_clone(PROCESS.into(), below(top), id, slot.address(), fresh) };
+            self.answer.store(answer, Ordering::Relaxed);
+            self.state.store(ANSWERED, Ordering::Release);
+            host::futex_wake(&self.state, 1);
+        }
+    }
+}
+
+fn below(address: u64) -> u64 {
+    (address - FIRST_STEPS) & !15
+}
+
+fn host_result(value: i64) -> Result<()> {
+    if value < 0 { Err(Error::new(Errno(-value as u16), "clone")) } else { Ok(()) }
+}
+
+fn task_of(slot: &Slot) -> Option<&Arc<Task>> {
+    // SAFETY: the slot is being prepared, or its thread waits for the caller.
+    unsafe { slot.own() }.task.as_ref()
+}
+
+/// Starts the zygote: a fork of the kernel process, which empties its memory and goes behind the filter.
+pub(super) fn start_zygote() -> Result<()> {
+    let slot = arena().slots.take(Own { memory: Some(HostMemory::new(0)), ..Own::default() }, 0)?;
+    let flags = u64::from(CLONE_FILES | SIGCHLD);
+    // SAFETY: a stack of its own; the argument lives in the arena.
+    host_result(unsafe { direct_clone(flags, below(slot.stack_top()), core::ptr::null(), slot.address(), zygote) })
+}
+
+extern "C" fn zygote(slot: u64) -> ! {
+    // SAFETY: the slot was made for this thread.
+    let slot = unsafe { &*(slot as *const Slot) };
+    // A session of its own: the terminal's signals are for the front process.
+    host::set_session();
+    die_with_kernel();
+    slot.become_current();
+    let prepared = empty_memory()
+        .and_then(|()| signal::install())
+        .and_then(|()| signal::set_stack(0))
+        .and_then(|()| host::unblock_signals())
+        .and_then(|()| filter::install());
+    if let Err(e) = prepared {
+        panic!("cannot prepare guest processes: {e}");
+    }
+    arena().zygote.serve()
+}
+
+/// Reaps guest processes for as long as the machine runs; in the kernel process.
+pub(super) fn reap() {
+    while let Ok((pid, status)) = host::process::wait_child() {
+        // Threads that leave by themselves end with 0; their task may have moved to another process.
+        if status == 0 {
+            continue;
+        }
+        let panicked = status == i32::from(super::boot::PANIC_STATUS) << 8;
+        let holders: Vec<Arc<Task>> = arena()
+            .kernel()
+            .tasks
+            .processes()
+            .iter()
+            .flat_map(|process| process.inner.lock().threads.clone())
+            .filter(|task| task.host.pid.load(Ordering::Relaxed) == pid)
+            .collect();
+        if panicked || !holders.is_empty() {
+            // Whatever the process held is held for ever: the machine cannot go on.
+            panic!("host process {pid} with {} guest tasks was killed (status {status:#x})", holders.len());
+        }
+    }
+}
+
+/// The process ends when the kernel process does, be that now.
+fn die_with_kernel() {
+    host::die_with_parent();
+    if host::getppid() != arena().facts.kernel_pid {
+        host::exit_process(1);
+    }
+}
+
+/// Unmaps all that is the guest's.
+pub(super) fn empty_memory() -> Result<()> {
+    let mut at = 0;
+    let kernel = (KERNEL_BASE, KERNEL_END);
+    let facts = &arena().facts;
+    let mut kept: [(u64, u64); super::handover::MAX_RESERVED + 1] =
+        [(u64::MAX, u64::MAX); super::handover::MAX_RESERVED + 1];
+    kept[0] = kernel;
+    for (place, range) in kept[1..].iter_mut().zip(facts.reserved.iter().filter(|r| r.end != 0)) {
+        *place = (range.start, range.end);
+    }
+    kept.sort_unstable();
+    for (start, end) in kept {
+        let start = start.min(TASK_SIZE);
+        if start > at {
+            host::unmap_range(at, start - at)?;
+        }
+        at = at.max(end);
+    }
+    Ok(())
+}
+
+/// A new task that goes on from the running one's call. See [`crate::platform::Platform::spawn`].
+pub(super) fn spawn(child: &Arc<Task>, how: Spawn, regs: TrapFrame, settid: u64) -> Result<()> {
+    let parent = current();
+    // SAFETY: the running thread's own slot.
+    let own = unsafe { parent.own() };
+    let Some(memory) = own.memory.clone() else { return Err(Errno::ESRCH.into()) };
+    let index = match how {
+        Spawn::Fork => parent.index.load(Ordering::Relaxed),
+        Spawn::Thread | Spawn::ShareMemory => memory.take()?,
+    };
+    let (child_memory, start) = match how {
+        Spawn::Fork => (HostMemory::new(index), Start::Forked { settid }),
+        Spawn::Thread | Spawn::ShareMemory => (memory.clone(), Start::User),
+    };
+    let prepared = Own { task: Some(child.clone()), memory: Some(child_memory), start: Some(start), ..Own::default() };
+    let slot = arena().slots.take(prepared, index).inspect_err(|_| {
+        if how != Spawn::Fork {
+            memory.give_back(index);
+        }
+    })?;
+    // SAFETY: the new slot's frame is nobody else's yet, the running thread's holds what it came in with.
+    unsafe {
+        *slot.frame() = *parent.frame();
+        (*slot.frame()).regs = regs;
+    }
+    let stack = below(slot.stack_top() - FRAME_SIZE);
+    let id = child.host.tid.as_ptr().cast_const();
+    let answer = match how {
+        Spawn::Fork => {
+            // SAFETY: a stack of its own in the arena; memory is copied.
+            unsafe { direct_clone(PROCESS.into(), stack, id, slot.address(), forked) }
+        }
+        Spawn::Thread | Spawn::ShareMemory => {
+            if how == Spawn::Thread {
+                child.host.pid.store(own_pid(own), Ordering::Relaxed);
+            }
+            let flags = if how == Spawn::Thread { THREAD } else { PROCESS | CLONE_VM };
+            // The child has no signal stack until it sets one.
+            host::block_signals();
+            // SAFETY: a stack and door words of its own.
+            let answer = unsafe { direct_clone(flags.into(), stack, id, slot.address(), threaded) };
+            host::unblock_signals()?;
+            answer
+        }
+    };
+    if answer < 0 {
+        if how != Spawn::Fork {
+            memory.give_back(index);
+        }
+        discard(slot);
+    }
+    host_result(answer)
+}
+
+fn own_pid(own: &Own) -> i32 {
+    own.task.as_ref().map_or(0, |task| task.host.pid.load(Ordering::Relaxed))
+}
+
+/// Gives back a slot whose thread was never started.
+fn discard(slot: &'static Slot) {
+    // SAFETY: no thread has it.
+    *unsafe { slot.own() } = Own::default();
+    slot.give_back();
+}
+
+/// The first task of a process with empty memory.
+pub(super) fn spawn_fresh(child: &Arc<Task>, start: crate::platform::StartFn) -> Result<()> {
+    let own = Own {
+        task: Some(child.clone()),
+        memory: Some(HostMemory::new(0)),
+        start: Some(Start::Fresh(start)),
+        ..Own::default()
+    };
+    let slot = arena().slots.take(own, 0)?;
+    // SAFETY: nobody else's yet.
+    unsafe { *slot.frame() = Default::default() };
+    arena().zygote.make(slot).inspect_err(|_| discard(slot))
+}
+
+/// A thread of the kernel process, with a task or without.
+pub(super) fn spawn_service(task: Option<&Arc<Task>>, body: crate::platform::HostThreadFn) -> Result<()> {
+    // SAFETY: the running thread's own slot.
+    let memory = unsafe { current().own() }.memory.clone();
+    let Some(memory) = memory else { return Err(Errno::ESRCH.into()) };
+    let index = memory.take()?;
+    let own = Own {
+        task: task.cloned(),
+        memory: Some(memory.clone()),
+        start: Some(Start::Service(body)),
+        in_kernel_process: true,
+        ..Own::default()
+    };
+    let slot = arena().slots.take(own, index).inspect_err(|_| memory.give_back(index))?;
+    let id = task.map_or(core::ptr::null(), |task| task.host.kernel_tid.as_ptr().cast_const());
+    let id = if id.is_null() { (&raw const slot.host_id).cast() } else { id };
+    // SAFETY: a stack and door words of its own.
+    let answer = unsafe { direct_clone(THREAD.into(), below(slot.stack_top()), id, slot.address(), service) };
+    host_result(answer).inspect_err(|_| {
+        memory.give_back(index);
+        discard(slot);
+    })
+}
+
+/// The running thread's slot, right after it was started.
+fn arrive(slot: u64) -> &'static Slot {
+    // SAFETY: the slot was made for this thread.
+    let slot = unsafe { &*(slot as *const Slot) };
+    slot.become_current();
+    slot
+}
+
+extern "C" fn forked(slot: u64) -> ! {
+    let slot = arrive(slot);
+    die_with_kernel();
+    run(slot)
+}
+
+extern "C" fn threaded(slot: u64) -> ! {
+    let slot = arrive(slot);
+    if task_of(slot).is_some_and(|task| task.host.pid.load(Ordering::Relaxed) == 0) {
+        die_with_kernel();
+    }
+    let ready = signal::set_stack(slot.index.load(Ordering::Relaxed)).and_then(|()| host::unblock_signals());
+    if let Err(e) = ready {
+        panic!("cannot set a thread up: {e}");
+    }
+    run(slot)
+}
+
+extern "C" fn fresh(slot: u64) -> ! {
+    let slot = arrive(slot);
+    die_with_kernel();
+    let context = slot.context.swap(0, Ordering::Relaxed);
+    if context != 0 {
+        if let Some(task) = task_of(slot) {
+            task.host.pid.store(task.host.tid.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        // SAFETY: the context was parked by a thread that waits to see this one take it over.
+        unsafe { direct_unpark(context, 0) }
+    }
+    run(slot)
+}
+
+extern "C" fn service(slot: u64) -> ! {
+    let slot = arrive(slot);
+    // SAFETY: the running thread's own slot.
+    if let Some(Start::Service(body)) = unsafe { slot.own() }.start.take() {
+        body();
+    }
+    leave()
+}
+
+/// Runs a new task from its start; does not come back.
+fn run(slot: &'static Slot) -> ! {
+    let frame = slot.frame();
+    // SAFETY: the running thread's own slot, and its own frame, whose other part may be set by `first`.
+    let (start, regs) = unsafe { (slot.own().start.take(), &mut (*frame).regs) };
+    super::slot::with_ctx(|ctx| {
+        let host = &ctx.task.host;
+        if host.pid.load(Ordering::Relaxed) == 0 {
+            host.pid.store(host.tid.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        host.in_user.store(true, Ordering::Relaxed);
+        match start {
+            Some(Start::Forked { settid }) => {
+                if let Ok(space) = ctx.mm() {
+                    space.host_pid.store(host.pid.load(Ordering::Relaxed), Ordering::Relaxed);
+                }
+                if settid != 0 {
+                    // A bad address is the child's own loss, as on Linux.
+                    let _ = ctx.write_val(settid, &ctx.task.tid());
+                }
+            }
+            Some(Start::Fresh(first)) => match first(ctx) {
+                Some(first) => *regs = first,
+                None => end(ctx),
+            },
+            Some(Start::User | Start::Service(_)) | None => {}
+        }
+        traps::back(ctx, regs, None);
+    });
+    leave_to_user(frame)
+}
+
+/// The running task is over.
+pub(super) fn end(ctx: &Ctx) -> ! {
+    trap::ended(ctx);
+    leave()
+}
+
+/// Ends the running thread.
+fn leave() -> ! {
+    // From here on nobody may need the signal stack, whose number is given back.
+    host::block_signals();
+    let slot = current();
+    // SAFETY: the running thread's own slot.
+    let own = core::mem::take(unsafe { slot.own() });
+    drop(own.task);
+    if let Some(memory) = own.memory {
+        memory.give_back(slot.index.load(Ordering::Relaxed));
+    }
+    // SAFETY: nothing on this stack is needed any more.
+    unsafe { direct_leave(slot.address(), arena().slots.free.as_ptr()) }
+}
+
+/// Moves the running task to a fresh host process with empty memory; its old host thread ends.
+pub(super) fn move_to_fresh_process() -> Result<()> {
+    let slot = current();
+    // SAFETY: the running thread's own slot.
+    let own = unsafe { slot.own() };
+    let Some(memory) = own.memory.replace(HostMemory::new(0)) else { return Err(Errno::ESRCH.into()) };
+    let index = slot.index.swap(0, Ordering::Relaxed);
+    let helper = Own { memory: Some(memory.clone()), start: None, ..Own::default() };
+    let helper = arena().slots.take(helper, index).inspect_err(|_| {
+        own.memory = Some(memory.clone());
+        slot.index.store(index, Ordering::Relaxed);
+    })?;
+    helper.context.store(slot.address(), Ordering::Relaxed);
+    host::block_signals();
+    // SAFETY: the helper's stack is empty; `moved` lets the context go on in exactly one thread.
+    let value = unsafe { direct_park(slot.context.as_ptr(), moved, helper.address(), below(helper.stack_top())) };
+    if value != 0 {
+        host::unblock_signals()?;
+        discard(helper);
+        // SAFETY: the running thread's own slot, as before.
+        unsafe { slot.own() }.memory = Some(memory);
+        slot.index.store(index, Ordering::Relaxed);
+        return host_result(value);
+    }
+    Ok(())
+}
+
+/// The old host thread of a task that moves, on a helper's stack.
+extern "C" fn moved(helper: u64) -> ! {
+    // SAFETY: made by `move_to_fresh_process` for this thread.
+    let helper = unsafe { &*(helper as *const Slot) };
+    // SAFETY: the slot whose context is parked.
+    let slot = unsafe { &*(helper.context.load(Ordering::Relaxed) as *const Slot) };
+    if let Err(e) = arena().zygote.make(slot) {
+        let context = slot.context.swap(0, Ordering::Relaxed);
+        // SAFETY: no other thread has taken the context over.
+        unsafe { direct_unpark(context, -i64::from(e.errno.0)) }
+    }
+    // SAFETY: the helper's own things are this thread's.
+    let own = core::mem::take(unsafe { helper.own() });
+    if let Some(memory) = own.memory {
+        memory.give_back(helper.index.load(Ordering::Relaxed));
+    }
+    // SAFETY: nothing on this stack is needed any more.
+    unsafe { direct_leave(helper.address(), arena().slots.free.as_ptr()) }
+}

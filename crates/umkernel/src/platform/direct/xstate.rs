@@ -1,0 +1,113 @@
+//! The processor's extended state of a guest thread. The kernel uses the xmm registers only, which the door saves; everything
+//! else is still in the processor while the kernel runs for the thread.
+
+use alloc::vec::Vec;
+use core::arch::asm;
+use core::arch::x86_64::{__cpuid_count, _xgetbv};
+
+/// Components that are the guest's: x87, SSE, AVX, AVX-512. Not the protection keys' register, which is the platform's; not
+/// AMX tiles, which a program must ask for (`ARCH_REQ_XCOMP_PERM`) and is refused.
+const COMPONENTS: u64 = 0b1110_0111;
+/// Legacy area and header.
+const LEAST: usize = 576;
+/// Where the legacy area has the xmm registers.
+const XMM: usize = 160;
+/// Where it has MXCSR, and its mask.
+const MXCSR: usize = 24;
+const MXCSR_INITIAL: u32 = 0x1f80;
+/// Bits of MXCSR that every processor with SSE2 has; setting others faults.
+const MXCSR_BITS: u32 = 0xffff;
+/// x87 control word of a new program.
+const FCW_INITIAL: u16 = 0x37f;
+/// Where `PTRACE_GETREGSET` has the mask of the components, and so the callers expect it.
+const FEATURES: usize = 464;
+/// Where the header has the mask of the components that are not in their initial state.
+const XSTATE_BV: usize = 512;
+
+/// xmm0 to xmm15, as the door saved them.
+type Xmm = [[u64; 2]; 16];
+
+/// What the processor has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct XState {
+    features: u64,
+    size: usize,
+}
+
+/// An image, aligned as the processor wants it.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+struct Line([u8; 64]);
+
+impl XState {
+    /// Asks the processor.
+    pub(super) fn detect() -> XState {
+        // SAFETY: hosts without XSAVE have no protection keys either, and were refused.
+        let features = unsafe { _xgetbv(0) } & COMPONENTS;
+        let leaf = |component| __cpuid_count(0xd, component);
+        let end = |component: u32| (leaf(component).eax + leaf(component).ebx) as usize;
+        let size = (2..8).filter(|c| features >> c & 1 == 1).map(end).max().unwrap_or(0);
+        XState { features, size: size.max(LEAST) }
+    }
+
+    fn buffer(&self) -> Vec<Line> {
+        alloc::vec![Line([0; 64]); self.size.div_ceil(64)]
+    }
+
+    /// The guest's state while the running thread is in the kernel for it.
+    pub(super) fn save(&self, xmms: &Xmm) -> Vec<u8> {
+        let mut lines = self.buffer();
+        // SAFETY: the area is zeroed, aligned and as large as the processor said for these components.
+        unsafe {
+            asm!("xsave [{}]", in(reg) lines.as_mut_ptr(), in("eax") self.features as u32, in("edx") 0, options(nostack));
+        }
+        let mut image: Vec<u8> = lines.iter().flat_map(|line| line.0).collect();
+        image.truncate(self.size);
+        for (i, xmm) in xmms.iter().enumerate() {
+            image[XMM + 16 * i..][..8].copy_from_slice(&xmm[0].to_ne_bytes());
+            image[XMM + 16 * i + 8..][..8].copy_from_slice(&xmm[1].to_ne_bytes());
+        }
+        image[XSTATE_BV] |= 2;
+        image[FEATURES..FEATURES + 8].copy_from_slice(&self.features.to_ne_bytes());
+        image
+    }
+
+    /// Sets the guest's state from an image that it supplies; an empty one is the initial state.
+    pub(super) fn load(&self, state: &[u8], xmms: &mut Xmm) {
+        let mut lines = self.buffer();
+        let word = |at: usize| state.get(at..at + 8).map_or(0, |b| u64::from_ne_bytes(core::array::from_fn(|i| b[i])));
+        let legacy_only = !state.is_empty() && state.len() < LEAST;
+        let present = if legacy_only { 3 } else { word(XSTATE_BV) & self.features };
+        for (line, bytes) in lines.iter_mut().zip(state[..state.len().min(self.size)].chunks(64)) {
+            line.0[..bytes.len()].copy_from_slice(bytes);
+        }
+        // The header: nothing but the mask of components, or the processor refuses.
+        if let Some(header) = lines.get_mut(XSTATE_BV / 64) {
+            header.0 = [0; 64];
+            header.0[..8].copy_from_slice(&present.to_ne_bytes());
+        }
+        let mxcsr = if state.is_empty() { MXCSR_INITIAL } else { word(MXCSR) as u32 & MXCSR_BITS };
+        lines[0].0[MXCSR..MXCSR + 4].copy_from_slice(&mxcsr.to_ne_bytes());
+        if state.is_empty() {
+            lines[0].0[..2].copy_from_slice(&FCW_INITIAL.to_ne_bytes());
+        }
+        for (i, xmm) in xmms.iter_mut().enumerate() {
+            let at = XMM + 16 * i;
+            *xmm = if present & 2 == 2 { [word(at), word(at + 8)] } else { [0; 2] };
+        }
+        // SAFETY: the header is sound and MXCSR has no reserved bit; the kernel's own xmm registers hold nothing across this.
+        unsafe {
+            asm!(
+                "xrstor [{}]",
+                in(reg) lines.as_ptr(),
+                in("eax") self.features as u32,
+                in("edx") 0,
+                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
+                out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
+                out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+                out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
+                options(nostack),
+            );
+        }
+    }
+}
