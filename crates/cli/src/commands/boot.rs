@@ -62,7 +62,7 @@ pub(crate) struct MachineArgs {
     append: Option<String>,
 
     /// How the guest's system calls reach the kernel
-    #[arg(long, value_enum, value_name = "PLATFORM", default_value_t)]
+    #[arg(long, value_enum, value_name = "PLATFORM", default_value_t, env = "UMLFS_PLATFORM", hide_env_values = true)]
     platform: Platform,
 
     #[command(flatten)]

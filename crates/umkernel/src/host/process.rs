@@ -15,6 +15,7 @@ mod nr {
     pub(super) const RT_SIGPROCMASK: usize = 14;
     pub(super) const IOCTL: usize = 16;
     pub(super) const WAIT4: usize = 61;
+    pub(super) const FLOCK: usize = 73;
     pub(super) const RT_SIGTIMEDWAIT: usize = 128;
     pub(super) const CLOCK_NANOSLEEP: usize = 230;
     pub(super) const OPENAT: usize = 257;
@@ -67,6 +68,13 @@ pub fn set_terminal(fd: i32, termios: &[u8; TERMIOS_SIZE]) {
     const TCSETS: usize = 0x5402;
     // SAFETY: the structure is ours and readable. A terminal that is gone has no modes to set.
     let _ = check(unsafe { syscall6(nr::IOCTL, [fd as usize, TCSETS, termios.as_ptr() as usize, 0, 0, 0]) });
+}
+
+/// Gives up the lock on a file (`flock(2)`), whichever processes have it open.
+pub fn unlock(fd: i32) {
+    const LOCK_UN: usize = 8;
+    // SAFETY: no memory is involved. A file system without locks has none to give up.
+    let _ = check(unsafe { syscall6(nr::FLOCK, [fd as usize, LOCK_UN, 0, 0, 0, 0]) });
 }
 
 /// Waits until a child process ends; its host id and its status as `wait(2)` gives it.

@@ -112,18 +112,20 @@ impl Loaded {
         inner.map(ctx, stack)?;
         inner.stack_start = stack_top;
 
+        let (start, end) = self.program.extent()?;
+        let wanted = place(ctx, &inner, &self.program, &self.file)?;
         let base = if !self.program.header.relocatable {
             0
+        } else if let Some(base) = wanted {
+            base
         } else if self.interp.is_some() {
             choose(&self.program, PIE_BASE + random_pages(18))?
         } else {
             // A static PIE, perhaps the dynamic loader itself: where mmap would put it, clear of what it loads.
-            let (start, end) = self.program.extent()?;
             let below = inner.mmap_base;
             choose(&self.program, inner.find_free(end - start + self.program.alignment(), below)?)?
         };
         map_segments(ctx, &mut inner, &self.program, &self.file, base)?;
-        let (start, end) = self.program.extent()?;
         let mut placed = Placed {
             entry: base.wrapping_add(self.program.header.entry),
             program_entry: base.wrapping_add(self.program.header.entry),
@@ -135,7 +137,9 @@ impl Loaded {
         };
         if let Some((interp, file)) = &self.interp {
             let (start, end) = interp.extent()?;
-            let base = if interp.header.relocatable {
+            let base = if let Some(base) = place(ctx, &inner, interp, file)? {
+                base
+            } else if interp.header.relocatable {
                 let below = inner.mmap_base;
                 choose(interp, inner.find_free(end - start + interp.alignment(), below)?)?
             } else {
@@ -145,11 +149,34 @@ impl Loaded {
             placed.entry = base.wrapping_add(interp.header.entry);
             placed.interp_base = base.wrapping_add(start);
         }
-        let brk = if self.program.header.relocatable && self.interp.is_none() { PIE_BASE } else { placed.end };
+        let apart = wanted.is_some() || self.program.header.relocatable && self.interp.is_none();
+        let brk = if apart { PIE_BASE } else { placed.end };
         let brk = page_up(brk).ok_or(Errno::ENOMEM)? + random_pages(13);
         (inner.brk_start, inner.brk) = (brk, brk);
         Ok(placed)
     }
+}
+
+/// The relocation that puts a relocatable program where the platform wants it, if it does and the place is free.
+fn place(ctx: &Ctx, inner: &SpaceInner, program: &Program, file: &Arc<File>) -> Result<Option<u64>> {
+    if !program.header.relocatable {
+        return Ok(None);
+    }
+    let (start, end) = program.extent()?;
+    let span = end - start + program.alignment();
+    let wanted = ctx.kernel.platform.place_text(file, span).filter(|&at| inner.is_free(at, at + span));
+    wanted.map(|at| choose(program, at)).transpose()
+}
+
+/// Whether a file is a relocatable ELF file of this machine: a shared library, or a program that may lie anywhere.
+pub(crate) fn is_relocatable(file: &File) -> bool {
+    const HEAD: [u8; 6] = [0x7f, b'E', b'L', b'F', 2, 1];
+    const ET_DYN: u16 = 3;
+    const EM_X86_64: u16 = 62;
+    let mut head = [0; 20];
+    let read = file.inode.read_at(0, &mut KernelDst::new(&mut head));
+    let half = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
+    read.is_ok_and(|n| n == head.len()) && head[..6] == HEAD && half(16) == ET_DYN && half(18) == EM_X86_64
 }
 
 /// The relocation that puts a program at `at` or the next address that suits its alignment.

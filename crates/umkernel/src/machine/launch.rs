@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::string::{String, ToString};
+use std::time::{Duration, Instant};
 use std::vec::Vec;
 
 /// A machine as a user asks for it.
@@ -110,6 +111,7 @@ fn enter(config: &LaunchConfig, kernel: &[u8], disk: &RootDisk, report: Borrowed
     let termios = config.terminal;
     let handover = Handover {
         arena_file: -1,
+        patches_file: -1,
         image_file: disk.image.raw(),
         image_size: disk.size,
         report_file: report.as_raw_fd(),
@@ -159,7 +161,16 @@ impl LaunchConfig {
 
     /// Two machines that write to one image would destroy it.
     fn lock(&self, file: &File) -> Result<(), BootError> {
-        let result = if self.read_only { file.try_lock_shared() } else { file.try_lock() };
+        /// Guest processes of a machine that was killed end within that time.
+        const PATIENCE: Duration = Duration::from_millis(500);
+        let give_up = Instant::now() + PATIENCE;
+        let result = loop {
+            let result = if self.read_only { file.try_lock_shared() } else { file.try_lock() };
+            if !matches!(result, Err(std::fs::TryLockError::WouldBlock)) || Instant::now() > give_up {
+                break result;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
         match result {
             Ok(()) => Ok(()),
             Err(std::fs::TryLockError::WouldBlock) => Err(BootError::new(

@@ -5,6 +5,7 @@ use super::{AddressSpace, MapFlags, PAGE_SIZE, Prot, SharedMemory, TASK_SIZE, Vm
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
+use crate::loader;
 use crate::platform::Backing;
 use crate::vfs::{File, FileType, InodeRef};
 use alloc::sync::Arc;
@@ -98,6 +99,7 @@ impl AddressSpace {
             addr
         } else {
             let wish = addr & !(PAGE_SIZE - 1);
+            let wish = if wish == 0 { text_place(ctx, &kind, shared, len).unwrap_or(0) } else { wish };
             let fits = wish >= MMAP_MIN && wish.checked_add(len).is_some_and(|end| end <= TASK_SIZE);
             if fits && inner.is_free(wish, wish + len) {
                 wish
@@ -237,6 +239,15 @@ pub fn take_cuts(ctx: &Ctx) {
     cuts.iter().for_each(|cut| space.cut_file(ctx, cut));
 }
 
+/// Where the platform wants what looks like the first mapping of a shared library by its loader.
+fn text_place(ctx: &Ctx, kind: &VmaKind, shared: bool, len: u64) -> Option<u64> {
+    let VmaKind::File { file, offset: 0 } = kind else { return None };
+    if shared || !loader::is_relocatable(file) {
+        return None;
+    }
+    ctx.kernel.platform.place_text(file, len)
+}
+
 /// Checks what a file mapping needs and says what lies behind it.
 fn file_kind(ctx: &Ctx, file: Arc<File>, offset: u64, len: u64, prot: Prot, shared: bool) -> Result<VmaKind> {
     let access = file.flags();
@@ -286,6 +297,7 @@ pub(super) fn back_vma(ctx: &Ctx, vma: &Vma) -> Result<()> {
             let backing = Backing::File { fd: memory.fd.raw(), offset: *offset, shared: true };
             platform.map(ctx.task, vma.start, vma.len(), vma.prot, backing)
         }
+        VmaKind::File { .. } if vma.prot.contains(Prot::EXEC) && !shared && platform.map_text(ctx.task, vma)? => Ok(()),
         VmaKind::File { file, offset } => {
             let mut at = *offset;
             for extent in file.inode.host_extents(*offset, vma.len(), shared)? {

@@ -12,8 +12,9 @@ pub use frame::TrapFrame;
 
 use crate::errno::Result;
 use crate::kernel::{Ctx, Kernel};
-use crate::mm::{AddressSpace, Prot};
+use crate::mm::{AddressSpace, Prot, Vma};
 use crate::task::Task;
+use crate::vfs::File;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -86,6 +87,16 @@ pub trait Platform: Send + Sync {
 
     /// Maps pages at exactly `addr` in the running task's memory, replacing what was there.
     fn map(&self, task: &Task, addr: u64, len: u64, prot: Prot, backing: Backing) -> Result<()>;
+
+    /// Maps a VMA that is a file's text from a copy of the platform's own, if it has one. False if the file itself is to be mapped.
+    fn map_text(&self, _task: &Task, _vma: &Vma) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Where the platform wants a relocatable program or library of `span` bytes to lie in every address space, if it cares.
+    fn place_text(&self, _file: &File, _span: u64) -> Option<u64> {
+        None
+    }
 
     /// Unmaps pages of the running task's memory.
     fn unmap(&self, task: &Task, addr: u64, len: u64) -> Result<()>;

@@ -5,6 +5,7 @@ use super::layout::ARENA_BASE;
 use super::proxy::Proxy;
 use super::slot::Slots;
 use super::spawn::Zygote;
+use super::text::Texts;
 use super::xstate::XState;
 use crate::kernel::Kernel;
 use crate::platform::Reserved;
@@ -19,6 +20,7 @@ pub(super) struct Arena {
     pub(super) slots: Slots,
     pub(super) zygote: Zygote,
     pub(super) proxy: Proxy,
+    pub(super) texts: Texts,
     pub(super) facts: Facts,
     kernel: UnsafeCell<MaybeUninit<Arc<Kernel>>>,
     has_kernel: AtomicBool,
@@ -52,12 +54,13 @@ pub(super) fn arena() -> &'static Arena {
 ///
 /// # Safety
 /// Called once in a machine, with the arena's file mapped, empty, and nobody else running.
-pub(super) unsafe fn initialise(file: i32, facts: Facts) {
+pub(super) unsafe fn initialise(file: i32, patches: i32, facts: Facts) {
     let arena = Arena {
         heap: Heap::new(file),
         slots: Slots::default(),
         zygote: Zygote::default(),
         proxy: Proxy::default(),
+        texts: Texts::new(patches),
         facts,
         kernel: UnsafeCell::new(MaybeUninit::uninit()),
         has_kernel: AtomicBool::new(false),

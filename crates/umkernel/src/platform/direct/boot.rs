@@ -31,7 +31,7 @@ pub fn main(handover: &Handover) -> ! {
     };
     let parent = host::getppid();
     // SAFETY: nothing else runs yet.
-    unsafe { arena::initialise(handover.arena_file, facts) };
+    unsafe { arena::initialise(handover.arena_file, handover.patches_file, facts) };
     let own = Own { memory: Some(HostMemory::new(0)), in_kernel_process: true, ..Own::default() };
     match arena().slots.take(own, 0) {
         Ok(slot) => slot.become_current(),
@@ -44,6 +44,15 @@ pub fn main(handover: &Handover) -> ! {
         name: text(handover.image_name),
     };
     let outcome = machine::run(&config(handover), Box::new(Direct), disk, None);
+    if handover.verbose != 0 {
+        let counts = &arena().texts.counts;
+        let get = |n: &core::sync::atomic::AtomicU64| n.load(core::sync::atomic::Ordering::Relaxed);
+        let (trapped, patched, left) = (get(&counts.trapped), get(&counts.patched), get(&counts.left));
+        let line = alloc::format!("calls trapped {trapped}, sites patched {patched}, left {left}\r\n");
+        let _ = host::write(2, line.as_bytes());
+    }
+    // Guest processes have the image open a moment longer than this one.
+    process::unlock(handover.image_file);
     // If nobody listens any more, nobody minds.
     let _ = host::write(handover.report_file, &report::encode(&outcome));
     if handover.has_terminal != 0 && host::getppid() != parent {

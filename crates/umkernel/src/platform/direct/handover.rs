@@ -55,6 +55,8 @@ pub const RUN_COMMAND: u32 = 2;
 pub struct Handover {
     /// The arena's host file.
     pub arena_file: i32,
+    /// The patches' host file.
+    pub patches_file: i32,
     /// The root disk's image.
     pub image_file: i32,
     /// Bytes of the image.

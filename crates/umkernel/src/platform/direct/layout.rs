@@ -38,6 +38,28 @@ pub const HEAP_BASE: u64 = ARENA_BASE + (4 << 30);
 /// The first address behind the heap.
 pub const HEAP_END: u64 = ARENA_BASE + ARENA_SIZE;
 
+/// Where the kernel sees the patched copies of program text, and the trampolines before them.
+pub const PATCHES_BASE: u64 = 0x6040_0000_0000;
+/// Bytes of the patches' file, which is sparse.
+pub const PATCHES_SIZE: u64 = 16 << 30;
+/// Bytes of each area of trampolines: the first two of the patches' file.
+pub const TRAMPOLINES_SIZE: u64 = 512 * 1024;
+/// Where relocatable programs and libraries lie: within reach of a jump from one end to the other.
+pub const WINDOW_BASE: u64 = 0x7e00_0000_0000;
+/// The first address behind the window.
+pub const WINDOW_END: u64 = WINDOW_BASE + 0x7000_0000;
+/// Where guest code finds the trampolines of text in the window.
+pub const WINDOW_TRAMPOLINES: u64 = WINDOW_BASE;
+/// Where guest code finds the trampolines of text at low addresses.
+pub const LOW_TRAMPOLINES: u64 = 0x2_0000;
+
+/// What is the kernel's of a guest's address space: start and end, in order.
+pub const KERNEL_RANGES: [(u64, u64); 3] = [
+    (LOW_TRAMPOLINES, LOW_TRAMPOLINES + TRAMPOLINES_SIZE),
+    (KERNEL_BASE, KERNEL_END),
+    (WINDOW_TRAMPOLINES, WINDOW_TRAMPOLINES + TRAMPOLINES_SIZE),
+];
+
 /// The protection key of all that guest code must not reach: the first that a process is given.
 pub const KEY: u32 = 1;
 /// The key register in kernel code: keys 0 and 1 open, the others closed.
@@ -47,4 +69,4 @@ pub const KEYS_CLOSED: u32 = 0x5555_5554;
 
 const _: () = assert!(SLOTS_BASE + SLOT_SIZE * SLOTS as u64 <= HEAP_BASE);
 const _: () = assert!(PRIVATE_BASE + PRIVATE_SIZE <= ARENA_BASE);
-const _: () = assert!(HEAP_END <= KERNEL_END);
+const _: () = assert!(HEAP_END <= PATCHES_BASE && PATCHES_BASE + PATCHES_SIZE <= KERNEL_END);

@@ -7,7 +7,7 @@ use crate::host;
 use nix::libc;
 use std::arch::asm;
 use std::format;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::string::String;
 use std::vec::Vec;
 
@@ -51,36 +51,51 @@ fn host_error(what: &str) -> String {
 
 fn prepare(image: &[u8], handover: &mut Handover, keep: &[BorrowedFd<'_>]) -> Result<u64, String> {
     check_host()?;
-    let arena = arena_file()?;
-    close_others(keep, &arena)?;
+    let arena = memory_file(c"umlfs-arena", ARENA_SIZE)?;
+    let patches_file = memory_file(c"umlfs-patches", PATCHES_SIZE)?;
+    close_others(keep, &[&arena, &patches_file])?;
     forget_registrations()?;
     reset_signals();
     take_key()?;
     let read_write = libc::PROT_READ | libc::PROT_WRITE;
-    map(ARENA_BASE, ARENA_SIZE, read_write, libc::MAP_SHARED | libc::MAP_NORESERVE, arena.as_raw_fd())?;
+    map(ARENA_BASE, ARENA_SIZE, read_write, libc::MAP_SHARED | libc::MAP_NORESERVE, arena.as_raw_fd(), 0)?;
     protect_with_key(ARENA_BASE, ARENA_SIZE, read_write)?;
     private_area()?;
+    patches(&patches_file)?;
     let entry = load_image(image)?;
     handover.host_ranges = host_ranges()?;
     // SAFETY: getauxval only looks up the process's own vector.
     let get = |key: u64| [key, unsafe { libc::getauxval(key) }];
     const AT_MINSIGSTKSZ: u64 = 51;
     handover.hardware = [get(libc::AT_HWCAP), get(libc::AT_HWCAP2), get(AT_MINSIGSTKSZ)];
-    handover.arena_file = std::os::fd::IntoRawFd::into_raw_fd(arena);
+    handover.arena_file = arena.into_raw_fd();
+    handover.patches_file = patches_file.into_raw_fd();
     Ok(entry)
 }
 
-fn arena_file() -> Result<OwnedFd, String> {
-    let fd = host::memfd_create(c"umlfs-arena").map_err(|e| format!("cannot make a memory file: {e}"))?;
+fn memory_file(name: &std::ffi::CStr, size: u64) -> Result<OwnedFd, String> {
+    let fd = host::memfd_create(name).map_err(|e| format!("cannot make a memory file: {e}"))?;
     // SAFETY: a fresh descriptor that nobody else owns.
     let file = unsafe { OwnedFd::from_raw_fd(fd) };
-    host::ftruncate(fd, ARENA_SIZE).map_err(|e| format!("cannot make a large memory file: {e}"))?;
+    host::ftruncate(fd, size).map_err(|e| format!("cannot make a large memory file: {e}"))?;
     Ok(file)
 }
 
+/// The patched texts as the kernel sees them, and the trampolines as guest code does.
+fn patches(file: &OwnedFd) -> Result<(), String> {
+    let shared = libc::MAP_SHARED | libc::MAP_NORESERVE;
+    let read_write = libc::PROT_READ | libc::PROT_WRITE;
+    map(PATCHES_BASE, PATCHES_SIZE, read_write, shared, file.as_raw_fd(), 0)?;
+    protect_with_key(PATCHES_BASE, PATCHES_SIZE, read_write)?;
+    let code = libc::PROT_READ | libc::PROT_EXEC;
+    map(WINDOW_TRAMPOLINES, TRAMPOLINES_SIZE, code, shared, file.as_raw_fd(), 0)?;
+    map(LOW_TRAMPOLINES, TRAMPOLINES_SIZE, code, shared, file.as_raw_fd(), TRAMPOLINES_SIZE)
+}
+
 /// What a guest process could reach of the host's by way of its descriptors is closed: it shares this table.
-fn close_others(keep: &[BorrowedFd<'_>], arena: &OwnedFd) -> Result<(), String> {
-    let keep: Vec<i32> = keep.iter().map(|fd| fd.as_raw_fd()).chain([0, 1, 2, arena.as_raw_fd()]).collect();
+fn close_others(keep: &[BorrowedFd<'_>], own: &[&OwnedFd]) -> Result<(), String> {
+    let keep: Vec<i32> =
+        keep.iter().map(|fd| fd.as_raw_fd()).chain([0, 1, 2]).chain(own.iter().map(|fd| fd.as_raw_fd())).collect();
     let open = std::fs::read_dir("/proc/self/fd").map_err(|e| format!("cannot list open files: {e}"))?;
     let open: Vec<i32> = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     for fd in open.into_iter().filter(|fd| !keep.contains(fd)) {
@@ -138,10 +153,11 @@ fn take_key() -> Result<(), String> {
     Ok(())
 }
 
-fn map(addr: u64, len: u64, prot: i32, flags: i32, fd: i32) -> Result<(), String> {
+fn map(addr: u64, len: u64, prot: i32, flags: i32, fd: i32, offset: u64) -> Result<(), String> {
     // SAFETY: nothing that this program has is replaced.
-    let got =
-        unsafe { libc::mmap(addr as *mut libc::c_void, len as usize, prot, flags | libc::MAP_FIXED_NOREPLACE, fd, 0) };
+    let got = unsafe {
+        libc::mmap(addr as *mut libc::c_void, len as usize, prot, flags | libc::MAP_FIXED_NOREPLACE, fd, offset as i64)
+    };
     if got as u64 == addr { Ok(()) } else { Err(host_error(&format!("cannot map memory at {addr:#x}"))) }
 }
 
@@ -158,7 +174,7 @@ fn protect_with_key(addr: u64, len: u64, prot: i32) -> Result<(), String> {
 fn private_area() -> Result<(), String> {
     let read_write = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    map(PRIVATE_BASE, PRIVATE_SIZE, read_write, flags, -1)?;
+    map(PRIVATE_BASE, PRIVATE_SIZE, read_write, flags, -1, 0)?;
     // Before Linux 6.12, signals cannot be delivered to a stack behind a key.
     let end = if signals_reach_keyed_memory() { PRIVATE_BASE + PRIVATE_SIZE } else { SIGNAL_STACKS };
     protect_with_key(PRIVATE_BASE + DOOR_OFFSET, end - PRIVATE_BASE - DOOR_OFFSET, read_write)?;
@@ -200,7 +216,7 @@ fn load_image(image: &[u8]) -> Result<u64, String> {
         }
         let len = in_memory.next_multiple_of(4096);
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        map(addr, len, libc::PROT_READ | libc::PROT_WRITE, flags, -1)?;
+        map(addr, len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)?;
         // SAFETY: the segment's memory was just mapped and is large enough.
         unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), addr as *mut u8, in_file) };
         let prot = (kind >> 32) as i32;

@@ -41,6 +41,8 @@ mod slot;
 #[cfg(feature = "direct")]
 mod spawn;
 #[cfg(feature = "direct")]
+mod text;
+#[cfg(feature = "direct")]
 mod traps;
 #[cfg(feature = "direct")]
 mod xstate;

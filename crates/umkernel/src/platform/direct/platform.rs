@@ -7,9 +7,10 @@ use super::{layout, memory, signal, spawn};
 use crate::errno::{Errno, Result};
 use crate::host;
 use crate::kernel::{Ctx, Kernel};
-use crate::mm::{AddressSpace, Prot};
+use crate::mm::{AddressSpace, Prot, Vma};
 use crate::platform::{Backing, HostThreadFn, KernelThreadFn, Platform, Reserved, Spawn, StartFn, TrapFrame};
 use crate::task::Task;
+use crate::vfs::File;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -70,6 +71,14 @@ impl Platform for Direct {
             Backing::File { fd, offset, shared } => (Some((fd, offset)), shared),
         };
         host::map_fixed(addr, len, prot.bits().into(), file, shared)
+    }
+
+    fn map_text(&self, _: &Task, vma: &Vma) -> Result<bool> {
+        arena().texts.map(vma)
+    }
+
+    fn place_text(&self, file: &File, span: u64) -> Option<u64> {
+        arena().texts.place(file, span)
     }
 
     fn unmap(&self, _: &Task, addr: u64, len: u64) -> Result<()> {
@@ -176,8 +185,8 @@ impl Platform for Direct {
     }
 
     fn reserved_ranges(&self) -> Vec<Reserved> {
-        let kernel = Reserved { start: layout::KERNEL_BASE, end: layout::KERNEL_END, name: "" };
+        let kernel = layout::KERNEL_RANGES.map(|(start, end)| Reserved { start, end, name: "" });
         let host = arena().facts.reserved.iter().filter(|range| range.end != 0).copied();
-        core::iter::once(kernel).chain(host).collect()
+        kernel.into_iter().chain(host).collect()
     }
 }

@@ -3,6 +3,7 @@
 //! The handler runs on a small stack of its own with all signals blocked and does next to nothing: it changes what the interrupted
 //! code goes on with, and returns.
 
+use super::arena::arena;
 use super::entry::{FRAME_SIZE, Frame, at};
 use super::layout::{DOOR_OFFSET, DOOR_STRIDE, KERNEL_BASE, KERNEL_END, PRIVATE_BASE, SCRATCH_SIZE};
 use super::layout::{SIGNAL_STACK_SIZE, SIGNAL_STACKS};
@@ -24,6 +25,11 @@ const SIGSEGV: i32 = 11;
 const SIGSYS: i32 = 31;
 /// What the handler is for. Others have no business in a guest process and keep their default actions.
 const HANDLED: [i32; 7] = [SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS, KICK];
+
+/// `int3`.
+pub(super) const BREAKPOINT: u8 = 0xcc;
+/// Bytes of `syscall`.
+const SYSCALL_LEN: u64 = 2;
 
 /// `AUDIT_ARCH_X86_64`.
 const ARCH_X86_64: u32 = 0xc000_003e;
@@ -78,6 +84,10 @@ pub(super) extern "C" fn handle(signal: i32, info: &HostSigInfo, context: &mut U
     }
     match signal {
         SIGSYS if info.arch == ARCH_X86_64 => {
+            if let Some(slot) = interrupted_slot() {
+                // SAFETY: guest code was running on the thread.
+                unsafe { slot.own() }.site = context.rip - SYSCALL_LEN;
+            }
             // The door is entered as from a patched site.
             context.rcx = context.rip;
             context.rip = at::entry();
@@ -85,10 +95,18 @@ pub(super) extern "C" fn handle(signal: i32, info: &HostSigInfo, context: &mut U
         // A call by the 32-bit gate: there is no such kernel here.
         SIGSYS => context.rax = -ENOSYS as u64,
         KICK => enter(context, Trap::Interruption),
+        // Code that is being patched: by the time that it is tried again it will have been.
+        SIGTRAP if is_being_patched(context.rip.wrapping_sub(1)) => context.rip -= 1,
         // Sent by somebody on the host rather than raised by the code.
         _ if info.code <= 0 => {}
         _ => enter(context, Trap::Fault(SigInfo::fault(signal as u8, info.code, info.addr))),
     }
+}
+
+/// Whether the breakpoint at `at` is or was a patch in the making, rather than one of the guest's own, which stays.
+fn is_being_patched(at: u64) -> bool {
+    let mut byte = [0];
+    arena().texts.patching() == at || memory::read(at, &mut byte) == 1 && byte[0] != BREAKPOINT
 }
 
 /// The signal interrupted the kernel itself.

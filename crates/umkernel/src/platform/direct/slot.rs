@@ -64,6 +64,8 @@ pub(super) struct Own {
     pub(super) memory: Option<Arc<HostMemory>>,
     pub(super) start: Option<Start>,
     pub(super) trap: Option<Trap>,
+    /// Where the call came from that trapped; 0 for one by a patched site.
+    pub(super) site: u64,
     /// The thread belongs to the kernel process, which is behind no filter.
     pub(super) in_kernel_process: bool,
 }

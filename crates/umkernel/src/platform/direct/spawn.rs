@@ -5,7 +5,7 @@
 
 use super::arena::arena;
 use super::entry::{FRAME_SIZE, direct_clone, direct_leave, direct_park, direct_unpark, leave_to_user};
-use super::layout::{KERNEL_BASE, KERNEL_END};
+use super::layout::KERNEL_RANGES;
 use super::slot::{HostMemory, Own, Slot, Start, current};
 use super::{filter, signal, traps};
 use crate::errno::{Errno, Error, Result};
@@ -158,15 +158,13 @@ fn die_with_kernel() {
 
 /// Unmaps all that is the guest's.
 pub(super) fn empty_memory() -> Result<()> {
-    let mut at = 0;
-    let kernel = (KERNEL_BASE, KERNEL_END);
-    let facts = &arena().facts;
-    let mut kept: [(u64, u64); super::handover::MAX_RESERVED + 1] =
-        [(u64::MAX, u64::MAX); super::handover::MAX_RESERVED + 1];
-    kept[0] = kernel;
-    for (place, range) in kept[1..].iter_mut().zip(facts.reserved.iter().filter(|r| r.end != 0)) {
+    const OWN: usize = KERNEL_RANGES.len();
+    let mut kept = [(u64::MAX, u64::MAX); OWN + super::handover::MAX_RESERVED];
+    kept[..OWN].copy_from_slice(&KERNEL_RANGES);
+    for (place, range) in kept[OWN..].iter_mut().zip(arena().facts.reserved.iter().filter(|r| r.end != 0)) {
         *place = (range.start, range.end);
     }
+    let mut at = 0;
     kept.sort_unstable();
     for (start, end) in kept {
         let start = start.min(TASK_SIZE);

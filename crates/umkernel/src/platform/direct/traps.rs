@@ -1,5 +1,6 @@
 //! What the door calls: a system call, a fault, an interruption.
 
+use super::arena::arena;
 use super::entry::Frame;
 use super::slot::{Trap, current, with_ctx};
 use super::spawn;
@@ -17,6 +18,11 @@ pub(super) extern "C" fn syscall(frame: *mut Frame) {
     // SAFETY: the frame is the running thread's, at the end of its stack; this is the only reference to its registers.
     let regs = unsafe { &mut (*frame).regs };
     with_ctx(|ctx| {
+        // SAFETY: the thread's own slot.
+        let site = core::mem::take(&mut unsafe { current().own() }.site);
+        if site != 0 {
+            arena().texts.trapped(ctx, site, regs.orig_rax);
+        }
         let result = trap::syscall(ctx, regs);
         back(ctx, regs, Some(result));
     });
