@@ -34,6 +34,7 @@ const ALLOWED: &[u32] = &[
     __NR_pread64,
     __NR_pwrite64,
     __NR_write,
+    __NR_poll,
     __NR_mmap,
     __NR_munmap,
     __NR_mprotect,

@@ -1,8 +1,9 @@
 //! Program text with patched system calls.
 //!
-//! Natively a system call is one instruction, `syscall`; here it traps, at 2.4 us. At a site's first trap the instruction before
-//! it is replaced by a jump to a *trampoline*, which does what the instruction did and jumps to the door; the `syscall` stays where
-//! it is, so what jumps right to it still works, if slowly, and a call that is restarted goes on there.
+//! Natively a system call is one instruction, `syscall`; here it traps, at 2.4 us. At a site's first trap the nearest instruction
+//! before it that is as long as a jump is replaced by one, to a *trampoline*: that does what the instructions from there on did and
+//! jumps to the door. Only that one instruction changes. So a thread that is anywhere in between, or jumps there, still does what
+//! it should, if slowly, and a call that is restarted goes on at its `syscall`.
 //!
 //! Patches live in one *copy* of a file's text, which all processes map instead of the file from then on: a site traps about
 //! once in a machine. So that jumps to the trampolines fit every process, a file has its place in all of them: programs and
@@ -22,21 +23,18 @@ use crate::vfs::{File, Timestamp};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
+use iced_x86::{Decoder, DecoderOptions, FlowControl};
 
 /// Files are apart by this much in the window.
 const WINDOW_STEP: u64 = 0x1_0000;
 /// A text longer than this stays as it is: its copy would take too long.
 const LONGEST_TEXT: u64 = 256 << 20;
-/// The highest call number that code loads as a constant.
-const HIGHEST_CALL: u32 = 600;
-/// `mov $imm32, %eax`.
-const MOV_EAX: u8 = 0xb8;
 /// `jmp rel32`.
 const JMP: u8 = 0xe9;
+/// Bytes of `jmp rel32`.
+const JMP_LEN: usize = 5;
 /// `syscall`.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
-/// Bytes of `mov $imm32, %eax` and of `jmp rel32`.
-const PATCH: u64 = 5;
 
 /// A file's content, as long as it is the same.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +69,12 @@ impl Copy {
         self.start <= start && end <= self.start + self.len
     }
 
+    /// Its bytes. Patches change them under who looks, an instruction at a time.
+    fn text(&self) -> &'static [u8] {
+        // SAFETY: the copy's range of the patches' file is mapped there for good.
+        unsafe { core::slice::from_raw_parts((PATCHES_BASE + self.offset) as *const u8, self.len as usize) }
+    }
+
     /// Where the kernel sees the byte that lies at `addr` in processes.
     fn seen(&self, addr: u64) -> u64 {
         PATCHES_BASE + self.offset + (addr - self.start)
@@ -82,6 +86,8 @@ struct TextFile {
     /// Where a relocatable file lies; 0 if it is not relocatable or has no place.
     base: u64,
     copies: Vec<Copy>,
+    /// Sites that are patched, and where their jumps are.
+    sites: BTreeMap<u64, u64>,
     /// Sites that cannot be patched.
     left: BTreeSet<u64>,
 }
@@ -198,13 +204,13 @@ impl Texts {
     }
 
     /// A call has trapped at `site`: patches it, so that the next one does not, if that can be done.
-    pub(super) fn trapped(&self, ctx: &Ctx, site: u64, nr: u64) {
+    pub(super) fn trapped(&self, ctx: &Ctx, site: u64) {
         self.counts.trapped.fetch_add(1, Ordering::Relaxed);
         // A site that stays as it is traps again; nothing is lost but time.
-        let _ = self.patch(ctx, site, nr);
+        let _ = self.patch(ctx, site);
     }
 
-    fn patch(&self, ctx: &Ctx, site: u64, nr: u64) -> Option<()> {
+    fn patch(&self, ctx: &Ctx, site: u64) -> Option<()> {
         let area = Area::of(site)?;
         let space = ctx.mm().ok()?;
         let vma = space.vma_at(site)?;
@@ -215,6 +221,12 @@ impl Texts {
         if text.left.contains(&site) {
             return None;
         }
+        if let (Some(&at), Some(copy)) =
+            (text.sites.get(&site), text.copies.iter().find(|c| c.contains(vma.start, vma.end)).copied())
+        {
+            drop(files);
+            return self.refresh(&space, at, &copy);
+        }
         let copy = match text.copies.iter().find(|c| c.contains(vma.start, vma.end)) {
             Some(copy) => *copy,
             None => {
@@ -223,13 +235,14 @@ impl Texts {
                 copy
             }
         };
-        if site < copy.start + PATCH || self.patch_copy(&copy, site, nr, area).is_none() {
+        let Some(at) = self.patch_copy(&copy, site, area) else {
             self.counts.left.fetch_add(1, Ordering::Relaxed);
             text.left.insert(site);
             return None;
-        }
+        };
+        text.sites.insert(site, at);
         drop(files);
-        self.refresh(&space, site, &copy)
+        self.refresh(&space, at, &copy)
     }
 
     /// Copies a VMA's text. Nobody maps the copy yet.
@@ -250,73 +263,145 @@ impl Texts {
         (copied + PAGE_SIZE > vma.len()).then_some(copy)
     }
 
-    /// Patches a site in a copy, unless it is already.
-    fn patch_copy(&self, copy: &Copy, site: u64, nr: u64, area: Area) -> Option<()> {
-        let at = copy.seen(site - PATCH);
-        // SAFETY: within the copy; other processors may be executing it, but only this code, under the lock, writes it.
-        let bytes: [u8; 7] = unsafe { core::ptr::read_volatile(at as *const [u8; 7]) };
-        if bytes[5..] != SYSCALL {
+    /// Patches a site in a copy; where the jump is.
+    fn patch_copy(&self, copy: &Copy, site: u64, area: Area) -> Option<u64> {
+        let text = copy.text();
+        let offset = (site - copy.start) as usize;
+        if text.get(offset..offset + 2)? != SYSCALL {
             return None;
         }
-        if bytes[0] == JMP {
-            return Some(());
-        }
-        let number = u32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
-        if bytes[0] != MOV_EAX || u64::from(number) != nr || number > HIGHEST_CALL {
-            return None;
-        }
-        let trampoline = self.trampoline(area, site, number)?;
-        let distance = trampoline.wrapping_sub(site) as i64 as i32;
-        let mut jump = [0; 5];
+        let lead = Lead::before(text, offset)?;
+        let at = copy.start + lead.start as u64;
+        let trampoline = self.trampoline(area, site, at, text.get(lead.start..offset)?, &lead)?;
+        let mut jump = [0; JMP_LEN];
         jump[0] = JMP;
-        jump[1..].copy_from_slice(&distance.to_le_bytes());
-        self.patching.store(site - PATCH, Ordering::SeqCst);
-        write_code(at, jump);
+        jump[1..].copy_from_slice(&distance(at + JMP_LEN as u64, trampoline).to_le_bytes());
+        self.patching.store(at, Ordering::SeqCst);
+        write_code(copy.seen(at), jump);
         self.patching.store(0, Ordering::SeqCst);
         self.counts.patched.fetch_add(1, Ordering::Relaxed);
-        Some(())
+        Some(at)
     }
 
-    /// A trampoline: `mov $nr, %eax; lea site + 2, %rcx; jmp *door`.
-    fn trampoline(&self, area: Area, site: u64, nr: u32) -> Option<u64> {
-        const SIZE: u64 = 32;
+    /// A trampoline: the instructions before a site, `lea site + 2, %rcx`, `jmp *door`.
+    fn trampoline(&self, area: Area, site: u64, from: u64, code: &[u8], lead: &Lead) -> Option<u64> {
+        const LEA: usize = 7;
+        const JMP_INDIRECT: usize = 6;
+        let len = code.len();
+        let size = (len + LEA + JMP_INDIRECT).next_multiple_of(16);
         let mut next = self.trampolines.lock();
         let offset = next[area.index];
-        if offset + SIZE > TRAMPOLINES_SIZE {
+        if offset + size as u64 > TRAMPOLINES_SIZE {
             return None;
         }
-        next[area.index] += SIZE;
+        next[area.index] += size as u64;
         drop(next);
         let start = area.base + offset;
-        let mut code = [0xcc; SIZE as usize];
-        code[0] = MOV_EAX;
-        code[1..5].copy_from_slice(&nr.to_le_bytes());
-        code[5..8].copy_from_slice(&[0x48, 0x8d, 0x0d]);
-        let back = (site + 2).wrapping_sub(start + 12) as i64 as i32;
-        code[8..12].copy_from_slice(&back.to_le_bytes());
-        code[12..14].copy_from_slice(&[0xff, 0x25]);
-        let door = area.base.wrapping_sub(start + 18) as i64 as i32;
-        code[14..18].copy_from_slice(&door.to_le_bytes());
+        let mut bytes = alloc::vec![super::signal::BREAKPOINT; size];
+        bytes[..len].copy_from_slice(code);
+        for &(field, end) in &lead.relative {
+            // What the instruction refers to stays where it is.
+            let old = i32::from_le_bytes(core::array::from_fn(|i| code[field + i]));
+            let target = (from + end as u64).wrapping_add_signed(old.into());
+            let new = i32::try_from(target.wrapping_sub(start + end as u64) as i64).ok()?;
+            bytes[field..field + 4].copy_from_slice(&new.to_le_bytes());
+        }
+        let mut at = len;
+        bytes[at..at + 3].copy_from_slice(&[0x48, 0x8d, 0x0d]);
+        bytes[at + 3..at + LEA].copy_from_slice(&distance(start + (at + LEA) as u64, site + 2).to_le_bytes());
+        at += LEA;
+        bytes[at..at + 2].copy_from_slice(&[0xff, 0x25]);
+        let door = distance(start + (at + JMP_INDIRECT) as u64, area.base);
+        bytes[at + 2..at + JMP_INDIRECT].copy_from_slice(&door.to_le_bytes());
         // SAFETY: the place was just taken, and no jump leads there yet.
-        unsafe { core::ptr::write((area.seen() + offset) as *mut [u8; SIZE as usize], code) };
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), (area.seen() + offset) as *mut u8, size) };
         Some(start)
     }
 
-    /// Has the running process map the copy around a site, if it does not yet.
-    fn refresh(&self, space: &AddressSpace, site: u64, copy: &Copy) -> Option<()> {
-        let mut mapped = [0];
-        // SAFETY: within the copy.
-        let patched = unsafe { core::ptr::read_volatile(copy.seen(site - PATCH) as *const u8) };
-        if memory::read(site - PATCH, &mut mapped) == 1 && mapped[0] == patched {
+    /// Has the running process map the copy around a patch, if it does not yet.
+    fn refresh(&self, space: &AddressSpace, at: u64, copy: &Copy) -> Option<()> {
+        let mut mapped = [0; JMP_LEN];
+        let patched = copy.text().get((at - copy.start) as usize..)?.get(..JMP_LEN)?;
+        if memory::read(at, &mut mapped) == JMP_LEN && mapped == *patched {
             return Some(());
         }
         let inner = space.inner.lock();
-        let vma = inner.vma_at(site).filter(|vma| copy.contains(vma.start, vma.end) && text_of(vma).is_some())?;
+        let vma = inner.vma_at(at).filter(|vma| copy.contains(vma.start, vma.end) && text_of(vma).is_some())?;
         self.map_copy(vma, copy).ok()
     }
 }
 
-/// Writes a jump over an instruction of the same length that other processors may be executing.
+fn distance(from: u64, to: u64) -> i32 {
+    to.wrapping_sub(from) as i64 as i32
+}
+
+/// The instructions before a call that a trampoline takes over.
+struct Lead {
+    /// Where they begin: with one that is at least as long as a jump.
+    start: usize,
+    /// Fields with distances from the end of their instruction, and that end, by offset from `start`.
+    relative: Vec<(usize, usize)>,
+}
+
+impl Lead {
+    /// Decodes the code before `site`. Code is read from the front, and where an instruction begins shows only by reading from
+    /// far enough before, where wrong guesses have met the right sequence; so several guesses must agree.
+    fn before(text: &[u8], site: usize) -> Option<Lead> {
+        const FARTHEST: usize = 160;
+        const GUESSES: usize = 16;
+        /// Guesses that must agree; those that end up beside the site were wrong.
+        const ENOUGH: usize = 8;
+        let mut found: Option<(usize, usize)> = None;
+        for guess in 0..GUESSES.min(site) {
+            let begin = site.saturating_sub(FARTHEST) + guess;
+            let Some(start) = last_long_instruction(&text[begin..site]).map(|at| begin + at) else { continue };
+            match &mut found {
+                None => found = Some((start, 1)),
+                Some((same, times)) if *same == start => *times += 1,
+                Some(_) => return None,
+            }
+        }
+        let (start, _) = found.filter(|&(_, times)| times >= ENOUGH)?;
+        Lead::at(&text[start..site], start)
+    }
+
+    fn at(code: &[u8], start: usize) -> Option<Lead> {
+        let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
+        let mut relative = Vec::new();
+        while decoder.can_decode() {
+            let instruction = decoder.decode();
+            let offsets = decoder.get_constant_offsets(&instruction);
+            if instruction.is_ip_rel_memory_operand() {
+                if offsets.displacement_size() != 4 {
+                    return None;
+                }
+                let field = decoder.position() - instruction.len() + offsets.displacement_offset();
+                relative.push((field, decoder.position()));
+            }
+        }
+        Some(Lead { start, relative })
+    }
+}
+
+/// Where the last instruction begins that is as long as a jump and from which control flows straight to the end of `code`;
+/// `None` if there is none, or the code does not end with an instruction.
+fn last_long_instruction(code: &[u8]) -> Option<usize> {
+    let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
+    let mut last = None;
+    while decoder.can_decode() {
+        let at = decoder.position();
+        let instruction = decoder.decode();
+        if instruction.is_invalid() || instruction.flow_control() != FlowControl::Next {
+            last = None;
+        } else if instruction.len() >= JMP_LEN {
+            last = Some(at);
+        }
+    }
+    // An instruction that is cut off by the end is invalid.
+    last
+}
+
+/// Writes a jump over an instruction of at least its length that other processors may be executing.
 fn write_code(at: u64, code: [u8; 5]) {
     let word = at & !7;
     let within = (at - word) as usize;

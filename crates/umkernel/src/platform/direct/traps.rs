@@ -21,7 +21,7 @@ pub(super) extern "C" fn syscall(frame: *mut Frame) {
         // SAFETY: the thread's own slot.
         let site = core::mem::take(&mut unsafe { current().own() }.site);
         if site != 0 {
-            arena().texts.trapped(ctx, site, regs.orig_rax);
+            arena().texts.trapped(ctx, site);
         }
         let result = trap::syscall(ctx, regs);
         back(ctx, regs, Some(result));
