@@ -105,6 +105,10 @@ impl Platform for TestPlatform {
         Ok(())
     }
 
+    fn memory_share(&self, _: &AddressSpace) -> String {
+        String::new()
+    }
+
     fn kernel_memory(&self) -> u64 {
         0
     }

@@ -18,6 +18,7 @@ use sys::{check, syscall6};
 
 /// Host call numbers, x86-64 (`asm/unistd_64.h`).
 mod nr {
+    pub(super) const READ: usize = 0;
     pub(super) const CLOSE: usize = 3;
     pub(super) const POLL: usize = 7;
     pub(super) const MMAP: usize = 9;
@@ -87,6 +88,12 @@ pub fn pread(fd: i32, buf: &mut [u8], offset: u64) -> Result<usize> {
 pub fn pwrite(fd: i32, buf: &[u8], offset: u64) -> Result<usize> {
     // SAFETY: the buffer is readable for its length.
     check(unsafe { syscall6(nr::PWRITE64, [fd as usize, buf.as_ptr() as usize, buf.len(), offset as usize, 0, 0]) })
+}
+
+/// Reads from a host stream (standard input; the broker's socket in the `direct` platform); 0 at its end.
+pub fn read(fd: i32, buf: &mut [u8]) -> Result<usize> {
+    // SAFETY: the buffer is ours and writable for its length.
+    check(unsafe { syscall6(nr::READ, [fd as usize, buf.as_mut_ptr() as usize, buf.len(), 0, 0, 0]) })
 }
 
 /// Writes to a host stream (the console); returns the bytes written.

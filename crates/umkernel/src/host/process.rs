@@ -11,10 +11,10 @@ use core::time::Duration;
 
 /// Host call numbers, x86-64 (`asm/unistd_64.h`).
 mod nr {
-    pub(super) const READ: usize = 0;
     pub(super) const RT_SIGPROCMASK: usize = 14;
     pub(super) const IOCTL: usize = 16;
     pub(super) const WAIT4: usize = 61;
+    pub(super) const KILL: usize = 62;
     pub(super) const FLOCK: usize = 73;
     pub(super) const RT_SIGTIMEDWAIT: usize = 128;
     pub(super) const CLOCK_NANOSLEEP: usize = 230;
@@ -23,12 +23,6 @@ mod nr {
 
 /// Bytes of the host kernel's `sigset_t`.
 const SIGSET_SIZE: usize = 8;
-
-/// Reads from a host stream (standard input); returns the bytes read, 0 at its end.
-pub fn read(fd: i32, buf: &mut [u8]) -> Result<usize> {
-    // SAFETY: the buffer is ours and writable for its length.
-    check(unsafe { syscall6(nr::READ, [fd as usize, buf.as_mut_ptr() as usize, buf.len(), 0, 0, 0]) })
-}
 
 /// The whole of a host file that is read from its beginning to its end, as those of proc(5) are.
 pub fn read_file(path: &core::ffi::CStr) -> Result<Vec<u8>> {
@@ -40,7 +34,7 @@ pub fn read_file(path: &core::ffi::CStr) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     let mut buf = [0; 4096];
     loop {
-        match read(file.raw(), &mut buf) {
+        match super::read(file.raw(), &mut buf) {
             Ok(0) => return Ok(text),
             Ok(n) => text.extend_from_slice(&buf[..n]),
             Err(e) if e == Errno::EINTR => {}
@@ -75,6 +69,13 @@ pub fn unlock(fd: i32) {
     const LOCK_UN: usize = 8;
     // SAFETY: no memory is involved. A file system without locks has none to give up.
     let _ = check(unsafe { syscall6(nr::FLOCK, [fd as usize, LOCK_UN, 0, 0, 0, 0]) });
+}
+
+/// Kills a child process.
+pub fn kill(pid: i32) {
+    const SIGKILL: usize = 9;
+    // SAFETY: no memory is involved. One that has ended needs no killing.
+    let _ = check(unsafe { syscall6(nr::KILL, [pid as usize, SIGKILL, 0, 0, 0, 0]) });
 }
 
 /// Waits until a child process ends; its host id and its status as `wait(2)` gives it.

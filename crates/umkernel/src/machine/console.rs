@@ -65,7 +65,7 @@ fn feed_keys(kernel: &Arc<Kernel>, tty: &Arc<Tty>) -> Result<(), BootError> {
         let kernel = keys_kernel;
         let mut buf = [0; 4096];
         loop {
-            match process::read(STDIN, &mut buf) {
+            match host::read(STDIN, &mut buf) {
                 Ok(0) => break,
                 Ok(n) => give(&kernel, &tty, &buf[..n]),
                 Err(e) if e == Errno::EINTR => {}

@@ -112,6 +112,7 @@ fn enter(config: &LaunchConfig, kernel: &[u8], disk: &RootDisk, report: Borrowed
     let handover = Handover {
         arena_file: -1,
         patches_file: -1,
+        broker_socket: -1,
         image_file: disk.image.raw(),
         image_size: disk.size,
         report_file: report.as_raw_fd(),

@@ -8,11 +8,9 @@ use crate::log::Level;
 use crate::signal::number::SIGKILL;
 use crate::stats;
 use crate::task::{Process, WaitStatus, end_process};
-use alloc::ffi::CString;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 /// Bytes a second that guests can take at most, about: how soon free memory can be gone.
@@ -43,7 +41,7 @@ fn kill_largest(kernel: &Kernel) -> bool {
     let mut used = 0;
     let mut largest: Option<(u64, Arc<Process>)> = None;
     for process in kernel.tasks.processes() {
-        let size = private_size(&process);
+        let size = private_size(kernel, &process);
         used += size;
         if largest.as_ref().is_none_or(|(most, _)| size > *most) {
             largest = Some((size, process));
@@ -61,13 +59,10 @@ fn kill_largest(kernel: &Kernel) -> bool {
 }
 
 /// Bytes that a process holds and that are no file's: its share of those it shares (`smaps_rollup` of proc(5)).
-fn private_size(process: &Process) -> u64 {
+fn private_size(kernel: &Kernel, process: &Process) -> u64 {
     let Some(task) = process.inner.lock().threads.first().cloned() else { return 0 };
     let Ok(space) = task.mm() else { return 0 };
-    let path = format!("/proc/{}/smaps_rollup", space.host_pid.load(Ordering::Relaxed));
-    // A process that has ended holds nothing.
-    let text = CString::new(path).ok().and_then(|path| process::read_file(&path).ok()).unwrap_or_default();
-    held(&String::from_utf8_lossy(&text))
+    held(&kernel.platform.memory_share(&space))
 }
 
 fn held(smaps_rollup: &str) -> u64 {

@@ -103,7 +103,7 @@ fn pump(kernel: &Arc<Kernel>, parent: &Arc<Task>, body: KernelThreadFn) -> Resul
 fn pump_in(ctx: &Ctx, pipe: &Arc<File>) {
     let mut buf = vec![0; CHUNK];
     loop {
-        match process::read(0, &mut buf) {
+        match host::read(0, &mut buf) {
             Ok(0) => return,
             Ok(n) => {
                 let mut rest = &buf[..n];

@@ -16,6 +16,7 @@ use crate::mm::{AddressSpace, Prot, Vma};
 use crate::task::Task;
 use crate::vfs::File;
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32};
@@ -155,6 +156,9 @@ pub trait Platform: Send + Sync {
 
     /// Resident pages of an address space: (all, of these shared with files).
     fn resident_pages(&self, space: &AddressSpace) -> (u64, u64);
+
+    /// `smaps_rollup` of proc(5) of an address space's host process, as its host has it; empty if it has ended.
+    fn memory_share(&self, space: &AddressSpace) -> String;
 
     /// Bytes of memory that the kernel itself uses.
     fn kernel_memory(&self) -> u64;

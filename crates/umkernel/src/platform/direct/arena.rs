@@ -1,8 +1,8 @@
 //! The arena: the memory that all processes of a machine share, and what lies at its beginning.
 
+use super::client::Broker;
 use super::heap::Heap;
 use super::layout::ARENA_BASE;
-use super::proxy::Proxy;
 use super::slot::Slots;
 use super::spawn::Zygote;
 use super::text::Texts;
@@ -19,7 +19,7 @@ pub(super) struct Arena {
     pub(super) heap: Heap,
     pub(super) slots: Slots,
     pub(super) zygote: Zygote,
-    pub(super) proxy: Proxy,
+    pub(super) broker: Broker,
     pub(super) texts: Texts,
     pub(super) facts: Facts,
     kernel: UnsafeCell<MaybeUninit<Arc<Kernel>>>,
@@ -50,17 +50,27 @@ pub(super) fn arena() -> &'static Arena {
     unsafe { &*(ARENA_BASE as *const Arena) }
 }
 
+/// The platform's own descriptors.
+pub(super) struct Files {
+    /// The arena's memory file.
+    pub(super) arena: i32,
+    /// The patches' memory file.
+    pub(super) patches: i32,
+    /// The broker's socket.
+    pub(super) broker: i32,
+}
+
 /// Makes a fresh arena usable: the first thing that the kernel image does.
 ///
 /// # Safety
-/// Called once in a machine, with the arena's file mapped, empty, and nobody else running.
-pub(super) unsafe fn initialise(file: i32, patches: i32, facts: Facts) {
+/// Called once in a machine, with the memory files mapped, empty, and nobody else running.
+pub(super) unsafe fn initialise(files: Files, facts: Facts) {
     let arena = Arena {
-        heap: Heap::new(file),
+        heap: Heap::new(files.arena),
         slots: Slots::default(),
         zygote: Zygote::default(),
-        proxy: Proxy::default(),
-        texts: Texts::new(patches),
+        broker: Broker::new(files.broker),
+        texts: Texts::new(files.patches),
         facts,
         kernel: UnsafeCell::new(MaybeUninit::uninit()),
         has_kernel: AtomicBool::new(false),

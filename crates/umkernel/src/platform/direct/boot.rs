@@ -1,9 +1,11 @@
 //! Where the kernel image begins, and where it ends.
 
-use super::arena::{self, Facts, arena};
+use super::arena::{self, Facts, Files, arena};
 use super::handover::{Handover, RANGE_NAMES, RUN_ANY_INIT, RUN_INIT, Text};
 use super::platform::Direct;
 use super::slot::{HostMemory, Own};
+use super::spawn;
+
 use super::xstate::XState;
 use crate::host::{self, HostFd, process};
 use crate::machine::{self, MachineConfig, RootDisk, Run, report};
@@ -29,10 +31,11 @@ pub fn main(handover: &Handover) -> ! {
         hardware: handover.hardware.map(|[key, value]| (key, value)),
         reserved,
     };
+    let files = Files { arena: handover.arena_file, patches: handover.patches_file, broker: handover.broker_socket };
     let parent = host::getppid();
     // SAFETY: nothing else runs yet.
-    unsafe { arena::initialise(handover.arena_file, handover.patches_file, facts) };
-    let own = Own { memory: Some(HostMemory::new(0)), in_kernel_process: true, ..Own::default() };
+    unsafe { arena::initialise(files, facts) };
+    let own = Own { memory: Some(HostMemory::new(0)), ..Own::default() };
     match arena().slots.take(own, 0) {
         Ok(slot) => slot.become_current(),
         Err(e) => panic!("no slot for the first thread: {e}"),
@@ -51,7 +54,8 @@ pub fn main(handover: &Handover) -> ! {
         let line = alloc::format!("calls trapped {trapped}, sites patched {patched}, left {left}\r\n");
         let _ = host::write(2, line.as_bytes());
     }
-    // Guest processes have the image open a moment longer than this one.
+    spawn::stop_zygote();
+    // A process that would not end has the image open longer than this one.
     process::unlock(handover.image_file);
     // If nobody listens any more, nobody minds.
     let _ = host::write(handover.report_file, &report::encode(&outcome));

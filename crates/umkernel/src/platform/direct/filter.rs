@@ -1,15 +1,19 @@
-//! The seccomp filter of guest processes.
+//! The seccomp filters of guest processes and of the kernel process.
 //!
 //! System calls from anywhere but the kernel's few call instructions trap (`SIGSYS`): that is how guest code's calls come in.
 //! Those instructions lie in memory that guest code can jump to, with arguments of its own. So what they may ask for is limited to
 //! what the kernel needs: memory of the process itself, files that the machine has open, new guest processes, waiting. No call here
 //! names a file, a process or a socket of the host.
+//!
+//! The kernel process runs the same code on the same memory, which a hostile guest can write, so it is behind a filter as well.
 
+use super::arena::arena;
 use super::entry::at;
 use crate::errno::Result;
 use crate::host;
 use alloc::vec::Vec;
 use linux_raw_sys::general::*;
+use linux_raw_sys::ioctl::{TCGETS, TCSETS, TIOCGWINSZ};
 
 const LD_W_ABS: u16 = 0x20;
 const JEQ: u16 = 0x15;
@@ -91,19 +95,19 @@ fn op(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
     Instruction { code, jt, jf, k }
 }
 
-/// Allows a call if each given argument's lower half satisfies its test: exactly a value, or no bits besides a mask.
+/// What an argument's lower half must be.
 enum Test {
     Is(u32),
     Within(u32),
 }
 
-fn call(program: &mut Vec<Instruction>, nr: u32, tests: &[(u32, Test)]) {
-    // The number is in the accumulator; a mismatch skips all that follows for this call.
-    let skip = (tests.len() * 2 + 2) as u8;
-    program.push(op(JEQ, nr, 0, skip));
+/// Allows a call with these arguments. A mismatch goes on behind.
+fn allow(program: &mut Vec<Instruction>, nr: u32, tests: &[(u32, Test)]) {
+    let behind = |left: usize| (2 * left + 1) as u8;
+    program.push(op(LD_W_ABS, NR, 0, 0));
+    program.push(op(JEQ, nr, 0, behind(tests.len())));
     for (i, (argument, test)) in tests.iter().enumerate() {
-        // From behind this test's jump to the TRAP at the end of the block.
-        let fail = ((tests.len() - 1 - i) * 2 + 1) as u8;
+        let fail = behind(tests.len() - 1 - i);
         program.push(op(LD_W_ABS, ARGS + 8 * argument, 0, 0));
         program.push(match test {
             Test::Is(value) => op(JEQ, *value, 0, fail),
@@ -111,10 +115,17 @@ fn call(program: &mut Vec<Instruction>, nr: u32, tests: &[(u32, Test)]) {
         });
     }
     program.push(op(RET, ALLOW, 0, 0));
-    program.push(op(RET, TRAP, 0, 0));
 }
 
-fn program() -> Vec<Instruction> {
+/// Whose filter it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    GuestProcess,
+    /// The process that runs the machine's services: the console's input, the host's signals, reaping.
+    KernelProcess,
+}
+
+fn program(role: Role, broker: u32, zygote: u32) -> Vec<Instruction> {
     let range = at::hostcall();
     let (high, start, end) = ((range.start >> 32) as u32, range.start as u32, range.end as u32);
     let mut program = alloc::vec![
@@ -137,9 +148,20 @@ fn program() -> Vec<Instruction> {
     }
     const RUSAGE_SELF: u32 = 0;
     const RUSAGE_THREAD: u32 = 1;
-    call(&mut program, __NR_clone, &[(0, Test::Within(CLONE_ALLOWED))]);
-    call(&mut program, __NR_prctl, &[(0, Test::Is(PR_SET_PDEATHSIG)), (1, Test::Is(SIGKILL))]);
-    call(&mut program, __NR_getrusage, &[(0, Test::Within(RUSAGE_SELF | RUSAGE_THREAD))]);
+    allow(&mut program, __NR_clone, &[(0, Test::Within(CLONE_ALLOWED))]);
+    allow(&mut program, __NR_prctl, &[(0, Test::Is(PR_SET_PDEATHSIG)), (1, Test::Is(SIGKILL))]);
+    allow(&mut program, __NR_getrusage, &[(0, Test::Within(RUSAGE_SELF | RUSAGE_THREAD))]);
+    allow(&mut program, __NR_read, &[(0, Test::Is(broker))]);
+    if role == Role::KernelProcess {
+        allow(&mut program, __NR_read, &[(0, Test::Is(0))]);
+        for request in [TCGETS, TCSETS, TIOCGWINSZ] {
+            allow(&mut program, __NR_ioctl, &[(1, Test::Is(request))]);
+        }
+        for nr in [__NR_rt_sigtimedwait, __NR_clock_nanosleep, __NR_wait4, __NR_flock] {
+            allow(&mut program, nr, &[]);
+        }
+        allow(&mut program, __NR_kill, &[(0, Test::Is(zygote)), (1, Test::Is(SIGKILL))]);
+    }
     program.push(op(RET, TRAP, 0, 0));
     program
 }
@@ -147,12 +169,13 @@ fn program() -> Vec<Instruction> {
 /// `PR_SET_PDEATHSIG` of `linux/prctl.h`.
 const PR_SET_PDEATHSIG: u32 = 1;
 
-/// Puts the running process, and all that come from it, behind the filter.
+/// Puts the running process, and all that come from it from now on, behind its filter.
 ///
 /// # Errors
 /// What the host says; a host without seccomp cannot run guests this way.
-pub(super) fn install() -> Result<()> {
-    let program = program();
+pub(super) fn install(role: Role) -> Result<()> {
+    let arena = arena();
+    let program = program(role, arena.broker.socket() as u32, arena.zygote.host_pid() as u32);
     let filter = Program { len: program.len() as u16, filter: program.as_ptr() };
     host::set_seccomp_filter(&raw const filter as usize)
 }
@@ -191,7 +214,7 @@ mod tests {
 
     #[test]
     fn only_the_kernels_own_calls_pass() {
-        let program = program();
+        let program = program(Role::GuestProcess, 7, 0);
         let inside = at::hostcall().start + 2;
         assert_eq!(decide(&program, &data(__NR_futex, inside, [0; 6])), ALLOW);
         assert_eq!(decide(&program, &data(__NR_futex, inside - 0x1000, [0; 6])), TRAP);
@@ -215,7 +238,7 @@ mod tests {
 
     #[test]
     fn arguments_are_looked_at() {
-        let program = program();
+        let program = program(Role::GuestProcess, 7, 0);
         let inside = at::hostcall().start + 2;
         let clone = |flags: u32| decide(&program, &data(__NR_clone, inside, [flags.into(), 0, 0, 0, 0, 0]));
         assert_eq!(clone(CLONE_FILES | CLONE_PARENT | SIGCHLD), ALLOW);
@@ -225,5 +248,11 @@ mod tests {
         assert_eq!(prctl(PR_SET_PDEATHSIG, SIGKILL), ALLOW);
         assert_eq!(prctl(PR_SET_PDEATHSIG, 0), TRAP);
         assert_eq!(prctl(15, SIGKILL), TRAP);
+        let read = |program: &[Instruction], fd: u64| decide(program, &data(__NR_read, inside, [fd, 0, 0, 0, 0, 0]));
+        assert_eq!((read(&program, 7), read(&program, 0), read(&program, 3)), (ALLOW, TRAP, TRAP));
+        let kernel = super::program(Role::KernelProcess, 7, 1234);
+        assert_eq!((read(&kernel, 7), read(&kernel, 0), read(&kernel, 3)), (ALLOW, ALLOW, TRAP));
+        let kill = |pid: u64, sig: u64| decide(&kernel, &data(__NR_kill, inside, [pid, sig, 0, 0, 0, 0]));
+        assert_eq!((kill(1234, 9), kill(1, 9), kill(1234, 19)), (ALLOW, TRAP, TRAP));
     }
 }

@@ -57,6 +57,8 @@ pub struct Handover {
     pub arena_file: i32,
     /// The patches' host file.
     pub patches_file: i32,
+    /// The broker's socket.
+    pub broker_socket: i32,
     /// The root disk's image.
     pub image_file: i32,
     /// Bytes of the image.

@@ -60,6 +60,9 @@ pub const KERNEL_RANGES: [(u64, u64); 3] = [
     (WINDOW_TRAMPOLINES, WINDOW_TRAMPOLINES + TRAMPOLINES_SIZE),
 ];
 
+/// The host signal that brings running guest code into the kernel (`SIGURG`).
+pub const KICK: i32 = 23;
+
 /// The protection key of all that guest code must not reach: the first that a process is given.
 pub const KEY: u32 = 1;
 /// The key register in kernel code: keys 0 and 1 open, the others closed.

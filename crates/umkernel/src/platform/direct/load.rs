@@ -1,6 +1,7 @@
 //! The loader: maps the kernel image, the arena and the private area into the kernel process, and jumps. A part of the `umlfs`
 //! program; from the jump on, nothing of that program runs in this process any more.
 
+use super::broker;
 use super::handover::{Handover, HostRange, MAX_RESERVED, RANGE_NAMES};
 use super::layout::*;
 use crate::host;
@@ -51,9 +52,11 @@ fn host_error(what: &str) -> String {
 
 fn prepare(image: &[u8], handover: &mut Handover, keep: &[BorrowedFd<'_>]) -> Result<u64, String> {
     check_host()?;
+    // Before there is anything to share with it.
+    let broker = broker::start()?;
     let arena = memory_file(c"umlfs-arena", ARENA_SIZE)?;
     let patches_file = memory_file(c"umlfs-patches", PATCHES_SIZE)?;
-    close_others(keep, &[&arena, &patches_file])?;
+    close_others(keep, &[&arena, &patches_file, &broker])?;
     forget_registrations()?;
     reset_signals();
     take_key()?;
@@ -70,6 +73,7 @@ fn prepare(image: &[u8], handover: &mut Handover, keep: &[BorrowedFd<'_>]) -> Re
     handover.hardware = [get(libc::AT_HWCAP), get(libc::AT_HWCAP2), get(AT_MINSIGSTKSZ)];
     handover.arena_file = arena.into_raw_fd();
     handover.patches_file = patches_file.into_raw_fd();
+    handover.broker_socket = broker.into_raw_fd();
     Ok(entry)
 }
 

@@ -10,18 +10,26 @@
 //! within a call, as `execve` after `vfork` needs it.
 
 //!
+//! Nothing that runs the kernel's code can reach the host's processes and files: what needs that is asked of a *broker*
+//! ([`messages`]), which shares no memory with the machine.
+//!
 //! The loader (`load`), a part of the `umlfs` program, maps the image and jumps into it. The two share [`layout`] and
 //! [`handover`] and nothing else.
 
+#[cfg(feature = "ptrace")]
+mod broker;
 pub mod handover;
 pub mod layout;
 #[cfg(feature = "ptrace")]
 pub mod load;
+pub mod messages;
 
 #[cfg(feature = "direct")]
 mod arena;
 #[cfg(feature = "direct")]
 pub mod boot;
+#[cfg(feature = "direct")]
+mod client;
 #[cfg(feature = "direct")]
 mod entry;
 #[cfg(feature = "direct")]
@@ -32,8 +40,6 @@ mod heap;
 mod memory;
 #[cfg(feature = "direct")]
 mod platform;
-#[cfg(feature = "direct")]
-mod proxy;
 #[cfg(feature = "direct")]
 mod signal;
 #[cfg(feature = "direct")]

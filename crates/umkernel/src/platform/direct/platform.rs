@@ -1,9 +1,8 @@
 //! What the core asks of the platform.
 
 use super::arena::arena;
-use super::proxy::Request;
 use super::slot::current;
-use super::{layout, memory, signal, spawn};
+use super::{filter, layout, memory, spawn};
 use crate::errno::{Errno, Result};
 use crate::host;
 use crate::kernel::{Ctx, Kernel};
@@ -12,6 +11,7 @@ use crate::platform::{Backing, HostThreadFn, KernelThreadFn, Platform, Reserved,
 use crate::task::Task;
 use crate::vfs::File;
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -39,7 +39,7 @@ impl Platform for Direct {
     fn start(&self, kernel: &Arc<Kernel>) -> Result<()> {
         arena().set_kernel(kernel.clone());
         spawn::start_zygote()?;
-        spawn::spawn_service(None, Box::new(|| arena().proxy.run()))?;
+        filter::install(filter::Role::KernelProcess)?;
         spawn::spawn_service(None, Box::new(|| spawn::reap()))
     }
 
@@ -48,8 +48,7 @@ impl Platform for Direct {
             return memory::read(addr, buf);
         }
         let pid = space.host_pid.load(Ordering::Relaxed);
-        let request = Request::Read { pid, addr, to: buf.as_mut_ptr(), len: buf.len() };
-        arena().proxy.ask(request).map_or(0, |(count, _)| count as usize)
+        arena().broker.read(pid, addr, buf)
     }
 
     fn write_memory(&self, space: &AddressSpace, addr: u64, buf: &[u8]) -> usize {
@@ -57,8 +56,7 @@ impl Platform for Direct {
             return memory::write(addr, buf);
         }
         let pid = space.host_pid.load(Ordering::Relaxed);
-        let request = Request::Write { pid, addr, from: buf.as_ptr(), len: buf.len() };
-        arena().proxy.ask(request).map_or(0, |(count, _)| count as usize)
+        arena().broker.write(pid, addr, buf)
     }
 
     fn compare_exchange(&self, _: &Task, addr: u64, expected: u32, new: u32) -> Result<u32> {
@@ -148,7 +146,7 @@ impl Platform for Direct {
         let (pid, tid) = (task.host.pid.load(Ordering::Relaxed), task.host.tid.load(Ordering::Relaxed));
         if pid != 0 {
             // A thread that is gone needs no kick.
-            let _ = arena().proxy.ask(Request::Signal { pid, tid, signal: signal::KICK });
+            let _ = arena().broker.kick(pid, tid);
         }
     }
 
@@ -177,7 +175,11 @@ impl Platform for Direct {
             return (host::peak_resident() / crate::mm::PAGE_SIZE, 0);
         }
         let pid = space.host_pid.load(Ordering::Relaxed);
-        arena().proxy.ask(Request::Resident { pid }).unwrap_or((0, 0))
+        arena().broker.resident(pid)
+    }
+
+    fn memory_share(&self, space: &AddressSpace) -> String {
+        arena().broker.smaps_rollup(space.host_pid.load(Ordering::Relaxed))
     }
 
     fn hardware_auxv(&self) -> Vec<(u64, u64)> {

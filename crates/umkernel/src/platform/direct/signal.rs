@@ -5,7 +5,7 @@
 
 use super::arena::arena;
 use super::entry::{FRAME_SIZE, Frame, at};
-use super::layout::{DOOR_OFFSET, DOOR_STRIDE, KERNEL_BASE, KERNEL_END, PRIVATE_BASE, SCRATCH_SIZE};
+use super::layout::{DOOR_OFFSET, DOOR_STRIDE, KERNEL_BASE, KERNEL_END, KICK, PRIVATE_BASE, SCRATCH_SIZE};
 use super::layout::{SIGNAL_STACK_SIZE, SIGNAL_STACKS};
 use super::memory;
 use super::slot::{Slot, Trap};
@@ -13,9 +13,6 @@ use crate::host;
 use crate::platform::TrapFrame;
 use crate::signal::SigInfo;
 use core::arch::asm;
-
-/// The host signal that brings running guest code into the kernel.
-pub(super) const KICK: i32 = 23;
 
 const SIGILL: i32 = 4;
 const SIGTRAP: i32 = 5;

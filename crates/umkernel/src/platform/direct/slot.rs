@@ -66,8 +66,6 @@ pub(super) struct Own {
     pub(super) trap: Option<Trap>,
     /// Where the call came from that trapped; 0 for one by a patched site.
     pub(super) site: u64,
-    /// The thread belongs to the kernel process, which is behind no filter.
-    pub(super) in_kernel_process: bool,
 }
 
 // SAFETY: `own` is used by one thread at a time, see `Slot::own`.

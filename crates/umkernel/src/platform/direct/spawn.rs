@@ -18,7 +18,7 @@ use crate::task::Task;
 use crate::trap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use linux_raw_sys::general::{
     CLONE_FILES, CLONE_FS, CLONE_PARENT, CLONE_PARENT_SETTID, CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_VM,
     SIGCHLD,
@@ -40,6 +40,10 @@ pub(super) struct Zygote {
     state: AtomicU32,
     slot: AtomicU64,
     answer: AtomicI64,
+    /// Its host id.
+    pid: AtomicI32,
+    /// 1 when the machine stops: guest processes are ended from outside; 2 when all have been reaped.
+    stopping: AtomicU32,
 }
 
 const IDLE: u32 = 0;
@@ -62,6 +66,11 @@ impl Zygote {
         }
         self.state.store(IDLE, Ordering::Relaxed);
         host_result(self.answer.load(Ordering::Relaxed))
+    }
+
+    /// Its host id.
+    pub(super) fn host_pid(&self) -> i32 {
+        self.pid.load(Ordering::Relaxed)
     }
 
     fn serve(&self) -> ! {
@@ -104,7 +113,23 @@ pub(super) fn start_zygote() -> Result<()> {
     let slot = arena().slots.take(Own { memory: Some(HostMemory::new(0)), ..Own::default() }, 0)?;
     let flags = u64::from(CLONE_FILES | SIGCHLD);
     // SAFETY: a stack of its own; the argument lives in the arena.
-    host_result(unsafe { direct_clone(flags, below(slot.stack_top()), core::ptr::null(), slot.address(), zygote) })
+    let pid = unsafe { direct_clone(flags, below(slot.stack_top()), core::ptr::null(), slot.address(), zygote) };
+    arena().zygote.pid.store(pid as i32, Ordering::Relaxed);
+    host_result(pid)
+}
+
+/// Ends the zygote and waits until no guest process is left. All tasks have ended.
+pub(super) fn stop_zygote() {
+    const PATIENCE: u64 = 2_000_000_000;
+    let zygote = &arena().zygote;
+    zygote.stopping.store(1, Ordering::SeqCst);
+    host::process::kill(zygote.pid.load(Ordering::Relaxed));
+    // The broker ends when nobody can ask any more.
+    host::close(arena().broker.socket());
+    let give_up = host::monotonic_ns() + PATIENCE;
+    while zygote.stopping.load(Ordering::SeqCst) == 1 && host::monotonic_ns() < give_up {
+        host::futex_wait(&zygote.stopping, 1, Some(give_up));
+    }
 }
 
 extern "C" fn zygote(slot: u64) -> ! {
@@ -118,7 +143,7 @@ extern "C" fn zygote(slot: u64) -> ! {
         .and_then(|()| signal::install())
         .and_then(|()| signal::set_stack(0))
         .and_then(|()| host::unblock_signals())
-        .and_then(|()| filter::install());
+        .and_then(|()| filter::install(filter::Role::GuestProcess));
     if let Err(e) = prepared {
         panic!("cannot prepare guest processes: {e}");
     }
@@ -129,7 +154,7 @@ extern "C" fn zygote(slot: u64) -> ! {
 pub(super) fn reap() {
     while let Ok((pid, status)) = host::process::wait_child() {
         // Threads that leave by themselves end with 0; their task may have moved to another process.
-        if status == 0 {
+        if status == 0 || arena().zygote.stopping.load(Ordering::SeqCst) != 0 {
             continue;
         }
         let panicked = status == i32::from(super::boot::PANIC_STATUS) << 8;
@@ -146,6 +171,9 @@ pub(super) fn reap() {
             panic!("host process {pid} with {} guest tasks was killed (status {status:#x})", holders.len());
         }
     }
+    let zygote = &arena().zygote;
+    zygote.stopping.store(2, Ordering::SeqCst);
+    host::futex_wake(&zygote.stopping, 1);
 }
 
 /// The process ends when the kernel process does, be that now.
@@ -261,13 +289,8 @@ pub(super) fn spawn_service(task: Option<&Arc<Task>>, body: crate::platform::Hos
     let memory = unsafe { current().own() }.memory.clone();
     let Some(memory) = memory else { return Err(Errno::ESRCH.into()) };
     let index = memory.take()?;
-    let own = Own {
-        task: task.cloned(),
-        memory: Some(memory.clone()),
-        start: Some(Start::Service(body)),
-        in_kernel_process: true,
-        ..Own::default()
-    };
+    let own =
+        Own { task: task.cloned(), memory: Some(memory.clone()), start: Some(Start::Service(body)), ..Own::default() };
     let slot = arena().slots.take(own, index).inspect_err(|_| memory.give_back(index))?;
     let id = task.map_or(core::ptr::null(), |task| task.host.kernel_tid.as_ptr().cast_const());
     let id = if id.is_null() { (&raw const slot.host_id).cast() } else { id };

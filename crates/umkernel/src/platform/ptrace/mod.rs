@@ -276,6 +276,11 @@ impl Platform for Ptrace {
         (all.saturating_sub(stub::STUB_LEN / PAGE_SIZE), shared)
     }
 
+    fn memory_share(&self, space: &AddressSpace) -> String {
+        let path = format!("/proc/{}/smaps_rollup", space.host_pid.load(Ordering::Relaxed));
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
     fn kernel_memory(&self) -> u64 {
         let (all, shared) = statm("self");
         (all - shared.min(all)) * PAGE_SIZE

@@ -1,0 +1,126 @@
+//! The broker: see [`super::messages`]. A part of the `umlfs` program.
+
+use super::messages::{CHUNK, HEAD, Op, Request};
+use crate::host;
+use nix::libc;
+use std::format;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::vec;
+use std::vec::Vec;
+
+/// Forks the broker of the calling process, which will be the kernel process; the machine's end of its socket.
+///
+/// # Errors
+/// A sentence about what the host refused.
+pub(super) fn start() -> Result<OwnedFd, std::string::String> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    let (theirs, ours) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .map_err(|e| format!("cannot make a pair of sockets: {e}"))?;
+    let kernel = host::getpid();
+    // SAFETY: this process has no other threads.
+    match unsafe { nix::unistd::fork() }.map_err(|e| format!("cannot start a process: {e}"))? {
+        nix::unistd::ForkResult::Parent { .. } => Ok(theirs),
+        nix::unistd::ForkResult::Child => {
+            drop(theirs);
+            serve(&ours, kernel);
+            // SAFETY: ends the process without running what belongs to its parent.
+            unsafe { libc::_exit(0) }
+        }
+    }
+}
+
+/// Serves until the machine is gone.
+fn serve(socket: &OwnedFd, kernel: i32) {
+    // SAFETY: constant arguments. The terminal's signals are for the front process, and nothing outlives the machine.
+    unsafe {
+        libc::setsid();
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+    }
+    for fd in 0..socket.as_raw_fd() {
+        host::close(fd);
+    }
+    let mut buf = vec![0u8; HEAD + CHUNK];
+    loop {
+        // SAFETY: the buffer is ours and writable.
+        let got = unsafe { libc::recv(socket.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), 0) };
+        if got <= 0 {
+            if got < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EINTR) {
+                continue;
+            }
+            return;
+        }
+        let (value, payload) = match Request::decode(&buf[..got as usize]) {
+            Some(request) => answer(&request, &buf[HEAD..got as usize], kernel),
+            None => (-i64::from(libc::EINVAL), Vec::new()),
+        };
+        let mut reply = vec![0u8; HEAD];
+        reply[..8].copy_from_slice(&value.to_le_bytes());
+        reply.extend_from_slice(&payload);
+        // SAFETY: the buffer is ours and readable. If nobody listens any more, the next call says so.
+        unsafe { libc::send(socket.as_raw_fd(), reply.as_ptr().cast(), reply.len(), libc::MSG_NOSIGNAL) };
+    }
+}
+
+fn answer(request: &Request, payload: &[u8], kernel: i32) -> (i64, Vec<u8>) {
+    const ESRCH: i64 = -3;
+    let error = |e: crate::Error| -i64::from(e.errno.0);
+    let pid = request.pid;
+    // Not this process either, which is a child of the kernel process as well.
+    if parent_of(pid) != Some(kernel) || pid == host::getpid() {
+        return (ESRCH, Vec::new());
+    }
+    let proc = |name: &str| match std::fs::read(format!("/proc/{pid}/{name}")) {
+        Ok(mut text) => {
+            text.truncate(CHUNK);
+            (text.len() as i64, text)
+        }
+        Err(_) => (ESRCH, Vec::new()),
+    };
+    match request.op {
+        Op::Kick => match host::tgkill(pid, request.tid, super::layout::KICK) {
+            Ok(()) => (0, Vec::new()),
+            Err(e) => (error(e), Vec::new()),
+        },
+        Op::Read => {
+            let mut bytes = vec![0; (request.len as usize).min(CHUNK)];
+            match host::process_vm_read(pid, request.addr, &mut bytes) {
+                Ok(n) => {
+                    bytes.truncate(n);
+                    (n as i64, bytes)
+                }
+                Err(e) => (error(e), Vec::new()),
+            }
+        }
+        Op::Write => match host::process_vm_write(pid, request.addr, payload) {
+            Ok(n) => (n as i64, Vec::new()),
+            Err(e) => (error(e), Vec::new()),
+        },
+        Op::Statm => proc("statm"),
+        Op::SmapsRollup => proc("smaps_rollup"),
+    }
+}
+
+/// The parent of a process (`stat` of proc(5): behind the name, which may hold anything).
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_children_of_the_kernel_process_are_touched() {
+        let own = host::getpid();
+        let request = |pid| Request { op: Op::Statm, pid, tid: 0, addr: 0, len: 0 };
+        assert_eq!(answer(&request(1), &[], own).0, -3);
+        assert_eq!(answer(&request(own), &[], own).0, -3);
+        assert_eq!(answer(&request(-1), &[], own).0, -3);
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let (len, text) = answer(&request(child.id() as i32), &[], own);
+        assert!(len > 0 && text.len() as i64 == len);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

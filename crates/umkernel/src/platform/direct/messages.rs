@@ -1,0 +1,83 @@
+//! What the machine asks its broker, and what it answers: plain bytes through a socket.
+//!
+//! The kernel and its guests share memory that a hostile guest can write, so nothing that runs the kernel's code may reach the
+//! host's processes. What needs that, the *broker* does: a process that shares no memory with the machine, takes requests by value,
+//! and touches children of the kernel process only.
+
+/// Most bytes of memory in one message.
+pub const CHUNK: usize = 4096;
+/// Bytes of a request before its payload, and of an answer before its payload.
+pub const HEAD: usize = 24;
+
+/// What can be asked about a guest process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Send the kick to a thread.
+    Kick,
+    /// Read memory: the payload of the answer.
+    Read,
+    /// Write memory: the payload of the request.
+    Write,
+    /// The text of `/proc/PID/statm`: the payload of the answer.
+    Statm,
+    /// The text of `/proc/PID/smaps_rollup`, likewise.
+    SmapsRollup,
+}
+
+const OPS: [Op; 5] = [Op::Kick, Op::Read, Op::Write, Op::Statm, Op::SmapsRollup];
+
+/// A request's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What is asked.
+    pub op: Op,
+    /// Host id of the process.
+    pub pid: i32,
+    /// Host id of the thread, for [`Op::Kick`].
+    pub tid: i32,
+    /// Address in the process's memory.
+    pub addr: u64,
+    /// Bytes to read.
+    pub len: u32,
+}
+
+impl Request {
+    /// As bytes.
+    pub fn encode(&self) -> [u8; HEAD] {
+        let mut bytes = [0; HEAD];
+        bytes[0] = OPS.iter().position(|op| *op == self.op).unwrap_or(0) as u8;
+        bytes[4..8].copy_from_slice(&self.pid.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.tid.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.len.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.addr.to_le_bytes());
+        bytes
+    }
+
+    /// From bytes that anybody may have written.
+    pub fn decode(bytes: &[u8]) -> Option<Request> {
+        let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        Some(Request {
+            op: *OPS.get(usize::from(*bytes.first()?))?,
+            pid: word(4)? as i32,
+            tid: word(8)? as i32,
+            len: word(12)?,
+            addr: u64::from(word(16)?) | u64::from(word(20)?) << 32,
+        })
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_survive_the_socket_and_rubbish_is_refused() {
+        for op in OPS {
+            let request = Request { op, pid: 7, tid: -1, addr: 0x7fff_1234_5678_9abc, len: 4096 };
+            assert_eq!(Request::decode(&request.encode()), Some(request));
+        }
+        assert_eq!(Request::decode(&[0xff; HEAD]), None);
+        assert_eq!(Request::decode(&[0; HEAD - 1]), None);
+    }
+}
