@@ -129,7 +129,7 @@ impl<'a> Ctx<'a> {
             self.task.waiter.sleep(deadline);
         };
         queues.iter().for_each(|q| q.remove(&sleeper));
-        self.task.sched.sleeping.store(false, Ordering::Relaxed);
+        self.task.sched.awake();
         result
     }
 

@@ -105,8 +105,8 @@ impl Platform for TestPlatform {
         Ok(())
     }
 
-    fn memory_share(&self, _: &AddressSpace) -> String {
-        String::new()
+    fn memory_share(&self, _: &AddressSpace) -> alloc::string::String {
+        alloc::string::String::new()
     }
 
     fn kernel_memory(&self) -> u64 {

@@ -83,6 +83,10 @@ fn choose(config: &LaunchConfig) -> Result<Chosen, BootError> {
     };
     match config.platform {
         PlatformChoice::Ptrace => ptrace(),
+        PlatformChoice::Direct if config.trace.is_some() => Err(BootError::new(
+            "the direct platform has no traces",
+            "leave `--platform` out: traces are made on the ptrace platform",
+        )),
         PlatformChoice::Direct => direct().map_err(|what| {
             BootError::new(
                 format!("the direct platform cannot run here: {what}"),

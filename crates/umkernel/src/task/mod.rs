@@ -152,14 +152,15 @@ impl Task {
     pub(crate) fn sleep(&self, deadline: Option<u64>) {
         self.sched.fall_asleep();
         self.waiter.sleep(deadline);
-        self.sched.sleeping.store(false, Ordering::Relaxed);
+        self.sched.awake();
     }
 
     /// Asks for the task's attention and makes it look: wakes it from a sleep, or brings its guest code into the kernel.
     pub fn interrupt(&self, kernel: &Kernel) {
         self.attention.store(true, Ordering::SeqCst);
         self.waiter.wake();
-        if self.host.in_user.load(Ordering::SeqCst) {
+        // One that sleeps, or is about to, looks before it goes on: see `awake`.
+        if self.host.in_user.load(Ordering::SeqCst) && !self.sched.sleeping.load(Ordering::SeqCst) {
             kernel.platform.kick(self);
         }
     }

@@ -47,6 +47,12 @@ impl TaskSched {
         TaskSched { inner: Mutex::new(inner), ..TaskSched::default() }
     }
 
+    /// Notes that the task goes on. It looks for [`super::Task::attention`] afterwards: whoever asked for it and saw the
+    /// task asleep has not kicked it.
+    pub(crate) fn awake(&self) {
+        self.sleeping.store(false, Ordering::SeqCst);
+    }
+
     /// Notes that the task goes to sleep.
     pub(crate) fn fall_asleep(&self) {
         self.sleeping.store(true, Ordering::Relaxed);

@@ -28,8 +28,8 @@ pub fn check_host() -> Result<(), String> {
     if unsafe { libc::getauxval(libc::AT_HWCAP2) } & HWCAP2_FSGSBASE == 0 {
         return Err("the host's kernel does not let programs set segment bases (fsgsbase)".into());
     }
-    // SAFETY: asks whether an action is known; the word is ours.
     let trap: u32 = libc::SECCOMP_RET_TRAP;
+    // SAFETY: asks whether an action is known; the word is ours.
     let known = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const trap) };
     if known != 0 {
         return Err("the host's kernel does not let programs filter their system calls (seccomp)".into());
