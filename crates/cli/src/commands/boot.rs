@@ -71,7 +71,7 @@ pub(crate) struct MachineArgs {
 
 #[derive(Clone, Copy, Default, clap::ValueEnum)]
 enum Platform {
-    /// direct where the host allows it, otherwise ptrace; ptrace with --trace
+    /// ptrace; direct where the host forbids that
     #[default]
     Auto,
     /// The kernel in the guest's own processes, behind a memory protection key

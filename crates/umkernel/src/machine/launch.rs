@@ -60,7 +60,7 @@ pub fn run(config: &LaunchConfig, report: BorrowedFd<'_>) -> Result<Outcome, Boo
 /// Which mechanism runs the guests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PlatformChoice {
-    /// `direct` where the host allows it, `ptrace` elsewhere and for traces.
+    /// `ptrace`; `direct` where the host forbids that.
     #[default]
     Auto,
     /// In the guests' own processes.
@@ -93,9 +93,8 @@ fn choose(config: &LaunchConfig) -> Result<Chosen, BootError> {
                 "`--platform ptrace` works without it",
             )
         }),
-        // Traces are for watching, and the classic mechanism is what they explain.
-        PlatformChoice::Auto if config.trace.is_some() => ptrace(),
-        PlatformChoice::Auto => direct().or_else(|_| ptrace()),
+        // `direct` takes over once it has been through as much as `ptrace` has.
+        PlatformChoice::Auto => ptrace().or_else(|e| direct().map_err(|_| e)),
     }
 }
 
