@@ -9,7 +9,7 @@ use ext4::{BlockDevice, IoError};
 const PAGE: u64 = 4096;
 
 /// A disk whose writes do not reach the one below: for replaying the journal of an image that is only looked at, and,
-/// over a [`Zeros`], for trying out a format.
+/// over a `Zeros`, for trying out a format.
 pub struct Overlay<D> {
     below: D,
     pages: Mutex<BTreeMap<u64, Box<[u8]>>>,

@@ -116,6 +116,7 @@ fn enter(config: &LaunchConfig, kernel: &[u8], disk: &RootDisk, report: Borrowed
         arena_file: -1,
         patches_file: -1,
         broker_socket: -1,
+        broker_pid: 0,
         image_file: disk.image.raw(),
         image_size: disk.size,
         report_file: report.as_raw_fd(),

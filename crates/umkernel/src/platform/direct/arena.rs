@@ -30,6 +30,8 @@ pub(super) struct Arena {
 pub(super) struct Facts {
     /// Host id of the kernel process.
     pub(super) kernel_pid: i32,
+    /// Host id of the broker.
+    pub(super) broker_pid: i32,
     /// The processor's extended state.
     pub(super) xstate: XState,
     /// `AT_HWCAP`, `AT_HWCAP2` and `AT_MINSIGSTKSZ` of the host.

@@ -27,6 +27,7 @@ pub fn main(handover: &Handover) -> ! {
     });
     let facts = Facts {
         kernel_pid: host::getpid(),
+        broker_pid: handover.broker_pid,
         xstate: XState::detect(),
         hardware: handover.hardware.map(|[key, value]| (key, value)),
         reserved,

@@ -8,18 +8,18 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::vec;
 use std::vec::Vec;
 
-/// Forks the broker of the calling process, which will be the kernel process; the machine's end of its socket.
+/// Forks the broker of the calling process, which will be the kernel process; the machine's end of its socket, and its host id.
 ///
 /// # Errors
 /// A sentence about what the host refused.
-pub(super) fn start() -> Result<OwnedFd, std::string::String> {
+pub(super) fn start() -> Result<(OwnedFd, i32), std::string::String> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
     let (theirs, ours) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
         .map_err(|e| format!("cannot make a pair of sockets: {e}"))?;
     let kernel = host::getpid();
     // SAFETY: this process has no other threads.
     match unsafe { nix::unistd::fork() }.map_err(|e| format!("cannot start a process: {e}"))? {
-        nix::unistd::ForkResult::Parent { .. } => Ok(theirs),
+        nix::unistd::ForkResult::Parent { child } => Ok((theirs, child.as_raw())),
         nix::unistd::ForkResult::Child => {
             drop(theirs);
             serve(&ours, kernel);

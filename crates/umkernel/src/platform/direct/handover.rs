@@ -59,6 +59,8 @@ pub struct Handover {
     pub patches_file: i32,
     /// The broker's socket.
     pub broker_socket: i32,
+    /// The broker's host id.
+    pub broker_pid: i32,
     /// The root disk's image.
     pub image_file: i32,
     /// Bytes of the image.

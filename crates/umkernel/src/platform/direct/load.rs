@@ -53,7 +53,7 @@ fn host_error(what: &str) -> String {
 fn prepare(image: &[u8], handover: &mut Handover, keep: &[BorrowedFd<'_>]) -> Result<u64, String> {
     check_host()?;
     // Before there is anything to share with it.
-    let broker = broker::start()?;
+    let (broker, broker_pid) = broker::start()?;
     let arena = memory_file(c"umlfs-arena", ARENA_SIZE)?;
     let patches_file = memory_file(c"umlfs-patches", PATCHES_SIZE)?;
     close_others(keep, &[&arena, &patches_file, &broker])?;
@@ -74,6 +74,7 @@ fn prepare(image: &[u8], handover: &mut Handover, keep: &[BorrowedFd<'_>]) -> Re
     handover.arena_file = arena.into_raw_fd();
     handover.patches_file = patches_file.into_raw_fd();
     handover.broker_socket = broker.into_raw_fd();
+    handover.broker_pid = broker_pid;
     Ok(entry)
 }
 

@@ -157,6 +157,7 @@ pub(super) fn reap() {
         if status == 0 || arena().zygote.stopping.load(Ordering::SeqCst) != 0 {
             continue;
         }
+        assert!(pid != arena().facts.broker_pid, "the broker was killed (status {status:#x})");
         let panicked = status == i32::from(super::boot::PANIC_STATUS) << 8;
         let holders: Vec<Arc<Task>> = arena()
             .kernel()
