@@ -12,7 +12,7 @@ const EXAMPLES: &str = "\
 Prints a line for each path that differs: `- PATH` and `+ PATH` for what only the first or the second image has,
 `! PATH: WHAT` for what is different. The exit status is 0 when nothing differs, otherwise 1, as diff(1)'s.
 
-Example:
+Examples:
   umlfs image diff before.img after.img:/etc";
 
 /// Compare the files of two images: contents, modes, owners, attributes

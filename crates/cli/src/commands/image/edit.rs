@@ -42,7 +42,7 @@ fn change(
 
 /// Remove files of an image
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  umlfs image rm -r root.img:/var/cache/apt")]
+#[command(after_help = "Examples:\n  umlfs image rm -r root.img:/var/cache/apt")]
 pub(crate) struct Rm {
     /// Remove directories with all that is in them
     #[arg(short, long)]
@@ -68,7 +68,7 @@ impl Rm {
 
 /// Make directories in an image
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  umlfs image mkdir -p -m 700 root.img:/root/.ssh")]
+#[command(after_help = "Examples:\n  umlfs image mkdir -p -m 700 root.img:/root/.ssh")]
 pub(crate) struct Mkdir {
     /// Make the directories above, too; one that is there is no error
     #[arg(short, long)]
@@ -96,7 +96,7 @@ impl Mkdir {
 
 /// Rename or move a file in an image
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  umlfs image mv root.img:/etc/fstab.new /etc/fstab")]
+#[command(after_help = "Examples:\n  umlfs image mv root.img:/etc/fstab.new /etc/fstab")]
 pub(crate) struct Mv {
     /// The file to move
     #[arg(value_name = "IMAGE:PATH")]
@@ -131,7 +131,7 @@ fn same_image(target: &Target, argument: &OsStr) -> Result<Vec<u8>, CliError> {
 
 /// Make links in an image
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  umlfs image ln -s /usr/share/zoneinfo/UTC root.img:/etc/localtime")]
+#[command(after_help = "Examples:\n  umlfs image ln -s /usr/share/zoneinfo/UTC root.img:/etc/localtime")]
 pub(crate) struct Ln {
     /// Make a symbolic link, which holds the target as it is
     #[arg(short, long)]

@@ -12,7 +12,7 @@ use crate::{CommandResult, ui};
 
 /// Tell everything about files of an image
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  umlfs image stat root.img:/bin/busybox")]
+#[command(after_help = "Examples:\n  umlfs image stat root.img:/bin/busybox")]
 pub(crate) struct Args {
     /// Print JSON, an object a line
     #[arg(long)]
