@@ -20,14 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Runs an expression and prints it with its result and the error's name. */
-#define SAY(expression)                                                                       \
-    ({                                                                                        \
-        errno = 0;                                                                            \
-        long result = (long)(expression);                                                     \
-        printf("%s = %ld %s\n", #expression, result, result < 0 ? strerrorname_np(errno) : ""); \
-        result;                                                                               \
-    })
+#include "say.h"
 
 static volatile int got;
 

@@ -9,13 +9,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define SAY(expression)                                                                       \
-    ({                                                                                        \
-        errno = 0;                                                                            \
-        long result = (long)(expression);                                                     \
-        printf("%s = %ld %s\n", #expression, result, result < 0 ? strerrorname_np(errno) : ""); \
-        result;                                                                               \
-    })
+#include "say.h"
 
 static char buffer[1 << 20];
 

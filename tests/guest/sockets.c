@@ -20,13 +20,7 @@
 #include <net/if.h>
 #include <linux/sockios.h>
 
-#define SAY(expression)                                                                       \
-    ({                                                                                        \
-        errno = 0;                                                                            \
-        long result = (long)(expression);                                                     \
-        printf("%s = %ld %s\n", #expression, result, result < 0 ? strerrorname_np(errno) : ""); \
-        result;                                                                               \
-    })
+#include "say.h"
 
 static volatile int pipes;
 static char buffer[1 << 20];

@@ -16,7 +16,7 @@ use crate::error::CliError;
 type CommandResult = Result<u8, CliError>;
 
 /// The kernel image of the `direct` platform.
-const KERNEL_IMAGE: Option<&[u8]> = Some(include_bytes!(env!("UMLFS_KERNEL_IMAGE")));
+const KERNEL_IMAGE: &[u8] = include_bytes!(env!("UMLFS_KERNEL_IMAGE"));
 
 const EXAMPLES: &str = "\
 Exit status:

@@ -4,9 +4,9 @@
 #![no_main]
 
 use core::panic::PanicInfo;
-use umkernel::platform::direct::ArenaAllocator;
-use umkernel::platform::direct::boot;
 use umkernel::platform::direct::handover::Handover;
+use umkernel::platform::direct::image::ArenaAllocator;
+use umkernel::platform::direct::image::boot;
 
 mod mem;
 

@@ -170,13 +170,9 @@ fn place(ctx: &Ctx, inner: &SpaceInner, program: &Program, file: &Arc<File>) -> 
 
 /// Whether a file is a relocatable ELF file of this machine: a shared library, or a program that may lie anywhere.
 pub(crate) fn is_relocatable(file: &File) -> bool {
-    const HEAD: [u8; 6] = [0x7f, b'E', b'L', b'F', 2, 1];
-    const ET_DYN: u16 = 3;
-    const EM_X86_64: u16 = 62;
-    let mut head = [0; 20];
+    let mut head = [0; HEADER_LEN];
     let read = file.inode.read_at(0, &mut KernelDst::new(&mut head));
-    let half = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
-    read.is_ok_and(|n| n == head.len()) && head[..6] == HEAD && half(16) == ET_DYN && half(18) == EM_X86_64
+    read.is_ok_and(|n| Header::parse(&head[..n]).is_ok_and(|header| header.relocatable))
 }
 
 /// The relocation that puts a program at `at` or the next address that suits its alignment.

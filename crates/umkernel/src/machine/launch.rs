@@ -29,8 +29,8 @@ pub struct LaunchConfig {
     pub trace: Option<TraceConfig>,
     /// Which mechanism runs the guests.
     pub platform: PlatformChoice,
-    /// The kernel image of the `direct` platform, if there is one.
-    pub kernel_image: Option<&'static [u8]>,
+    /// The kernel image of the `direct` platform.
+    pub kernel_image: &'static [u8],
     /// The settings that the terminal on standard input is to be left with (`struct termios` of the host's kernel).
     pub terminal: Option<[u8; process::TERMIOS_SIZE]>,
     /// What the machine is like and what it runs.
@@ -47,7 +47,7 @@ pub fn run(config: &LaunchConfig, report: BorrowedFd<'_>) -> Result<Outcome, Boo
     process::block_signals(WATCHED_SIGNALS.0).map_err(|e| BootError::new(format!("cannot block signals: {e}"), ""))?;
     let disk = config.open_disk()?;
     match choose(config)? {
-        Chosen::Direct(kernel) => Err(enter(config, kernel, &disk, report)),
+        Chosen::Direct => Err(enter(config, &disk, report)),
         Chosen::Ptrace(platform) => {
             let trace = config.trace.as_ref().map(TraceConfig::open).transpose();
             let trace = trace.map_err(|what| BootError::new(what, ""))?;
@@ -70,17 +70,13 @@ pub enum PlatformChoice {
 }
 
 enum Chosen {
-    /// With the kernel image.
-    Direct(&'static [u8]),
+    Direct,
     Ptrace(Ptrace),
 }
 
 fn choose(config: &LaunchConfig) -> Result<Chosen, BootError> {
     let ptrace = || Ptrace::new().map(Chosen::Ptrace).map_err(|what| BootError::new(what, DOCTOR));
-    let direct = || -> Result<Chosen, String> {
-        let image = config.kernel_image.ok_or("this program was built without the kernel image")?;
-        load::check_host().map(|()| Chosen::Direct(image))
-    };
+    let direct = || load::check_host().map(|()| Chosen::Direct);
     match config.platform {
         PlatformChoice::Ptrace => ptrace(),
         PlatformChoice::Direct if config.trace.is_some() => Err(BootError::new(
@@ -99,7 +95,7 @@ fn choose(config: &LaunchConfig) -> Result<Chosen, BootError> {
 }
 
 /// Hands the process over to the kernel image; returns only if that fails.
-fn enter(config: &LaunchConfig, kernel: &[u8], disk: &RootDisk, report: BorrowedFd<'_>) -> BootError {
+fn enter(config: &LaunchConfig, disk: &RootDisk, report: BorrowedFd<'_>) -> BootError {
     let machine = &config.machine;
     let list = |strings: &mut dyn Iterator<Item = &String>| -> Text {
         let all: Vec<u8> = strings.flat_map(|s| s.bytes().filter(|&b| b != 0).chain([0])).collect();
@@ -136,7 +132,7 @@ fn enter(config: &LaunchConfig, kernel: &[u8], disk: &RootDisk, report: Borrowed
     };
     // SAFETY: open for as long as `disk` lives.
     let keep = [report, unsafe { BorrowedFd::borrow_raw(disk.image.raw()) }];
-    BootError::new(load::enter(kernel, handover, &keep), "`--platform ptrace` works without it")
+    BootError::new(load::enter(config.kernel_image, handover, &keep), "`--platform ptrace` works without it")
 }
 
 impl LaunchConfig {
@@ -248,7 +244,7 @@ mod tests {
             read_only: false,
             trace: None,
             platform: PlatformChoice::Auto,
-            kernel_image: None,
+            kernel_image: &[],
             terminal: None,
             machine,
         }

@@ -20,8 +20,7 @@ use std::vec::Vec;
 /// Exit code of a machine whose kernel panicked or was killed.
 const BROKEN: u8 = 1;
 
-/// Boots a machine in a process of its own by `launch`, which decides the platform, again as often as it asks for, and
-/// returns the exit code for the caller.
+/// Boots a machine in a process of its own, again as often as it asks for, and returns the exit code for the caller.
 /// The calling process must have no other threads.
 ///
 /// # Errors

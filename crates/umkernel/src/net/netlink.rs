@@ -4,7 +4,7 @@
 use super::endpoint::{Endpoint, Outgoing};
 use super::interface::{self, Assigned, Loopback, mapped, unmapped};
 use super::options::Options;
-use super::socket::interrupted;
+use super::socket::wait_within;
 use super::{Net, Received, RecvFlags};
 use crate::bail;
 use crate::errno::{Errno, Result};
@@ -467,11 +467,7 @@ impl Endpoint for Netlink {
             if flags.nonblocking {
                 bail!(EAGAIN);
             }
-            match ctx.wait(&self.readable, deadline, there) {
-                Ok(Some(())) => {}
-                Ok(None) => bail!(EAGAIN),
-                Err(e) => return Err(interrupted(e, deadline)),
-            }
+            wait_within(ctx, &self.readable, deadline, there)?;
         }
         let mut state = self.state.lock();
         let Some(message) = state.queue.front() else { bail!(EAGAIN) };

@@ -232,11 +232,7 @@ impl Socket {
                 Link::Listening { backlog, waiting } => (waiting.len() <= *backlog).then_some(()),
                 _ => Some(()),
             };
-            match ctx.wait(&listener.writable, deadline, room) {
-                Ok(Some(())) => {}
-                Ok(None) => bail!(EAGAIN),
-                Err(e) => return Err(interrupted(e, deadline)),
-            }
+            wait_within(ctx, &listener.writable, deadline, room)?;
         }
     }
 
@@ -301,11 +297,7 @@ impl Socket {
         let found = match next() {
             Some(found) => found,
             None if nonblocking => bail!(EAGAIN),
-            None => match ctx.wait(&self.readable, deadline, next) {
-                Ok(Some(found)) => found,
-                Ok(None) => bail!(EAGAIN),
-                Err(e) => return Err(interrupted(e, deadline)),
-            },
+            None => wait_within(ctx, &self.readable, deadline, next)?,
         };
         self.writable.wake_all();
         Ok(found?)
@@ -419,6 +411,21 @@ impl Socket {
         events.set(PollEvents::HUP, unconnected || state.receive_shut && state.send_shut);
         events.set(PollEvents::OUT | PollEvents::WRNORM | PollEvents::WRBAND, room);
         events
+    }
+}
+
+/// Sleeps until `condition` gives a value, as a call on a socket does: `EAGAIN` when its time limit passes; interrupted, it
+/// is restarted only without one (`signal(7)`).
+pub(super) fn wait_within<T>(
+    ctx: &Ctx,
+    queue: &WaitQueue,
+    deadline: Option<u64>,
+    condition: impl FnMut() -> Option<T>,
+) -> Result<T> {
+    match ctx.wait(queue, deadline, condition) {
+        Ok(Some(value)) => Ok(value),
+        Ok(None) => bail!(EAGAIN),
+        Err(e) => Err(interrupted(e, deadline)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::ancillary::Ucred;
 use super::message::{Packet, Received, RecvFlags, Sending};
-use super::socket::{Link, State, interrupted};
+use super::socket::{Link, State, wait_within};
 use super::{Kind, Socket};
 use crate::bail;
 use crate::errno::{Errno, Result};
@@ -134,11 +134,7 @@ impl Socket {
         if nonblocking {
             return room().ok_or(Errno::EAGAIN.into());
         }
-        match ctx.wait(&peer.writable, deadline, room) {
-            Ok(Some(())) => Ok(()),
-            Ok(None) => bail!(EAGAIN),
-            Err(e) => Err(interrupted(e, deadline)),
-        }
+        wait_within(ctx, &peer.writable, deadline, room)
     }
 
     fn send_message(self: &Arc<Socket>, ctx: &Ctx, src: &mut dyn IoSrc, sending: Sending) -> Result<usize> {
@@ -221,11 +217,10 @@ impl Socket {
                 let state = self.state.lock();
                 (!state.queue.is_empty() || state.receive_shut || state.error.is_some()).then_some(())
             };
-            match ctx.wait(&self.readable, deadline, arrived) {
-                Ok(Some(())) => {}
-                _ if received.len > 0 => return Ok(received),
-                Ok(None) => bail!(EAGAIN),
-                Err(e) => return Err(interrupted(e, deadline)),
+            match wait_within(ctx, &self.readable, deadline, arrived) {
+                Ok(()) => {}
+                Err(_) if received.len > 0 => return Ok(received),
+                Err(e) => return Err(e),
             }
         }
     }

@@ -36,41 +36,70 @@ const DIRECTION_FLAG: u64 = 0x400;
 const TRAP_FLAG: u64 = 0x100;
 const RESUME_FLAG: u64 = 0x1_0000;
 
-/// `struct sigcontext`.
+/// `struct sigcontext`: the guests' and the host's.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-struct SigContext {
-    r8: u64,
-    r9: u64,
-    r10: u64,
-    r11: u64,
-    r12: u64,
-    r13: u64,
-    r14: u64,
-    r15: u64,
-    rdi: u64,
-    rsi: u64,
-    rbp: u64,
-    rbx: u64,
-    rdx: u64,
-    rax: u64,
-    rcx: u64,
-    rsp: u64,
-    rip: u64,
-    eflags: u64,
-    cs: u16,
-    gs: u16,
-    fs: u16,
-    ss: u16,
-    error_code: u64,
-    trapno: u64,
-    old_mask: u64,
-    cr2: u64,
-    fpstate: u64,
-    reserved: [u64; 8],
+#[allow(missing_docs, reason = "the fields' names are those of asm/sigcontext.h")]
+pub struct SigContext {
+    pub r8: u64,
+    pub r9: u64,
+    pub r10: u64,
+    pub r11: u64,
+    pub r12: u64,
+    pub r13: u64,
+    pub r14: u64,
+    pub r15: u64,
+    pub rdi: u64,
+    pub rsi: u64,
+    pub rbp: u64,
+    pub rbx: u64,
+    pub rdx: u64,
+    pub rax: u64,
+    pub rcx: u64,
+    pub rsp: u64,
+    pub rip: u64,
+    pub eflags: u64,
+    pub cs: u16,
+    pub gs: u16,
+    pub fs: u16,
+    pub ss: u16,
+    pub error_code: u64,
+    pub trapno: u64,
+    pub old_mask: u64,
+    pub cr2: u64,
+    pub fpstate: u64,
+    pub reserved: [u64; 8],
 }
 
 impl SigContext {
+    /// The registers, in user mode and outside a system call. Segment bases are not among what a context holds.
+    pub fn registers(&self) -> TrapFrame {
+        TrapFrame {
+            r8: self.r8,
+            r9: self.r9,
+            r10: self.r10,
+            r11: self.r11,
+            r12: self.r12,
+            r13: self.r13,
+            r14: self.r14,
+            r15: self.r15,
+            rdi: self.rdi,
+            rsi: self.rsi,
+            rbp: self.rbp,
+            rbx: self.rbx,
+            rdx: self.rdx,
+            rax: self.rax,
+            rcx: self.rcx,
+            rsp: self.rsp,
+            rip: self.rip,
+            eflags: self.eflags,
+            cs: TrapFrame::USER_CS,
+            ss: TrapFrame::USER_SS,
+            orig_rax: TrapFrame::NO_SYSCALL,
+            ..TrapFrame::default()
+        }
+    }
+
     fn of(regs: &TrapFrame, fault: FaultRecord, mask: SigSet, fpstate: u64) -> SigContext {
         SigContext {
             r8: regs.r8,
@@ -243,28 +272,14 @@ pub(super) fn pop(ctx: &Ctx, regs: &mut TrapFrame) -> Result<usize> {
         bail!(EINVAL, "the frame's cs is not that of 64-bit code");
     }
     *regs = TrapFrame {
-        r8: context.r8,
-        r9: context.r9,
-        r10: context.r10,
-        r11: context.r11,
-        r12: context.r12,
-        r13: context.r13,
-        r14: context.r14,
-        r15: context.r15,
-        rdi: context.rdi,
-        rsi: context.rsi,
-        rbp: context.rbp,
-        rbx: context.rbx,
-        rdx: context.rdx,
-        rax: context.rax,
-        rcx: context.rcx,
-        rsp: context.rsp,
-        rip: context.rip,
         eflags: regs.eflags & !USER_FLAGS | context.eflags & USER_FLAGS,
-        cs: TrapFrame::USER_CS,
-        ss: TrapFrame::USER_SS,
-        orig_rax: TrapFrame::NO_SYSCALL,
-        ..*regs
+        fs_base: regs.fs_base,
+        gs_base: regs.gs_base,
+        ds: regs.ds,
+        es: regs.es,
+        fs: regs.fs,
+        gs: regs.gs,
+        ..context.registers()
     };
     let image = if context.fpstate == 0 { Vec::new() } else { read_xstate(ctx, context.fpstate)? };
     ctx.kernel.platform.set_extended_state(ctx.task, &image)?;

@@ -26,6 +26,7 @@ mod tests;
 pub use action::{SaFlags, SigAction, SigHandlers};
 pub use altstack::{AltStack, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK};
 pub use deliver::{deliver, return_from_handler};
+pub use frame::SigContext;
 pub use info::{SIGINFO_SIZE, SigDetail, SigInfo, code};
 pub use job::{child_ended, hang_up_orphans, is_orphaned, thread_ended};
 pub use number::{DefaultAction, default_action};

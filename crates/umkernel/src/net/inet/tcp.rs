@@ -7,7 +7,7 @@ use crate::errno::Result;
 use crate::kernel::Ctx;
 use crate::mm::{IoDst, IoSrc};
 use crate::net::endpoint::Outgoing;
-use crate::net::socket::interrupted;
+use crate::net::socket::{interrupted, wait_within};
 use crate::net::{Received, RecvFlags};
 use crate::signal::{self, SigInfo, number};
 use crate::vfs::PollEvents;
@@ -235,11 +235,7 @@ impl Socket {
         let found = match next() {
             Some(found) => found,
             None if nonblocking => bail!(EAGAIN),
-            None => match ctx.wait(&self.readable, deadline, next) {
-                Ok(Some(found)) => found,
-                Ok(None) => bail!(EAGAIN),
-                Err(e) => return Err(interrupted(e, deadline)),
-            },
+            None => wait_within(ctx, &self.readable, deadline, next)?,
         };
         let (first, admitted) = found?;
         if let Some(admitted) = admitted
@@ -379,11 +375,10 @@ impl Socket {
                     Some(None) => None,
                     Some(Some(peer)) => (self.room_at(&peer) > 0).then_some(()),
                 };
-                match ctx.wait(&self.writable, deadline, ready) {
-                    Ok(Some(())) => continue,
-                    _ if sent > 0 => return Ok(sent),
-                    Ok(None) => bail!(EAGAIN),
-                    Err(e) => return Err(interrupted(e, deadline)),
+                match wait_within(ctx, &self.writable, deadline, ready) {
+                    Ok(()) => continue,
+                    Err(_) if sent > 0 => return Ok(sent),
+                    Err(e) => return Err(e),
                 }
             };
             let want = left.min(CHUNK).min(room);
@@ -488,11 +483,10 @@ impl Socket {
                 let over = state.fin || state.receive_shut || state.error.is_some();
                 (state.stream.len() > seen || over || state.stream.has_urgent() && state.stream.at_mark()).then_some(())
             };
-            match ctx.wait(&self.readable, deadline, arrived) {
-                Ok(Some(())) => {}
-                _ if received.len > 0 => return Ok(received),
-                Ok(None) => bail!(EAGAIN),
-                Err(e) => return Err(interrupted(e, deadline)),
+            match wait_within(ctx, &self.readable, deadline, arrived) {
+                Ok(()) => {}
+                Err(_) if received.len > 0 => return Ok(received),
+                Err(e) => return Err(e),
             }
         }
     }

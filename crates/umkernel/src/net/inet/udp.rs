@@ -9,7 +9,7 @@ use crate::kernel::Ctx;
 use crate::mm::{IoDst, IoSrc};
 use crate::net::endpoint::Outgoing;
 use crate::net::interface::{self, unmapped};
-use crate::net::socket::interrupted;
+use crate::net::socket::wait_within;
 use crate::net::{Received, RecvFlags};
 use crate::vfs::PollEvents;
 use alloc::sync::Arc;
@@ -142,11 +142,7 @@ impl Socket {
                 let state = self.state.lock();
                 (!state.messages.is_empty() || state.receive_shut || state.error.is_some()).then_some(())
             };
-            match ctx.wait(&self.readable, deadline, arrived) {
-                Ok(Some(())) => {}
-                Ok(None) => bail!(EAGAIN),
-                Err(e) => return Err(interrupted(e, deadline)),
-            }
+            wait_within(ctx, &self.readable, deadline, arrived)?;
         }
     }
 

@@ -77,7 +77,7 @@ fn answer(request: &Request, payload: &[u8], kernel: i32) -> (i64, Vec<u8>) {
         Err(_) => (ESRCH, Vec::new()),
     };
     match request.op {
-        Op::Kick => match host::tgkill(pid, request.tid, super::layout::KICK) {
+        Op::Kick => match host::tgkill(pid, request.tid, super::layout::KICK.into()) {
             Ok(()) => (0, Vec::new()),
             Err(e) => (error(e), Vec::new()),
         },

@@ -61,7 +61,7 @@ pub const KERNEL_RANGES: [(u64, u64); 3] = [
 ];
 
 /// The host signal that brings running guest code into the kernel (`SIGURG`).
-pub const KICK: i32 = 23;
+pub const KICK: u8 = 23;
 
 /// The protection key of all that guest code must not reach: the first that a process is given.
 pub const KEY: u32 = 1;

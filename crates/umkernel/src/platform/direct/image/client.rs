@@ -1,4 +1,4 @@
-//! The machine's side of the broker's socket: see [`super::messages`].
+//! The machine's side of the broker's socket: see [`messages`](super::messages).
 
 use super::messages::{CHUNK, HEAD, Op, Request};
 use crate::errno::{Errno, Error, Result};

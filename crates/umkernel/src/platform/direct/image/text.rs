@@ -2,7 +2,7 @@
 //!
 //! Natively a system call is one instruction, `syscall`; here it traps, at 2.4 us. At a site's first trap the nearest instruction
 //! before it that is as long as a jump is replaced by one, to a *trampoline*: that does what the instructions from there on did and
-//! jumps to the door. Only that one instruction changes. So a thread that is anywhere in between, or jumps there, still does what
+//! jumps to the door. Only that one instruction changes, by one store where its place allows. So a thread that is anywhere in between, or jumps there, still does what
 //! it should, if slowly, and a call that is restarted goes on at its `syscall`.
 //!
 //! Patches live in one *copy* of a file's text, which all processes map instead of the file from then on: a site traps about
@@ -20,7 +20,7 @@ use crate::kernel::Ctx;
 use crate::mm::{AddressSpace, MapFlags, PAGE_SIZE, Prot, Vma, VmaKind};
 use crate::sync::Mutex;
 use crate::vfs::{File, Timestamp};
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use iced_x86::{Decoder, DecoderOptions, FlowControl};
@@ -29,6 +29,8 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl};
 const WINDOW_STEP: u64 = 0x1_0000;
 /// A text longer than this stays as it is: its copy would take too long.
 const LONGEST_TEXT: u64 = 256 << 20;
+/// Traps of a site before a jump is written there that takes more than one store. That costs 16 ms, as much as 6,000 traps.
+const PATIENCE: u32 = 4000;
 /// `jmp rel32`.
 const JMP: u8 = 0xe9;
 /// Bytes of `jmp rel32`.
@@ -86,21 +88,19 @@ struct TextFile {
     /// Where a relocatable file lies; 0 if it is not relocatable or has no place.
     base: u64,
     copies: Vec<Copy>,
-    /// Sites that are patched, and where their jumps are.
-    sites: BTreeMap<u64, u64>,
-    /// Sites that cannot be patched.
-    left: BTreeSet<u64>,
+    /// Sites that have trapped.
+    sites: BTreeMap<u64, Site>,
 }
 
-/// Counts for who looks at the platform.
-#[derive(Default)]
-pub(super) struct Counts {
-    /// Calls that trapped.
-    pub(super) trapped: AtomicU64,
-    /// Sites patched.
-    pub(super) patched: AtomicU64,
-    /// Sites that cannot be.
-    pub(super) left: AtomicU64,
+/// What has become of a site.
+#[derive(Clone, Copy)]
+enum Site {
+    /// It has trapped so often, and is not worth a patch yet.
+    Waiting(u32),
+    /// It is patched: where the jump is.
+    Patched(u64),
+    /// It cannot be patched.
+    Left,
 }
 
 /// All texts of the machine.
@@ -116,7 +116,6 @@ pub(super) struct Texts {
     file: i32,
     /// Where an instruction is being replaced by way of a breakpoint, or 0.
     patching: AtomicU64,
-    pub(super) counts: Counts,
 }
 
 /// Which trampolines a site uses.
@@ -160,7 +159,6 @@ impl Texts {
             trampolines: Mutex::new([64, 64]),
             file,
             patching: AtomicU64::new(0),
-            counts: Counts::default(),
         }
     }
 
@@ -188,7 +186,7 @@ impl Texts {
 
     /// Maps the copy of a VMA's text, if there is one for that place. True if it did.
     pub(super) fn map(&self, vma: &Vma) -> Result<bool> {
-        let Some((file, _)) = text_of(vma) else { return Ok(false) };
+        let Some(file) = text_of(vma) else { return Ok(false) };
         let id = FileId::of(file)?;
         let files = self.files.lock();
         let copy = files.get(&id).and_then(|text| text.copies.iter().find(|c| c.contains(vma.start, vma.end)));
@@ -205,7 +203,6 @@ impl Texts {
 
     /// A call has trapped at `site`: patches it, so that the next one does not, if that can be done.
     pub(super) fn trapped(&self, ctx: &Ctx, site: u64) {
-        self.counts.trapped.fetch_add(1, Ordering::Relaxed);
         // A site that stays as it is traps again; nothing is lost but time.
         let _ = self.patch(ctx, site);
     }
@@ -214,19 +211,10 @@ impl Texts {
         let area = Area::of(site)?;
         let space = ctx.mm().ok()?;
         let vma = space.vma_at(site)?;
-        let (file, _) = text_of(&vma)?;
+        let file = text_of(&vma)?;
         let id = FileId::of(file).ok()?;
         let mut files = self.files.lock();
         let text = files.entry(id).or_default();
-        if text.left.contains(&site) {
-            return None;
-        }
-        if let (Some(&at), Some(copy)) =
-            (text.sites.get(&site), text.copies.iter().find(|c| c.contains(vma.start, vma.end)).copied())
-        {
-            drop(files);
-            return self.refresh(&space, at, &copy);
-        }
         let copy = match text.copies.iter().find(|c| c.contains(vma.start, vma.end)) {
             Some(copy) => *copy,
             None => {
@@ -235,12 +223,16 @@ impl Texts {
                 copy
             }
         };
-        let Some(at) = self.patch_copy(&copy, site, area) else {
-            self.counts.left.fetch_add(1, Ordering::Relaxed);
-            text.left.insert(site);
-            return None;
-        };
-        text.sites.insert(site, at);
+        let known = text.sites.entry(site).or_insert(Site::Waiting(0));
+        if let Site::Waiting(traps) = *known {
+            *known = match Lead::before(copy.text(), (site - copy.start) as usize) {
+                None => Site::Left,
+                // Replacing it takes all processors' time: only for a site that is busy.
+                Some(lead) if lead.is_split() && traps < PATIENCE => Site::Waiting(traps + 1),
+                Some(lead) => self.patch_copy(&copy, site, area, &lead).map_or(Site::Left, Site::Patched),
+            };
+        }
+        let Site::Patched(at) = *known else { return None };
         drop(files);
         self.refresh(&space, at, &copy)
     }
@@ -264,22 +256,16 @@ impl Texts {
     }
 
     /// Patches a site in a copy; where the jump is.
-    fn patch_copy(&self, copy: &Copy, site: u64, area: Area) -> Option<u64> {
-        let text = copy.text();
-        let offset = (site - copy.start) as usize;
-        if text.get(offset..offset + 2)? != SYSCALL {
-            return None;
-        }
-        let lead = Lead::before(text, offset)?;
+    fn patch_copy(&self, copy: &Copy, site: u64, area: Area, lead: &Lead) -> Option<u64> {
         let at = copy.start + lead.start as u64;
-        let trampoline = self.trampoline(area, site, at, text.get(lead.start..offset)?, &lead)?;
+        let code = copy.text().get(lead.start..(site - copy.start) as usize)?;
+        let trampoline = self.trampoline(area, site, at, code, lead)?;
         let mut jump = [0; JMP_LEN];
         jump[0] = JMP;
         jump[1..].copy_from_slice(&distance(at + JMP_LEN as u64, trampoline).to_le_bytes());
         self.patching.store(at, Ordering::SeqCst);
         write_code(copy.seen(at), jump);
         self.patching.store(0, Ordering::SeqCst);
-        self.counts.patched.fetch_add(1, Ordering::Relaxed);
         Some(at)
     }
 
@@ -351,10 +337,13 @@ impl Lead {
         const GUESSES: usize = 16;
         /// Guesses that must agree; those that end up beside the site were wrong.
         const ENOUGH: usize = 8;
+        if text.get(site..site + 2)? != SYSCALL {
+            return None;
+        }
         let mut found: Option<(usize, usize)> = None;
         for guess in 0..GUESSES.min(site) {
             let begin = site.saturating_sub(FARTHEST) + guess;
-            let Some(start) = last_long_instruction(&text[begin..site]).map(|at| begin + at) else { continue };
+            let Some(start) = long_instruction(&text[begin..site], begin) else { continue };
             match &mut found {
                 None => found = Some((start, 1)),
                 Some((same, times)) if *same == start => *times += 1,
@@ -363,6 +352,11 @@ impl Lead {
         }
         let (start, _) = found.filter(|&(_, times)| times >= ENOUGH)?;
         Lead::at(&text[start..site], start)
+    }
+
+    /// See [`is_split`].
+    fn is_split(&self) -> bool {
+        is_split(self.start)
     }
 
     fn at(code: &[u8], start: usize) -> Option<Lead> {
@@ -383,29 +377,35 @@ impl Lead {
     }
 }
 
-/// Where the last instruction begins that is as long as a jump and from which control flows straight to the end of `code`;
-/// `None` if there is none, or the code does not end with an instruction.
-fn last_long_instruction(code: &[u8]) -> Option<usize> {
+/// Whether a jump at this offset of a text would lie in two words, which no one store writes.
+fn is_split(at: usize) -> bool {
+    at % 8 + JMP_LEN > 8
+}
+
+/// Where the last instruction begins that is as long as a jump and from which control flows straight to the end of `code`,
+/// which begins at `begin`; one that can be replaced by one store before any other. `None` if there is none, or the code does
+/// not end with an instruction.
+fn long_instruction(code: &[u8], begin: usize) -> Option<usize> {
     let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
-    let mut last = None;
+    let (mut whole, mut split) = (None, None);
     while decoder.can_decode() {
-        let at = decoder.position();
+        let at = begin + decoder.position();
         let instruction = decoder.decode();
+        // An instruction that is cut off by the end is invalid.
         if instruction.is_invalid() || instruction.flow_control() != FlowControl::Next {
-            last = None;
+            (whole, split) = (None, None);
         } else if instruction.len() >= JMP_LEN {
-            last = Some(at);
+            *(if is_split(at) { &mut split } else { &mut whole }) = Some(at);
         }
     }
-    // An instruction that is cut off by the end is invalid.
-    last
+    whole.or(split)
 }
 
 /// Writes a jump over an instruction of at least its length that other processors may be executing.
 fn write_code(at: u64, code: [u8; 5]) {
-    let word = at & !7;
-    let within = (at - word) as usize;
-    if within + code.len() <= 8 {
+    if !is_split(at as usize) {
+        let word = at & !7;
+        let within = (at - word) as usize;
         // SAFETY: within the copy; one store, which no processor sees half of.
         unsafe {
             let mut bytes = core::ptr::read_volatile(word as *const u64).to_le_bytes();
@@ -427,11 +427,47 @@ fn write_code(at: u64, code: [u8; 5]) {
     }
 }
 
-/// The file and offset behind a VMA that is text: a file's, private, executable and not writable.
-fn text_of(vma: &Vma) -> Option<(&File, u64)> {
-    let readable = vma.prot.contains(Prot::READ | Prot::EXEC) && !vma.prot.contains(Prot::WRITE);
+/// The file behind a VMA that is text: a file's, private, executable and not writable.
+fn text_of(vma: &Vma) -> Option<&File> {
+    let is_text = vma.prot.contains(Prot::READ | Prot::EXEC) && !vma.prot.contains(Prot::WRITE);
     match &vma.kind {
-        VmaKind::File { file, offset } if readable && !vma.flags.contains(MapFlags::SHARED) => Some((file, *offset)),
+        VmaKind::File { file, .. } if is_text && !vma.flags.contains(MapFlags::SHARED) => Some(file),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOV_EAX: [u8; 5] = [0xb8, 3, 0, 0, 0];
+    const MOV_ESI: [u8; 5] = [0xbe, 1, 0, 0, 0];
+    const LEA_RDI: [u8; 7] = [0x48, 0x8d, 0x3d, 0x10, 0, 0, 0];
+
+    /// Where the lead of the call at the end of `code` begins, behind 64 bytes of no operation.
+    fn lead(code: &[&[u8]]) -> Option<Lead> {
+        let text = [&[0x90; 64][..], &code.concat(), &SYSCALL].concat();
+        Lead::before(&text, text.len() - SYSCALL.len())
+    }
+
+    #[test]
+    fn a_jump_replaces_one_instruction_that_leads_to_the_call() {
+        assert_eq!(lead(&[&MOV_EAX]).map(|l| (l.start, l.is_split())), Some((64, false)));
+        // The nearer one would take two stores.
+        assert_eq!(lead(&[&MOV_ESI, &MOV_EAX]).map(|l| l.start), Some(64));
+        assert_eq!(lead(&[&[0x90; 3], &MOV_EAX, &[0x90]]).map(|l| (l.start, l.is_split())), Some((67, false)));
+        assert_eq!(lead(&[&[0x90; 5], &MOV_EAX]).map(|l| (l.start, l.is_split())), Some((69, true)));
+        // mov %r8, %rax is too short, and what is before a jump does not lead here.
+        assert!(lead(&[&[0x4c, 0x89, 0xc0]]).is_none());
+        assert!(lead(&[&MOV_EAX, &[0xeb, 0]]).is_none());
+        assert!(Lead::before(&[0x90; 128], 100).is_none(), "no call there");
+    }
+
+    #[test]
+    fn what_refers_to_its_own_place_is_found() {
+        let Some(lead) = lead(&[&LEA_RDI, &[0x90], &MOV_EAX]) else { panic!() };
+        assert_eq!((lead.start, lead.relative), (72, Vec::new()));
+        let Some(lead) = self::lead(&[&LEA_RDI, &[0x31, 0xc0]]) else { panic!() };
+        assert_eq!((lead.start, lead.relative), (64, alloc::vec![(3, 7)]));
     }
 }

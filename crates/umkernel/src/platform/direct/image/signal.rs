@@ -11,25 +11,19 @@ use super::memory;
 use super::slot::{Slot, Trap};
 use crate::host;
 use crate::platform::TrapFrame;
-use crate::signal::SigInfo;
+use crate::signal::number::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
+use crate::signal::{SigContext, SigInfo};
 use core::arch::asm;
+use linux_raw_sys::ptrace::AUDIT_ARCH_X86_64;
 
-const SIGILL: i32 = 4;
-const SIGTRAP: i32 = 5;
-const SIGBUS: i32 = 7;
-const SIGFPE: i32 = 8;
-const SIGSEGV: i32 = 11;
-const SIGSYS: i32 = 31;
 /// What the handler is for. Others have no business in a guest process and keep their default actions.
-const HANDLED: [i32; 7] = [SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS, KICK];
+const HANDLED: [u8; 7] = [SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS, KICK];
 
 /// `int3`.
 pub(super) const BREAKPOINT: u8 = 0xcc;
 /// Bytes of `syscall`.
 const SYSCALL_LEN: u64 = 2;
 
-/// `AUDIT_ARCH_X86_64`.
-const ARCH_X86_64: u32 = 0xc000_003e;
 const ENOSYS: i64 = 38;
 
 /// `siginfo_t`, as much of it as matters here.
@@ -47,40 +41,25 @@ pub(super) struct HostSigInfo {
     arch: u32,
 }
 
-/// `struct ucontext` and the `struct sigcontext` in it (`asm/ucontext.h`, `asm/sigcontext.h`).
+/// `struct ucontext` (`asm/ucontext.h`), as far as it matters here.
 #[repr(C)]
 pub(super) struct UContext {
     flags: u64,
     link: u64,
     stack: [u64; 3],
-    r8: u64,
-    r9: u64,
-    r10: u64,
-    r11: u64,
-    r12: u64,
-    r13: u64,
-    r14: u64,
-    r15: u64,
-    rdi: u64,
-    rsi: u64,
-    rbp: u64,
-    rbx: u64,
-    rdx: u64,
-    rax: u64,
-    rcx: u64,
-    rsp: u64,
-    rip: u64,
-    eflags: u64,
+    context: SigContext,
 }
 
 /// Handles any host signal of a guest process.
-pub(super) extern "C" fn handle(signal: i32, info: &HostSigInfo, context: &mut UContext) {
+pub(super) extern "C" fn handle(signal: i32, info: &HostSigInfo, frame: &mut UContext) {
+    let context = &mut frame.context;
     if (KERNEL_BASE..KERNEL_END).contains(&context.rip) {
-        in_kernel(signal, info, context);
+        in_kernel(signal as u8, info, context);
         return;
     }
+    let signal = signal as u8;
     match signal {
-        SIGSYS if info.arch == ARCH_X86_64 => {
+        SIGSYS if info.arch == AUDIT_ARCH_X86_64 => {
             if let Some(slot) = interrupted_slot() {
                 // SAFETY: guest code was running on the thread.
                 unsafe { slot.own() }.site = context.rip - SYSCALL_LEN;
@@ -96,7 +75,7 @@ pub(super) extern "C" fn handle(signal: i32, info: &HostSigInfo, context: &mut U
         SIGTRAP if is_being_patched(context.rip.wrapping_sub(1)) => context.rip -= 1,
         // Sent by somebody on the host rather than raised by the code.
         _ if info.code <= 0 => {}
-        _ => enter(context, Trap::Fault(SigInfo::fault(signal as u8, info.code, info.addr))),
+        _ => enter(context, Trap::Fault(SigInfo::fault(signal, info.code, info.addr))),
     }
 }
 
@@ -107,7 +86,7 @@ fn is_being_patched(at: u64) -> bool {
 }
 
 /// The signal interrupted the kernel itself.
-fn in_kernel(signal: i32, info: &HostSigInfo, context: &mut UContext) {
+fn in_kernel(signal: u8, info: &HostSigInfo, context: &mut SigContext) {
     match signal {
         KICK => {
             // Kernel code looks for work on its way out; only when it is past that, it must look again.
@@ -128,37 +107,13 @@ fn in_kernel(signal: i32, info: &HostSigInfo, context: &mut UContext) {
 }
 
 /// Makes the interrupted guest code enter the kernel without a system call.
-fn enter(context: &mut UContext, trap: Trap) {
+fn enter(context: &mut SigContext, trap: Trap) {
     // Without its words the thread is not set up yet: it will look by itself.
     let Some(slot) = interrupted_slot() else { return };
     let fs_base: u64;
     // SAFETY: reads a register.
     unsafe { asm!("rdfsbase {}", out(reg) fs_base, options(nomem, nostack, preserves_flags)) };
-    let regs = TrapFrame {
-        r15: context.r15,
-        r14: context.r14,
-        r13: context.r13,
-        r12: context.r12,
-        rbp: context.rbp,
-        rbx: context.rbx,
-        r11: context.r11,
-        r10: context.r10,
-        r9: context.r9,
-        r8: context.r8,
-        rax: context.rax,
-        rcx: context.rcx,
-        rdx: context.rdx,
-        rsi: context.rsi,
-        rdi: context.rdi,
-        orig_rax: TrapFrame::NO_SYSCALL,
-        rip: context.rip,
-        cs: TrapFrame::USER_CS,
-        eflags: context.eflags,
-        rsp: context.rsp,
-        ss: TrapFrame::USER_SS,
-        fs_base,
-        ..TrapFrame::default()
-    };
+    let regs = TrapFrame { fs_base, ..context.registers() };
     let frame: *mut Frame = slot.frame();
     // SAFETY: guest code was running, so nothing of the kernel's is on the thread's kernel stack.
     unsafe {
@@ -183,7 +138,7 @@ fn interrupted_slot() -> Option<&'static Slot> {
 
 /// Installs the handler for all signals that it is for. Forked processes and threads inherit it.
 pub(super) fn install() -> crate::Result<()> {
-    HANDLED.into_iter().try_for_each(|signal| host::set_handler(signal, at::signal()))
+    HANDLED.into_iter().try_for_each(|signal| host::set_handler(signal.into(), at::signal()))
 }
 
 /// Gives the running thread its signal stack.

@@ -293,8 +293,7 @@ pub(super) fn spawn_service(task: Option<&Arc<Task>>, body: crate::platform::Hos
     let own =
         Own { task: task.cloned(), memory: Some(memory.clone()), start: Some(Start::Service(body)), ..Own::default() };
     let slot = arena().slots.take(own, index).inspect_err(|_| memory.give_back(index))?;
-    let id = task.map_or(core::ptr::null(), |task| task.host.kernel_tid.as_ptr().cast_const());
-    let id = if id.is_null() { (&raw const slot.host_id).cast() } else { id };
+    let id = task.map_or(&slot.host_id, |task| &task.host.kernel_tid).as_ptr();
     // SAFETY: a stack and door words of its own.
     let answer = unsafe { direct_clone(THREAD.into(), below(slot.stack_top()), id, slot.address(), service) };
     host_result(answer).inspect_err(|_| {

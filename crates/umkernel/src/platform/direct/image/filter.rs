@@ -14,6 +14,7 @@ use crate::host;
 use alloc::vec::Vec;
 use linux_raw_sys::general::*;
 use linux_raw_sys::ioctl::{TCGETS, TCSETS, TIOCGWINSZ};
+use linux_raw_sys::ptrace::AUDIT_ARCH_X86_64;
 
 const LD_W_ABS: u16 = 0x20;
 const JEQ: u16 = 0x15;
@@ -30,7 +31,6 @@ const NR: u32 = 0;
 const ARCH: u32 = 4;
 const IP: u32 = 8;
 const ARGS: u32 = 16;
-const ARCH_X86_64: u32 = 0xc000_003e;
 
 /// Calls that are harmless whatever their arguments are.
 const ALLOWED: &[u32] = &[
@@ -130,7 +130,7 @@ fn program(role: Role, broker: u32, zygote: u32) -> Vec<Instruction> {
     let (high, start, end) = ((range.start >> 32) as u32, range.start as u32, range.end as u32);
     let mut program = alloc::vec![
         op(LD_W_ABS, ARCH, 0, 0),
-        op(JEQ, ARCH_X86_64, 1, 0),
+        op(JEQ, AUDIT_ARCH_X86_64, 1, 0),
         op(RET, TRAP, 0, 0),
         op(LD_W_ABS, IP + 4, 0, 0),
         op(JEQ, high, 1, 0),
@@ -205,7 +205,7 @@ mod tests {
 
     fn data(nr: u32, ip: u64, args: [u64; 6]) -> [u32; 16] {
         let mut data = [0; 16];
-        (data[0], data[1], data[2], data[3]) = (nr, ARCH_X86_64, ip as u32, (ip >> 32) as u32);
+        (data[0], data[1], data[2], data[3]) = (nr, AUDIT_ARCH_X86_64, ip as u32, (ip >> 32) as u32);
         for (i, arg) in args.iter().enumerate() {
             (data[4 + 2 * i], data[5 + 2 * i]) = (*arg as u32, (*arg >> 32) as u32);
         }

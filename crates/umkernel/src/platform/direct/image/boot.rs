@@ -48,13 +48,6 @@ pub fn main(handover: &Handover) -> ! {
         name: text(handover.image_name),
     };
     let outcome = machine::run(&config(handover), Box::new(Direct), disk, None);
-    if handover.verbose != 0 {
-        let counts = &arena().texts.counts;
-        let get = |n: &core::sync::atomic::AtomicU64| n.load(core::sync::atomic::Ordering::Relaxed);
-        let (trapped, patched, left) = (get(&counts.trapped), get(&counts.patched), get(&counts.left));
-        let line = alloc::format!("calls trapped {trapped}, sites patched {patched}, left {left}\r\n");
-        let _ = host::write(2, line.as_bytes());
-    }
     spawn::stop_zygote();
     // A process that would not end has the image open longer than this one.
     process::unlock(handover.image_file);

@@ -1,0 +1,21 @@
+//! What the kernel image has beside the core: it is compiled for that program only.
+
+mod arena;
+pub mod boot;
+mod client;
+mod entry;
+mod filter;
+mod heap;
+mod memory;
+mod platform;
+mod signal;
+mod slot;
+mod spawn;
+mod text;
+mod traps;
+mod xstate;
+
+pub(crate) use entry::direct_hostcall as hostcall;
+pub use heap::ArenaAllocator;
+
+use super::{handover, layout, messages};
