@@ -220,11 +220,18 @@ pub fn getcpu() -> u32 {
     cpu
 }
 
-/// A memory barrier on every running thread of the host.
-pub fn membarrier() -> Result<()> {
-    const GLOBAL: usize = 1;
+/// Has the calling process, and those forked from it, take part in [`membarrier`].
+pub fn join_membarrier() -> Result<()> {
+    const REGISTER_GLOBAL_EXPEDITED: usize = 4;
     // SAFETY: no memory is involved.
-    check(unsafe { syscall6(nr::MEMBARRIER, [GLOBAL, 0, 0, 0, 0, 0]) }).map(drop)
+    check(unsafe { syscall6(nr::MEMBARRIER, [REGISTER_GLOBAL_EXPEDITED, 0, 0, 0, 0, 0]) }).map(drop)
+}
+
+/// A memory barrier on every processor that runs a thread of a process that takes part; each is interrupted for it.
+pub fn membarrier() -> Result<()> {
+    const GLOBAL_EXPEDITED: usize = 2;
+    // SAFETY: no memory is involved.
+    check(unsafe { syscall6(nr::MEMBARRIER, [GLOBAL_EXPEDITED, 0, 0, 0, 0, 0]) }).map(drop)
 }
 
 /// The host's id of the calling process.

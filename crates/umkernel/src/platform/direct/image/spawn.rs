@@ -140,6 +140,7 @@ extern "C" fn zygote(slot: u64) -> ! {
     die_with_kernel();
     slot.become_current();
     let prepared = empty_memory()
+        .and_then(|()| host::join_membarrier())
         .and_then(|()| signal::install())
         .and_then(|()| signal::set_stack(0))
         .and_then(|()| host::unblock_signals())

@@ -29,8 +29,6 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl};
 const WINDOW_STEP: u64 = 0x1_0000;
 /// A text longer than this stays as it is: its copy would take too long.
 const LONGEST_TEXT: u64 = 256 << 20;
-/// Traps of a site before a jump is written there that takes more than one store. That costs 16 ms, as much as 6,000 traps.
-const PATIENCE: u32 = 4000;
 /// `jmp rel32`.
 const JMP: u8 = 0xe9;
 /// Bytes of `jmp rel32`.
@@ -95,8 +93,6 @@ struct TextFile {
 /// What has become of a site.
 #[derive(Clone, Copy)]
 enum Site {
-    /// It has trapped so often, and is not worth a patch yet.
-    Waiting(u32),
     /// It is patched: where the jump is.
     Patched(u64),
     /// It cannot be patched.
@@ -223,15 +219,11 @@ impl Texts {
                 copy
             }
         };
-        let known = text.sites.entry(site).or_insert(Site::Waiting(0));
-        if let Site::Waiting(traps) = *known {
-            *known = match Lead::before(copy.text(), (site - copy.start) as usize) {
-                None => Site::Left,
-                // Replacing it takes all processors' time: only for a site that is busy.
-                Some(lead) if lead.is_split() && traps < PATIENCE => Site::Waiting(traps + 1),
-                Some(lead) => self.patch_copy(&copy, site, area, &lead).map_or(Site::Left, Site::Patched),
-            };
-        }
+        let known = text.sites.entry(site).or_insert_with(|| {
+            Lead::before(copy.text(), (site - copy.start) as usize)
+                .and_then(|lead| self.patch_copy(&copy, site, area, &lead))
+                .map_or(Site::Left, Site::Patched)
+        });
         let Site::Patched(at) = *known else { return None };
         drop(files);
         self.refresh(&space, at, &copy)
@@ -269,12 +261,9 @@ impl Texts {
         Some(at)
     }
 
-    /// A trampoline: the instructions before a site, `lea site + 2, %rcx`, `jmp *door`.
+    /// A trampoline: the instructions before a site, which begin at `from`, `lea site + 2, %rcx`, `jmp *door`.
     fn trampoline(&self, area: Area, site: u64, from: u64, code: &[u8], lead: &Lead) -> Option<u64> {
-        const LEA: usize = 7;
-        const JMP_INDIRECT: usize = 6;
-        let len = code.len();
-        let size = (len + LEA + JMP_INDIRECT).next_multiple_of(16);
+        let size = lead.trampoline_size().next_multiple_of(16);
         let mut next = self.trampolines.lock();
         let offset = next[area.index];
         if offset + size as u64 > TRAMPOLINES_SIZE {
@@ -283,24 +272,9 @@ impl Texts {
         next[area.index] += size as u64;
         drop(next);
         let start = area.base + offset;
-        let mut bytes = alloc::vec![super::signal::BREAKPOINT; size];
-        bytes[..len].copy_from_slice(code);
-        for &(field, end) in &lead.relative {
-            // What the instruction refers to stays where it is.
-            let old = i32::from_le_bytes(core::array::from_fn(|i| code[field + i]));
-            let target = (from + end as u64).wrapping_add_signed(old.into());
-            let new = i32::try_from(target.wrapping_sub(start + end as u64) as i64).ok()?;
-            bytes[field..field + 4].copy_from_slice(&new.to_le_bytes());
-        }
-        let mut at = len;
-        bytes[at..at + 3].copy_from_slice(&[0x48, 0x8d, 0x0d]);
-        bytes[at + 3..at + LEA].copy_from_slice(&distance(start + (at + LEA) as u64, site + 2).to_le_bytes());
-        at += LEA;
-        bytes[at..at + 2].copy_from_slice(&[0xff, 0x25]);
-        let door = distance(start + (at + JMP_INDIRECT) as u64, area.base);
-        bytes[at + 2..at + JMP_INDIRECT].copy_from_slice(&door.to_le_bytes());
+        let bytes = lead.trampoline(code, from, start, site, area.base)?;
         // SAFETY: the place was just taken, and no jump leads there yet.
-        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), (area.seen() + offset) as *mut u8, size) };
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), (area.seen() + offset) as *mut u8, bytes.len()) };
         Some(start)
     }
 
@@ -325,9 +299,38 @@ fn distance(from: u64, to: u64) -> i32 {
 struct Lead {
     /// Where they begin: with one that is at least as long as a jump.
     start: usize,
-    /// Fields with distances from the end of their instruction, and that end, by offset from `start`.
-    relative: Vec<(usize, usize)>,
+    pieces: Vec<Piece>,
 }
+
+/// One instruction of a [`Lead`]; offsets are from the lead's start.
+#[derive(Debug, PartialEq, Eq)]
+enum Piece {
+    /// It does the same wherever it lies.
+    Plain { from: usize, to: usize },
+    /// It has a distance from its end, in the four bytes at `field`.
+    Relative { from: usize, to: usize, field: usize },
+    /// It jumps to `target` on condition `condition` (the low half of its operation code).
+    Branch { condition: u8, target: i64 },
+}
+
+impl Piece {
+    /// Its bytes in a trampoline.
+    fn len(&self) -> usize {
+        match self {
+            Piece::Plain { from, to } | Piece::Relative { from, to, .. } => to - from,
+            Piece::Branch { .. } => NEAR_BRANCH_LEN,
+        }
+    }
+}
+
+/// `jcc rel32`.
+const NEAR_BRANCH_LEN: usize = 6;
+/// `lea rel32(%rip), %rcx`.
+const LEA_RCX: [u8; 3] = [0x48, 0x8d, 0x0d];
+/// `jmp *rel32(%rip)`.
+const JMP_INDIRECT: [u8; 2] = [0xff, 0x25];
+/// Bytes of a field with a distance.
+const DISTANCE_LEN: usize = 4;
 
 impl Lead {
     /// Decodes the code before `site`. Code is read from the front, and where an instruction begins shows only by reading from
@@ -355,25 +358,82 @@ impl Lead {
     }
 
     /// See [`is_split`].
+    #[cfg(test)]
     fn is_split(&self) -> bool {
         is_split(self.start)
     }
 
     fn at(code: &[u8], start: usize) -> Option<Lead> {
         let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
-        let mut relative = Vec::new();
+        let mut pieces = Vec::new();
         while decoder.can_decode() {
+            let from = decoder.position();
             let instruction = decoder.decode();
-            let offsets = decoder.get_constant_offsets(&instruction);
-            if instruction.is_ip_rel_memory_operand() {
-                if offsets.displacement_size() != 4 {
+            let to = decoder.position();
+            pieces.push(if instruction.flow_control() == FlowControl::ConditionalBranch {
+                let condition = condition(&code[from..to])?;
+                Piece::Branch { condition, target: instruction.near_branch_target() as i64 }
+            } else if instruction.is_ip_rel_memory_operand() {
+                let offsets = decoder.get_constant_offsets(&instruction);
+                if offsets.displacement_size() != DISTANCE_LEN {
                     return None;
                 }
-                let field = decoder.position() - instruction.len() + offsets.displacement_offset();
-                relative.push((field, decoder.position()));
+                Piece::Relative { from, to, field: from + offsets.displacement_offset() }
+            } else {
+                Piece::Plain { from, to }
+            });
+        }
+        Some(Lead { start, pieces })
+    }
+
+    fn trampoline_size(&self) -> usize {
+        let leads = self.pieces.iter().map(Piece::len).sum::<usize>();
+        leads + LEA_RCX.len() + JMP_INDIRECT.len() + 2 * DISTANCE_LEN
+    }
+
+    /// The trampoline's code at `start`, for a lead with this `code` at `from` and a site; the door's address is kept at `door`.
+    fn trampoline(&self, code: &[u8], from: u64, start: u64, site: u64, door: u64) -> Option<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(self.trampoline_size());
+        // What an instruction refers to stays where it is.
+        let refer = |bytes: &mut Vec<u8>, field: usize, end: usize, target: u64| {
+            let distance = i32::try_from(target.wrapping_sub(start + end as u64) as i64).ok()?;
+            bytes[field..field + DISTANCE_LEN].copy_from_slice(&distance.to_le_bytes());
+            Some(())
+        };
+        let append = |bytes: &mut Vec<u8>, operation: &[u8], target: u64| {
+            bytes.extend_from_slice(operation);
+            let field = bytes.len();
+            bytes.extend_from_slice(&[0; DISTANCE_LEN]);
+            refer(bytes, field, field + DISTANCE_LEN, target)
+        };
+        for piece in &self.pieces {
+            match *piece {
+                Piece::Plain { from, to } => bytes.extend_from_slice(&code[from..to]),
+                Piece::Relative { from: first, to, field } => {
+                    let old = i32::from_le_bytes(core::array::from_fn(|i| code[field + i]));
+                    let target = (from + to as u64).wrapping_add_signed(old.into());
+                    let at = bytes.len() + (field - first);
+                    bytes.extend_from_slice(&code[first..to]);
+                    let end = bytes.len();
+                    refer(&mut bytes, at, end, target)?;
+                }
+                Piece::Branch { condition, target } => {
+                    append(&mut bytes, &[0x0f, 0x80 | condition], from.wrapping_add_signed(target))?;
+                }
             }
         }
-        Some(Lead { start, relative })
+        append(&mut bytes, &LEA_RCX, site + SYSCALL.len() as u64)?;
+        append(&mut bytes, &JMP_INDIRECT, door)?;
+        Some(bytes)
+    }
+}
+
+/// The condition of a conditional jump, the low half of its operation code; `None` for `loop` and the like, which only come short.
+fn condition(code: &[u8]) -> Option<u8> {
+    match *code {
+        [short @ 0x70..=0x7f, _] => Some(short & 15),
+        [0x0f, near @ 0x80..=0x8f, _, _, _, _] => Some(near & 15),
+        _ => None,
     }
 }
 
@@ -382,9 +442,9 @@ fn is_split(at: usize) -> bool {
     at % 8 + JMP_LEN > 8
 }
 
-/// Where the last instruction begins that is as long as a jump and from which control flows straight to the end of `code`,
-/// which begins at `begin`; one that can be replaced by one store before any other. `None` if there is none, or the code does
-/// not end with an instruction.
+/// Where the last instruction begins that is as long as a jump and from which control flows to the end of `code`, which begins
+/// at `begin`, unless a conditional jump leads away; one that can be replaced by one store before any other. `None` if there is none,
+/// or the code does not end with an instruction.
 fn long_instruction(code: &[u8], begin: usize) -> Option<usize> {
     let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
     let (mut whole, mut split) = (None, None);
@@ -392,7 +452,12 @@ fn long_instruction(code: &[u8], begin: usize) -> Option<usize> {
         let at = begin + decoder.position();
         let instruction = decoder.decode();
         // An instruction that is cut off by the end is invalid.
-        if instruction.is_invalid() || instruction.flow_control() != FlowControl::Next {
+        let goes_on = match instruction.flow_control() {
+            FlowControl::Next => true,
+            FlowControl::ConditionalBranch => condition(&code[at - begin..decoder.position()]).is_some(),
+            _ => false,
+        };
+        if instruction.is_invalid() || !goes_on {
             (whole, split) = (None, None);
         } else if instruction.len() >= JMP_LEN {
             *(if is_split(at) { &mut split } else { &mut whole }) = Some(at);
@@ -417,7 +482,8 @@ fn write_code(at: u64, code: [u8; 5]) {
     // SAFETY: as above. A breakpoint first, at which others wait; then the rest; then the first byte.
     unsafe {
         core::ptr::write_volatile(at as *mut u8, super::signal::BREAKPOINT);
-        // Every processor has gone through the host's scheduler, which drops what it had fetched ahead.
+        // Every processor that runs a guest was interrupted, and the return from an interrupt drops what had been fetched ahead
+        // (`IRET` is a serialising instruction); one that runs a guest only later has loaded its page table, which does the same.
         let _ = host::membarrier();
         for (i, byte) in code.iter().enumerate().skip(1) {
             core::ptr::write_volatile((at + i as u64) as *mut u8, *byte);
@@ -466,8 +532,30 @@ mod tests {
     #[test]
     fn what_refers_to_its_own_place_is_found() {
         let Some(lead) = lead(&[&LEA_RDI, &[0x90], &MOV_EAX]) else { panic!() };
-        assert_eq!((lead.start, lead.relative), (72, Vec::new()));
+        assert_eq!((lead.start, lead.pieces), (72, alloc::vec![Piece::Plain { from: 0, to: 5 }]));
         let Some(lead) = self::lead(&[&LEA_RDI, &[0x31, 0xc0]]) else { panic!() };
-        assert_eq!((lead.start, lead.relative), (64, alloc::vec![(3, 7)]));
+        let pieces = alloc::vec![Piece::Relative { from: 0, to: 7, field: 3 }, Piece::Plain { from: 7, to: 9 }];
+        assert_eq!((lead.start, lead.pieces), (64, pieces));
+    }
+
+    /// glibc's `read`: `cmpb $0, single_threaded(%rip)`, `je`, `xor %eax, %eax`, `syscall`.
+    #[test]
+    fn a_conditional_jump_leads_where_it_did() {
+        const CMPB: [u8; 7] = [0x80, 0x3d, 0x20, 0, 0, 0, 0];
+        let code = [&CMPB[..], &[0x74, 0x17], &[0x31, 0xc0]].concat();
+        let Some(lead) = lead(&[&code]) else { panic!() };
+        assert_eq!((lead.start, &lead.pieces[1]), (64, &Piece::Branch { condition: 4, target: 0x20 }));
+        let (from, start, door) = (0x1000_u64, 0x10_0000_u64, 0x20_0000_u64);
+        let site = from + code.len() as u64;
+        let Some(bytes) = lead.trampoline(&code, from, start, site, door) else { panic!() };
+        assert_eq!(bytes.len(), lead.trampoline_size());
+        let mut decoder = Decoder::with_ip(64, &bytes, start, DecoderOptions::NONE);
+        let decoded: Vec<_> = (0..5).map(|_| decoder.decode()).collect();
+        assert!(!decoder.can_decode());
+        assert_eq!(decoded[0].ip_rel_memory_address(), from + 7 + 0x20);
+        assert_eq!(decoded[1].near_branch_target(), from + 9 + 0x17);
+        assert_eq!(decoded[3].ip_rel_memory_address(), site + 2);
+        assert_eq!(decoded[4].ip_rel_memory_address(), door);
+        assert!(lead.trampoline(&code, from, 1 << 40, site, door).is_none(), "out of reach");
     }
 }
