@@ -84,6 +84,22 @@ pub fn pread(fd: i32, buf: &mut [u8], offset: u64) -> Result<usize> {
     check(unsafe { syscall6(nr::PREAD64, [fd as usize, buf.as_mut_ptr() as usize, buf.len(), offset as usize, 0, 0]) })
 }
 
+/// [`pread`] to an address of the guest's; `EFAULT` if not even one byte can be stored there.
+///
+/// # Safety
+/// Whatever lies there, in the whole range, is the guest's.
+pub unsafe fn pread_to(fd: i32, addr: u64, len: usize, offset: u64) -> Result<usize> {
+    // SAFETY: the caller's promise; the host checks that the memory can be written.
+    check(unsafe { syscall6(nr::PREAD64, [fd as usize, addr as usize, len, offset as usize, 0, 0]) })
+}
+
+/// [`pwrite`] from an address of the guest's; `EFAULT` if not even one byte can be fetched there. What lies there must not be
+/// the kernel's, or the file would learn of it.
+pub fn pwrite_from(fd: i32, addr: u64, len: usize, offset: u64) -> Result<usize> {
+    // SAFETY: memory is only read, by the host, which checks that it can be.
+    check(unsafe { syscall6(nr::PWRITE64, [fd as usize, addr as usize, len, offset as usize, 0, 0]) })
+}
+
 /// Writes to a host file at an offset; returns the bytes written.
 pub fn pwrite(fd: i32, buf: &[u8], offset: u64) -> Result<usize> {
     // SAFETY: the buffer is readable for its length.

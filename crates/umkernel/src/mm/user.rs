@@ -131,6 +131,11 @@ pub trait IoDst {
 
     /// Takes the bytes that fit, at most all, and returns how many. `EFAULT` when not even one could be stored.
     fn put(&mut self, data: &[u8]) -> Result<usize>;
+
+    /// Takes up to `len` bytes straight from a host file and returns how many; `None`, with none taken, if that cannot be done.
+    fn put_file(&mut self, _fd: i32, _offset: u64, _len: usize) -> Option<Result<usize>> {
+        None
+    }
 }
 
 /// Where a write takes its bytes from.
@@ -143,6 +148,11 @@ pub trait IoSrc {
 
     /// Gives back the last `n` bytes taken: the file could not use them.
     fn untake(&mut self, n: usize);
+
+    /// Moves up to `len` bytes straight to a host file and returns how many; `None`, with none moved, if that cannot be done.
+    fn take_file(&mut self, _fd: i32, _offset: u64, _len: usize) -> Option<Result<usize>> {
+        None
+    }
 }
 
 /// A list of user memory ranges and a position in it.
@@ -190,6 +200,25 @@ impl<'a> UserRanges<'a> {
         if done == 0 && want > 0 { Err(Errno::EFAULT.into()) } else { Ok(done) }
     }
 
+    /// Has `transfer` move up to `want` bytes of the range that comes next.
+    fn straight(
+        &mut self,
+        want: usize,
+        transfer: impl FnOnce(&dyn Platform, &AddressSpace, u64, usize) -> Option<Result<usize>>,
+    ) -> Option<Result<usize>> {
+        while self.ranges.get(self.index)?.1 == self.within {
+            self.index += 1;
+            self.within = 0;
+        }
+        let (base, len) = self.ranges[self.index];
+        let moved = transfer(self.platform, self.space, base + self.within as u64, want.min(len - self.within))?;
+        if let Ok(moved) = moved {
+            self.within += moved;
+            self.left -= moved;
+        }
+        Some(moved)
+    }
+
     fn back(&mut self, mut n: usize) {
         self.left += n;
         while n > 0 {
@@ -223,6 +252,10 @@ impl IoDst for UserDst<'_> {
         self.0
             .walk(data.len(), |platform, space, addr, at, len| platform.write_memory(space, addr, &data[at..at + len]))
     }
+
+    fn put_file(&mut self, fd: i32, offset: u64, len: usize) -> Option<Result<usize>> {
+        self.0.straight(len, |platform, space, addr, len| platform.read_file(space, addr, len, fd, offset))
+    }
 }
 
 /// User memory as the source of a write.
@@ -243,6 +276,10 @@ impl IoSrc for UserSrc<'_> {
     fn take(&mut self, buf: &mut [u8]) -> Result<usize> {
         self.0
             .walk(buf.len(), |platform, space, addr, at, len| platform.read_memory(space, addr, &mut buf[at..at + len]))
+    }
+
+    fn take_file(&mut self, fd: i32, offset: u64, len: usize) -> Option<Result<usize>> {
+        self.0.straight(len, |platform, space, addr, len| platform.write_file(space, addr, len, fd, offset))
     }
 
     fn untake(&mut self, n: usize) {

@@ -82,6 +82,31 @@ pub trait Platform: Send + Sync {
     /// Copies to guest memory; returns the bytes copied before the first address that cannot be written.
     fn write_memory(&self, space: &AddressSpace, addr: u64, buf: &[u8]) -> usize;
 
+    /// Reads a host file straight into guest memory: the bytes moved, fewer before an address that cannot be written. `None` if
+    /// the data has to come by way of the kernel.
+    fn read_file(
+        &self,
+        _space: &AddressSpace,
+        _addr: u64,
+        _len: usize,
+        _fd: i32,
+        _offset: u64,
+    ) -> Option<Result<usize>> {
+        None
+    }
+
+    /// Writes to a host file straight from guest memory, likewise.
+    fn write_file(
+        &self,
+        _space: &AddressSpace,
+        _addr: u64,
+        _len: usize,
+        _fd: i32,
+        _offset: u64,
+    ) -> Option<Result<usize>> {
+        None
+    }
+
     /// Puts `new` into the 32-bit word at `addr` of the running task's memory if it holds `expected`, in one step that guest
     /// code on other processors cannot come between. Returns what the word held; `EFAULT` if it cannot be written.
     fn compare_exchange(&self, task: &Task, addr: u64, expected: u32, new: u32) -> Result<u32>;

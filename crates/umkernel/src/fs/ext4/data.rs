@@ -4,7 +4,7 @@ use super::change::now;
 use super::shadow::Shadow;
 use super::{Ext4Inode, error};
 use crate::bail;
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::mm::{IoDst, IoSrc, PAGE_SIZE};
 use crate::vfs::HostExtent;
 use alloc::vec::Vec;
@@ -102,10 +102,47 @@ impl Ext4Inode {
             return Ok(0);
         }
         let want = usize::try_from(size - offset).unwrap_or(usize::MAX).min(dst.remaining());
-        if want <= SMALL {
-            return self.read_with(&mut small, offset, want, dst);
+        let done = self.read_straight(offset, want, dst)?;
+        let (offset, want) = (offset + done as u64, want - done);
+        let rest = match want {
+            0 => Ok(0),
+            1..=SMALL => self.read_with(&mut small, offset, want, dst),
+            _ => self.fs.buffers.with(|buffer| self.read_with(buffer, offset, want, dst)),
+        };
+        if done > 0 { Ok(done + rest.unwrap_or(0)) } else { rest }
+    }
+
+    /// Reads straight from the image into guest memory, as far as both allow it.
+    fn read_straight(&self, offset: u64, want: usize, dst: &mut dyn IoDst) -> Result<usize> {
+        let mut done = 0;
+        while done < want {
+            let at = offset + done as u64;
+            let mut extents = self.extents.lock();
+            let left = usize::try_from(self.size().saturating_sub(at)).unwrap_or(usize::MAX).min(want - done);
+            let Some((len, place)) = self.straight_place(&mut extents, at, left)? else { break };
+            match dst.put_file(self.fs.disk.host_fd(), place, len) {
+                None => break,
+                Some(Ok(0)) => bail!(EIO, "the host file has become shorter"),
+                Some(Ok(n)) => done += n,
+                Some(Err(e)) if e.errno == Errno::EINTR => {}
+                Some(Err(e)) if done == 0 => return Err(e),
+                Some(Err(_)) => break,
+            }
         }
-        self.fs.buffers.with(|buffer| self.read_with(buffer, offset, want, dst))
+        Ok(done)
+    }
+
+    /// Where up to `left` bytes at `offset` lie in the image in one piece, if they are there and nowhere else.
+    fn straight_place(&self, extents: &mut Extents, offset: u64, left: usize) -> Result<Option<(usize, u64)>> {
+        if left == 0 || extents.shadow.is_some() {
+            return Ok(None);
+        }
+        if extents.find(offset).is_none() && self.is_inline(self.size())? {
+            return Ok(None);
+        }
+        let (len, place) = self.place(extents, offset)?;
+        let len = usize::try_from(len).unwrap_or(usize::MAX).min(left);
+        Ok(place.map(|place| (len, place)))
     }
 
     fn read_with(&self, buffer: &mut [u8], offset: u64, want: usize, dst: &mut dyn IoDst) -> Result<usize> {
@@ -136,10 +173,13 @@ impl Ext4Inode {
 
     /// `write(2)` at an offset, or at the end. Returns the bytes written and the offset behind them.
     pub(super) fn write_data(&self, offset: u64, append: bool, src: &mut dyn IoSrc) -> Result<(usize, u64)> {
+        let mut extents = self.extents.lock();
+        let start = if append { self.size() } else { offset };
+        let mut done = self.overwrite_straight(&mut extents, start, src)?;
+        if src.remaining() == 0 {
+            return Ok((done, start + done as u64));
+        }
         self.fs.buffers.with(|buffer| {
-            let mut extents = self.extents.lock();
-            let start = if append { self.size() } else { offset };
-            let mut done = 0;
             while src.remaining() > 0 {
                 let len = src.remaining().min(buffer.len());
                 let stored = src.take(&mut buffer[..len]).and_then(|taken| {
@@ -160,6 +200,30 @@ impl Ext4Inode {
             }
             Ok((done, start + done as u64))
         })
+    }
+
+    /// Writes within the blocks that the file has straight from guest memory, as far as all allow it.
+    fn overwrite_straight(&self, extents: &mut Extents, start: u64, src: &mut dyn IoSrc) -> Result<usize> {
+        let mut done = 0;
+        while src.remaining() > 0 {
+            let at = start + done as u64;
+            let left = usize::try_from(self.size().saturating_sub(at)).unwrap_or(usize::MAX).min(src.remaining());
+            if left == 0 || self.fs.lock().is_read_only() {
+                break;
+            }
+            let Some((len, place)) = self.straight_place(extents, at, left)? else { break };
+            match src.take_file(self.fs.disk.host_fd(), place, len) {
+                None | Some(Ok(0)) => break,
+                Some(Ok(n)) => done += n,
+                Some(Err(e)) if e.errno == Errno::EINTR => {}
+                Some(Err(e)) if done == 0 => return Err(e),
+                Some(Err(_)) => break,
+            }
+        }
+        if done > 0 {
+            self.touch();
+        }
+        Ok(done)
     }
 
     /// Stores bytes, in the file's copy as well.

@@ -44,6 +44,10 @@ pub const PATCHES_BASE: u64 = 0x6040_0000_0000;
 pub const PATCHES_SIZE: u64 = 16 << 30;
 /// Bytes of each area of trampolines: the first two of the patches' file.
 pub const TRAMPOLINES_SIZE: u64 = 512 * 1024;
+/// Where the kernel sees the disk image.
+pub const VIEW_BASE: u64 = 0x6080_0000_0000;
+/// An image that is longer is not mapped.
+pub const VIEW_SIZE: u64 = KERNEL_END - VIEW_BASE;
 /// Where relocatable programs and libraries lie: within reach of a jump from one end to the other.
 pub const WINDOW_BASE: u64 = 0x7e00_0000_0000;
 /// The first address behind the window.
@@ -72,4 +76,4 @@ pub const KEYS_CLOSED: u32 = 0x5555_5554;
 
 const _: () = assert!(SLOTS_BASE + SLOT_SIZE * SLOTS as u64 <= HEAP_BASE);
 const _: () = assert!(PRIVATE_BASE + PRIVATE_SIZE <= ARENA_BASE);
-const _: () = assert!(HEAP_END <= PATCHES_BASE && PATCHES_BASE + PATCHES_SIZE <= KERNEL_END);
+const _: () = assert!(HEAP_END <= PATCHES_BASE && PATCHES_BASE + PATCHES_SIZE <= VIEW_BASE);

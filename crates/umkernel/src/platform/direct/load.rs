@@ -64,6 +64,7 @@ fn prepare(image: &[u8], handover: &mut Handover, keep: &[BorrowedFd<'_>]) -> Re
     map(ARENA_BASE, ARENA_SIZE, read_write, libc::MAP_SHARED | libc::MAP_NORESERVE, arena.as_raw_fd(), 0)?;
     protect_with_key(ARENA_BASE, ARENA_SIZE, read_write)?;
     private_area()?;
+    view(handover)?;
     patches(&patches_file)?;
     let entry = load_image(image)?;
     handover.host_ranges = host_ranges()?;
@@ -84,6 +85,15 @@ fn memory_file(name: &std::ffi::CStr, size: u64) -> Result<OwnedFd, String> {
     let file = unsafe { OwnedFd::from_raw_fd(fd) };
     host::ftruncate(fd, size).map_err(|e| format!("cannot make a large memory file: {e}"))?;
     Ok(file)
+}
+
+/// The disk image as the kernel sees it, to read from.
+fn view(handover: &Handover) -> Result<(), String> {
+    if handover.image_size > VIEW_SIZE {
+        return Ok(());
+    }
+    map(VIEW_BASE, handover.image_size, libc::PROT_READ, libc::MAP_SHARED, handover.image_file, 0)?;
+    protect_with_key(VIEW_BASE, handover.image_size, libc::PROT_READ)
 }
 
 /// The patched texts as the kernel sees them, and the trampolines as guest code does.

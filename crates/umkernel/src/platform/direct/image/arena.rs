@@ -30,6 +30,8 @@ pub(super) struct Arena {
 pub(super) struct Facts {
     /// Host id of the kernel process.
     pub(super) kernel_pid: i32,
+    /// The disk image that is mapped at [`VIEW_BASE`](super::layout::VIEW_BASE); -1 if it is too large for that.
+    pub(super) image_file: i32,
     /// Host id of the broker.
     pub(super) broker_pid: i32,
     /// The processor's extended state.

@@ -2,6 +2,7 @@
 
 use super::arena::{self, Facts, Files, arena};
 use super::handover::{Handover, RANGE_NAMES, RUN_ANY_INIT, RUN_INIT, Text};
+use super::layout::VIEW_SIZE;
 use super::platform::Direct;
 use super::slot::{HostMemory, Own};
 use super::spawn;
@@ -28,6 +29,7 @@ pub fn main(handover: &Handover) -> ! {
     let facts = Facts {
         kernel_pid: host::getpid(),
         broker_pid: handover.broker_pid,
+        image_file: if handover.image_size <= VIEW_SIZE { handover.image_file } else { -1 },
         xstate: XState::detect(),
         hardware: handover.hardware.map(|[key, value]| (key, value)),
         reserved,

@@ -59,6 +59,18 @@ fn reachable(addr: u64, len: usize) -> usize {
     len.min(usize::try_from(limit - addr).unwrap_or(len))
 }
 
+/// Whether a whole range is the guest's to have.
+pub(super) fn is_guests(addr: u64, len: usize) -> bool {
+    reachable(addr, len) == len
+}
+
+/// Copies from memory of the kernel's that may fault to guest memory that may, too; returns the bytes copied.
+pub(super) fn copy_out(from: u64, addr: u64, len: usize) -> usize {
+    let len = reachable(addr, len);
+    // SAFETY: a fault on either side ends the copy; nothing of the kernel's own lies in the range that is written.
+    len - unsafe { direct_copy(addr as *mut u8, from as *const u8, len) }
+}
+
 /// Copies from the running process's guest memory; returns the bytes copied before the first that cannot be read.
 pub(super) fn read(addr: u64, buf: &mut [u8]) -> usize {
     let len = reachable(addr, buf.len());

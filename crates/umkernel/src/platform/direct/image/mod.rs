@@ -13,6 +13,7 @@ mod slot;
 mod spawn;
 mod text;
 mod traps;
+mod view;
 mod xstate;
 
 pub(crate) use entry::direct_hostcall as hostcall;

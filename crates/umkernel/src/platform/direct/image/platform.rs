@@ -59,6 +59,23 @@ impl Platform for Direct {
         arena().broker.write(pid, addr, buf)
     }
 
+    fn read_file(&self, space: &AddressSpace, addr: u64, len: usize, fd: i32, offset: u64) -> Option<Result<usize>> {
+        if !is_here(space) || !memory::is_guests(addr, len) {
+            return None;
+        }
+        // SAFETY: the running thread's own slot.
+        let memory = unsafe { current().own() }.memory.as_ref();
+        if fd == arena().facts.image_file && memory.is_some_and(|memory| memory.view.copy(offset, addr, len)) {
+            return Some(Ok(len));
+        }
+        // SAFETY: the range was checked to be the guest's.
+        Some(unsafe { host::pread_to(fd, addr, len, offset) })
+    }
+
+    fn write_file(&self, space: &AddressSpace, addr: u64, len: usize, fd: i32, offset: u64) -> Option<Result<usize>> {
+        (is_here(space) && memory::is_guests(addr, len)).then(|| host::pwrite_from(fd, addr, len, offset))
+    }
+
     fn compare_exchange(&self, _: &Task, addr: u64, expected: u32, new: u32) -> Result<u32> {
         memory::compare_exchange(addr, expected, new).ok_or(Errno::EFAULT.into())
     }

@@ -4,6 +4,7 @@
 use super::arena::arena;
 use super::entry::{FRAME_SIZE, Frame};
 use super::layout::{DOOR_OFFSET, DOOR_STRIDE, PRIVATE_BASE, SLOT_SIZE, SLOTS, SLOTS_BASE, THREADS_PER_PROCESS};
+use super::view::View;
 use crate::errno::{Errno, Error, Result};
 use crate::kernel::Ctx;
 use crate::platform::{HostThreadFn, StartFn};
@@ -205,12 +206,14 @@ pub(super) fn with_ctx<T>(f: impl FnOnce(&Ctx) -> T) -> T {
 /// A memory of the host's, which one or more host processes have: numbers its threads.
 pub(super) struct HostMemory {
     taken: Mutex<Vec<u64>>,
+    /// What it has seen of the disk image.
+    pub(super) view: View,
 }
 
 impl HostMemory {
     /// A memory in which one thread has a number already.
     pub(super) fn new(index: u32) -> Arc<HostMemory> {
-        let memory = HostMemory { taken: Mutex::default() };
+        let memory = HostMemory { taken: Mutex::default(), view: View::default() };
         memory.mark(index);
         Arc::new(memory)
     }
