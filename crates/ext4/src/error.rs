@@ -43,6 +43,8 @@ pub enum Error {
     NotFound,
     /// The name exists already (`EEXIST`).
     Exists,
+    /// The directory's files inherit its project id, which the inode does not have (`EXDEV`).
+    OtherProject,
     /// A directory was needed (`ENOTDIR`).
     NotDirectory,
     /// A directory was not allowed here (`EISDIR`).
@@ -107,6 +109,7 @@ impl Error {
             Error::NotPermitted(_) => 1,
             Error::NotFound => 2,
             Error::Exists => 17,
+            Error::OtherProject => 18,
             Error::NotDirectory => 20,
             Error::IsDirectory => 21,
             Error::Invalid(_) | Error::NotExt(_) | Error::Truncated { .. } => 22,
@@ -136,6 +139,7 @@ impl fmt::Display for Error {
             Error::Io(e) => write!(f, "device: {e}"),
             Error::NotFound => f.write_str("no such file or directory"),
             Error::Exists => f.write_str("file exists"),
+            Error::OtherProject => f.write_str("the directory belongs to another project"),
             Error::NotDirectory => f.write_str("not a directory"),
             Error::IsDirectory => f.write_str("is a directory"),
             Error::NotEmpty => f.write_str("directory not empty"),

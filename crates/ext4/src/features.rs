@@ -111,19 +111,27 @@ bitflags::bitflags! {
     }
 }
 
-/// Incompatible features this crate implements.
+/// Incompatible features this crate implements, for reading at least.
 pub(crate) const INCOMPAT_SUPPORTED: Incompat = Incompat::from_bits_retain(
     Incompat::FILETYPE.bits()
         | Incompat::RECOVER.bits()
         | Incompat::META_BG.bits()
         | Incompat::EXTENTS.bits()
         | Incompat::BIT64.bits()
+        | Incompat::MMP.bits()
         | Incompat::FLEX_BG.bits()
         | Incompat::EA_INODE.bits()
         | Incompat::CSUM_SEED.bits()
         | Incompat::LARGEDIR.bits()
-        | Incompat::INLINE_DATA.bits(),
+        | Incompat::INLINE_DATA.bits()
+        | Incompat::ENCRYPT.bits(),
 );
+
+/// Those among them that it only reads, with the reason.
+pub(crate) const INCOMPAT_READ_ONLY: &[(Incompat, &str)] = &[
+    (Incompat::MMP, "mmp (another machine may have it mounted; clear it with tune2fs -O ^mmp)"),
+    (Incompat::ENCRYPT, "encrypt (names and contents need keys)"),
+];
 
 /// Read-only compatible features with which this crate writes.
 pub(crate) const RO_COMPAT_WRITABLE: RoCompat = RoCompat::from_bits_retain(
@@ -135,6 +143,7 @@ pub(crate) const RO_COMPAT_WRITABLE: RoCompat = RoCompat::from_bits_retain(
         | RoCompat::DIR_NLINK.bits()
         | RoCompat::EXTRA_ISIZE.bits()
         | RoCompat::METADATA_CSUM.bits()
+        | RoCompat::PROJECT.bits()
         | RoCompat::ORPHAN_PRESENT.bits(),
 );
 

@@ -9,7 +9,7 @@ use crate::error::{Error, Place, Result};
 use crate::features::{Incompat, RoCompat};
 use crate::fs::Fs;
 use crate::group::INODE_UNINIT;
-use crate::inode::{FL_EXTENTS, FL_INHERITED, Inode, Time};
+use crate::inode::{FL_EXTENTS, FL_INHERITED, FL_PROJINHERIT, Inode, Time};
 use crate::map::extent::init_node;
 use crate::types::{FileType, Ino, NewInode, ROOT_INO};
 
@@ -198,12 +198,15 @@ impl<D: BlockDevice> Fs<D> {
         let mut flags = parent.flags() & FL_INHERITED;
         if !is_dir {
             // DIRSYNC and TOPDIR belong to directories.
-            flags &= !0x3_0000;
+            flags &= !(0x3_0000 | FL_PROJINHERIT);
         }
         if new.file_type != FileType::Directory && new.file_type != FileType::Regular {
             flags &= 0xC0;
         }
         inode.set_flags(flags);
+        if parent.has(FL_PROJINHERIT) {
+            inode.set_project(parent.project());
+        }
         if matches!(new.file_type, FileType::Regular | FileType::Directory) {
             self.init_map(&mut inode);
         }

@@ -23,11 +23,14 @@ pub(crate) const FL_EA_INODE: u32 = 0x20_0000;
 pub(crate) const FL_INLINE_DATA: u32 = 0x1000_0000;
 /// The contents are encrypted.
 pub(crate) const FL_ENCRYPT: u32 = 0x800;
+/// What is made in the directory takes its project id.
+pub(crate) const FL_PROJINHERIT: u32 = 0x2000_0000;
 /// Flags that a user may set (`EXT4_FL_USER_MODIFIABLE` less what needs features this crate lacks).
 pub(crate) const FL_USER: u32 =
     0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | 0x4000 | 0x8000 | 0x1_0000 | 0x2_0000;
 /// Flags that new inodes take from their directory (`EXT4_FL_INHERITED`).
-pub(crate) const FL_INHERITED: u32 = 0x1 | 0x2 | 0x4 | 0x8 | 0x40 | 0x80 | 0x400 | 0x4000 | 0x8000 | 0x1_0000;
+pub(crate) const FL_INHERITED: u32 =
+    0x1 | 0x2 | 0x4 | 0x8 | 0x40 | 0x80 | 0x400 | 0x4000 | 0x8000 | 0x1_0000 | FL_PROJINHERIT;
 
 /// Where the 60 bytes of block pointers, extents or a short symlink start.
 pub(crate) const I_BLOCK: usize = 40;
@@ -159,6 +162,15 @@ impl Inode {
     pub(crate) fn set_extra_isize(&mut self, v: u16) {
         if self.raw.len() > 128 {
             put16(&mut self.raw, 128, v);
+        }
+    }
+    /// The project that the inode belongs to; 0 where there is no room for one.
+    pub(crate) fn project(&self) -> u32 {
+        if self.has_extra(160) { u32_at(&self.raw, 156) } else { 0 }
+    }
+    pub(crate) fn set_project(&mut self, v: u32) {
+        if self.has_extra(160) {
+            put32(&mut self.raw, 156, v);
         }
     }
     /// Whether the fixed fields reach to `end`.

@@ -5,7 +5,7 @@ use crate::dir::Found;
 use crate::error::{Error, Result};
 use crate::features::RoCompat;
 use crate::fs::Fs;
-use crate::inode::{FL_EA_INODE, I_BLOCK_LEN, Inode, Time};
+use crate::inode::{FL_EA_INODE, FL_PROJINHERIT, I_BLOCK_LEN, Inode, Time};
 use crate::le::put_bytes;
 use crate::types::{FileType, Ino, NAME_MAX, NewInode, ROOT_INO, RenameFlags, Timestamp, Unlinked};
 
@@ -35,6 +35,14 @@ impl<D: BlockDevice> Fs<D> {
         let mut d = self.dir_inode(dir)?;
         self.dir_leave_inode(&mut d)?;
         Ok(d)
+    }
+
+    /// Fails if files of `dir` inherit its project and `inode` is of another.
+    fn check_project(dir: &Inode, inode: &Inode) -> Result<()> {
+        if dir.has(FL_PROJINHERIT) && dir.project() != inode.project() {
+            return Err(Error::OtherProject);
+        }
+        Ok(())
     }
 
     /// Marks a directory as changed at `now`.
@@ -173,6 +181,7 @@ impl<D: BlockDevice> Fs<D> {
             if inode.nlink() >= LINK_MAX {
                 return Err(Error::TooManyLinks);
             }
+            Self::check_project(&d, &inode)?;
             let slot = fs.entry_slot(&mut d, name)?;
             if inode.nlink() == 0 {
                 fs.orphan_remove(&mut inode)?;
@@ -330,6 +339,7 @@ impl<D: BlockDevice> Fs<D> {
         let mut od = self.changed_dir(old_dir)?;
         let (_, mut inode) = self.find(&od, old_name)?;
         let mut nd = self.live_dir(new_dir)?;
+        Self::check_project(&nd, &inode)?;
         let target = match self.find_entry(&nd, new_name)? {
             Some(_) => Some(self.find(&nd, new_name)?),
             None => None,
@@ -412,6 +422,8 @@ impl<D: BlockDevice> Fs<D> {
         if ai.ino == bi.ino {
             return Ok(None);
         }
+        Self::check_project(&nd, &ai)?;
+        Self::check_project(&od, &bi)?;
         let (Some(at), Some(bt)) = (ai.file_type(), bi.file_type()) else {
             return Err(Error::inode(ai.ino, "the mode names no file type"));
         };

@@ -2,12 +2,13 @@
 //! through their deletion times from the superblock, and worked off at the next mount.
 
 use crate::cache::Kind;
+use crate::crc::crc32c;
 use crate::device::BlockDevice;
 use crate::error::{Error, Place, Result};
 use crate::features::RoCompat;
 use crate::fs::Fs;
 use crate::inode::Inode;
-use crate::le::{put32, u32_at};
+use crate::le::{bytes_at, put32, u32_at};
 use crate::types::{FileType, Ino};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -129,24 +130,31 @@ impl<D: BlockDevice> Fs<D> {
                 })?;
             }
         }
-        let seed = self.inode_seed(file.ino, file.generation());
-        let has_csum = self.sb.has_metadata_csum();
         self.operation(|fs| {
             for &block in &places {
-                let bs = fs.bs;
-                let data = fs.block_mut(block, Kind::Plain)?;
-                if let Some(entries) = data.get_mut(..per * 4) {
-                    entries.fill(0);
-                }
-                if has_csum {
-                    let c = crate::crc::crc32c(seed, &block.to_le_bytes());
-                    let c = crate::crc::crc32c(c, crate::le::bytes_at(data, 0, per * 4));
-                    put32(data, bs - 4, c);
-                }
+                fs.init_orphan_block(&file, block)?;
             }
             fs.sb.features.ro_compat.remove(RoCompat::ORPHAN_PRESENT);
             fs.cache.txn.super_dirty = true;
             Ok(())
         })
     }
+
+    /// Makes a block of the orphan file one without entries.
+    pub(crate) fn init_orphan_block(&mut self, file: &Inode, block: u64) -> Result<()> {
+        let seed = self.inode_seed(file.ino, file.generation());
+        let (has_csum, bs) = (self.sb.has_metadata_csum(), self.bs);
+        let data = self.block_new(block, Kind::Plain)?;
+        put32(data, bs - 8, ORPHAN_BLOCK_MAGIC);
+        if has_csum {
+            let c = orphan_csum(seed, block, data);
+            put32(data, bs - 4, c);
+        }
+        Ok(())
+    }
+}
+
+/// Checksum over the entries of a block of the orphan file (`ext4_orphan_file_block_csum_set`).
+pub(crate) fn orphan_csum(seed: u32, block: u64, data: &[u8]) -> u32 {
+    crc32c(crc32c(seed, &block.to_le_bytes()), bytes_at(data, 0, (data.len() - 8) / 4 * 4))
 }

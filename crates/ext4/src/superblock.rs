@@ -3,7 +3,9 @@
 use crate::crc::crc32c;
 use crate::device::BlockDevice;
 use crate::error::{Error, Place, Result};
-use crate::features::{Compat, Features, INCOMPAT_SUPPORTED, Incompat, RO_COMPAT_WRITABLE, RoCompat};
+use crate::features::{
+    Compat, Features, INCOMPAT_READ_ONLY, INCOMPAT_SUPPORTED, Incompat, RO_COMPAT_WRITABLE, RoCompat,
+};
 use crate::le::{bytes_at, put_bytes, put16, put32, u8_at, u16_at, u32_at};
 use alloc::format;
 use alloc::string::{String, ToString as _};
@@ -290,6 +292,9 @@ impl Superblock {
 
     /// Fails unless this crate can write a file system with these features.
     pub(crate) fn check_writable(&self) -> Result<()> {
+        if let Some((_, why)) = INCOMPAT_READ_ONLY.iter().find(|(f, _)| self.features.incompat.contains(*f)) {
+            return Err(Error::Unsupported { what: format!("feature {why}"), read_only_possible: true });
+        }
         let unknown = self.features.ro_compat.difference(RO_COMPAT_WRITABLE);
         if !unknown.is_empty() {
             let names = Features { ro_compat: unknown, ..Features::default() }.names();
@@ -419,6 +424,12 @@ impl Superblock {
         put32(r, 328, (size >> 32) as u32);
         put32(r, 332, (size & 0xFFFF_FFFF) as u32);
         self.journal_ino = ino;
+    }
+
+    /// Records the orphan file's inode.
+    pub(crate) fn set_orphan_file(&mut self, ino: u32) {
+        put32(&mut self.raw, 640, ino);
+        self.orphan_file_ino = ino;
     }
 
     /// Default mount options of the superblock (`dumpe2fs`: "Default mount options").

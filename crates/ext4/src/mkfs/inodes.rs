@@ -30,6 +30,9 @@ pub(super) fn populate<D: BlockDevice>(fs: &mut Fs<D>, l: &Layout, o: &Options) 
     if l.journal > 0 {
         fs.operation(|fs| make_journal(fs, l, o))?;
     }
+    if o.features.compat.contains(Compat::ORPHAN_FILE) {
+        fs.operation(|fs| make_orphan_file(fs, o))?;
+    }
     // mke2fs counts neither the directories nor the blocks that only lead to others.
     let overhead = fs.sb.blocks_count - free_before + u64::from(l.journal);
     fs.sb.overhead_blocks = u32::try_from(overhead).unwrap_or(0);
@@ -182,6 +185,38 @@ fn make_journal<D: BlockDevice>(fs: &mut Fs<D>, l: &Layout, o: &Options) -> Resu
     fs.dev.write_at(fs.offset_of(start), &sup)?;
     let (block, size) = (inode.i_block().to_vec(), inode.size());
     fs.sb.set_journal(JOURNAL_INO, &block, size);
+    fs.cache.txn.super_dirty = true;
+    Ok(())
+}
+
+/// Blocks of the orphan file (`ext2fs_default_orphan_file_blocks`).
+fn orphan_file_blocks(blocks: u64) -> u32 {
+    match blocks {
+        0..131_072 => 32,
+        131_072..2_097_152 => (blocks / 4096) as u32,
+        _ => 512,
+    }
+}
+
+/// The file that newer kernels note orphan inodes in, without entries.
+fn make_orphan_file<D: BlockDevice>(fs: &mut Fs<D>, o: &Options) -> Result<()> {
+    let root = fs.inode(ROOT_INO)?;
+    let new = NewInode { file_type: FileType::Regular, mode: 0o600, uid: 0, gid: 0, rdev: (0, 0), now: o.time };
+    let mut inode = fs.alloc_inode_in(0, &root, &new)?;
+    inode.set_nlink(1);
+    inode.set_generation(0);
+    let blocks = orphan_file_blocks(fs.sb.blocks_count);
+    inode.set_size(u64::from(blocks) * fs.bs as u64);
+    let mut at = 0;
+    while at < blocks {
+        let (start, len) = fs.fill_hole(&mut inode, at, blocks - at, false)?;
+        for block in start..start + u64::from(len) {
+            fs.init_orphan_block(&inode, block)?;
+        }
+        at += len;
+    }
+    fs.put_inode(&mut inode, true)?;
+    fs.sb.set_orphan_file(inode.ino);
     fs.cache.txn.super_dirty = true;
     Ok(())
 }

@@ -99,8 +99,11 @@ impl Layout {
             // A last group that would hold little but its own metadata is left out.
             let rem = used % u64::from(blocks_per_group);
             let mut overhead = 2 + (inodes_per_group * isize).div_ceil(block_size);
-            if has_super(groups - 1, o) {
-                overhead += 1 + desc_blocks + reserved_gdt;
+            let meta_bg = o.features.incompat.contains(Incompat::META_BG);
+            if has_super(groups - 1, groups, o) {
+                overhead += 1 + if meta_bg { 1 } else { desc_blocks + reserved_gdt };
+            } else if meta_bg {
+                overhead += 1;
             }
             if rem != 0 && rem < u64::from(overhead) + 50 {
                 if groups == 1 {
@@ -128,7 +131,10 @@ impl Layout {
     }
 }
 
-fn has_super(group: u32, o: &Options) -> bool {
+fn has_super(group: u32, groups: u32, o: &Options) -> bool {
+    if o.features.compat.contains(Compat::SPARSE_SUPER2) {
+        return group <= 1 || group == groups - 1;
+    }
     let power = |base: u32| {
         let mut n = base;
         while n < group {

@@ -110,21 +110,30 @@ impl Options {
 
 /// Features that this code can make.
 fn check_features(f: Features) -> Result<()> {
-    let compat =
-        Compat::HAS_JOURNAL | Compat::EXT_ATTR | Compat::RESIZE_INODE | Compat::DIR_INDEX | Compat::STABLE_INODES;
+    let compat = Compat::HAS_JOURNAL
+        | Compat::EXT_ATTR
+        | Compat::RESIZE_INODE
+        | Compat::DIR_INDEX
+        | Compat::STABLE_INODES
+        | Compat::SPARSE_SUPER2
+        | Compat::ORPHAN_FILE;
     let incompat = Incompat::FILETYPE
         | Incompat::EXTENTS
         | Incompat::BIT64
+        | Incompat::META_BG
         | Incompat::FLEX_BG
+        | Incompat::EA_INODE
         | Incompat::CSUM_SEED
-        | Incompat::LARGEDIR;
+        | Incompat::LARGEDIR
+        | Incompat::INLINE_DATA;
     let ro_compat = RoCompat::SPARSE_SUPER
         | RoCompat::LARGE_FILE
         | RoCompat::HUGE_FILE
         | RoCompat::GDT_CSUM
         | RoCompat::DIR_NLINK
         | RoCompat::EXTRA_ISIZE
-        | RoCompat::METADATA_CSUM;
+        | RoCompat::METADATA_CSUM
+        | RoCompat::PROJECT;
     let rest = Features {
         compat: f.compat.difference(compat),
         incompat: f.incompat.difference(incompat),
@@ -141,6 +150,15 @@ fn check_features(f: Features) -> Result<()> {
     }
     if f.incompat.contains(Incompat::CSUM_SEED) && !f.ro_compat.contains(RoCompat::METADATA_CSUM) {
         return Err(Error::Invalid("the feature metadata_csum_seed needs metadata_csum"));
+    }
+    if f.incompat.contains(Incompat::META_BG) && f.compat.contains(Compat::RESIZE_INODE) {
+        return Err(Error::Invalid("the features meta_bg and resize_inode exclude each other"));
+    }
+    if f.compat.contains(Compat::ORPHAN_FILE) && !f.compat.contains(Compat::HAS_JOURNAL) {
+        return Err(Error::Invalid("the feature orphan_file needs has_journal"));
+    }
+    if f.incompat.contains(Incompat::INLINE_DATA) && !f.compat.contains(Compat::EXT_ATTR) {
+        return Err(Error::Invalid("the feature inline_data needs ext_attr"));
     }
     Ok(())
 }
@@ -224,6 +242,12 @@ fn encode_super(l: &Layout, o: &Options) -> Vec<u8> {
     }
     if o.features.ro_compat.contains(RoCompat::METADATA_CSUM) {
         put8(r, 373, 1);
+    }
+    if o.features.compat.contains(Compat::SPARSE_SUPER2) {
+        // Groups 1 and the last; 0 stands for none.
+        let last = l.groups - 1;
+        put32(r, 588, last.min(1));
+        put32(r, 592, if last > 1 { last } else { 0 });
     }
     if o.features.incompat.contains(Incompat::CSUM_SEED) {
         let seed = crate::crc::crc32c(!0, &o.uuid);
@@ -341,29 +365,45 @@ fn write_base<D: BlockDevice>(dev: &D, sb: &Superblock, placed: &Placed, o: &Opt
             d.encode(sb, g, bytes);
         }
     }
-    dev.write_at(offset(sb.desc_block(0)), &table)?;
+    for (index, block) in (0..).zip(table.chunks(bs)) {
+        dev.write_at(offset(sb.desc_block(index)), block)?;
+    }
     dev.write_at(SUPER_OFFSET, &sb.encode())?;
     Ok(())
 }
 
-/// Copies the finished superblock and descriptors to the groups that keep backups.
+/// Copies the finished superblock and descriptors to the groups that keep backups. With `meta_bg`, a block of the
+/// descriptors has its backups in the second and in the last of the groups that it describes.
 fn write_backups<D: BlockDevice>(fs: &Fs<D>) -> Result<()> {
     let sb = &fs.sb;
     let mut raw = alloc::vec![0; SUPER_SIZE];
     fs.dev.read_at(SUPER_OFFSET, &mut raw)?;
     let mut table = alloc::vec![0; sb.desc_blocks() as usize * fs.bs];
-    fs.dev.read_at(fs.offset_of(sb.desc_block(0)), &mut table)?;
+    for (index, block) in (0..).zip(table.chunks_mut(fs.bs)) {
+        fs.dev.read_at(fs.offset_of(sb.desc_block(index)), block)?;
+    }
+    let meta_bg = sb.features.incompat.contains(Incompat::META_BG);
     for g in (1..sb.group_count()).filter(|g| sb.group_has_super(*g)) {
         put16(&mut raw, 90, g as u16);
         if sb.has_metadata_csum() {
             let c = crate::crc::crc32c(!0, bytes_at(&raw, 0, 1020));
             put32(&mut raw, 1020, c);
         }
-        let first = fs.offset_of(sb.group_first_block(g));
         let mut both = alloc::vec![0; fs.bs];
         put_bytes(&mut both, 0, &raw);
-        both.extend_from_slice(&table);
-        fs.dev.write_at(first, &both)?;
+        if !meta_bg {
+            both.extend_from_slice(&table);
+        }
+        fs.dev.write_at(fs.offset_of(sb.group_first_block(g)), &both)?;
+    }
+    if meta_bg {
+        let per = sb.descs_per_block();
+        for (index, block) in (0..).zip(table.chunks(fs.bs)) {
+            for g in [index * per + 1, index * per + per - 1].into_iter().filter(|g| *g < sb.group_count()) {
+                let at = sb.group_first_block(g) + u64::from(sb.group_has_super(g));
+                fs.dev.write_at(fs.offset_of(at), block)?;
+            }
+        }
     }
     Ok(())
 }

@@ -8,9 +8,9 @@ use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::features::Compat;
 use crate::fs::Fs;
-use crate::inode::{FL_EA_INODE, Inode, Time};
+use crate::inode::{FL_EA_INODE, FL_INLINE_DATA, Inode, Time};
 use crate::le::{put_bytes, put8, put16, put32, u32_at};
-use crate::types::{Ino, Timestamp, XattrMode};
+use crate::types::{FileType, Ino, Timestamp, XattrMode};
 use alloc::vec::Vec;
 
 /// The hash of name and value (`ext4_xattr_hash_entry`).
@@ -119,6 +119,10 @@ impl<D: BlockDevice> Fs<D> {
         }
         self.store_body(&mut inode, &body)?;
         if block != block_before {
+            // e2fsck does not look for attribute blocks of symbolic links whose target is inline data.
+            if inode.has(FL_INLINE_DATA) && inode.file_type() == Some(FileType::Symlink) {
+                self.leave_inode(&mut inode)?;
+            }
             self.store_block(&mut inode, block)?;
         }
         if let Some(o) = old.filter(|o| o.inode != 0) {

@@ -32,6 +32,9 @@ impl Node {
     }
 }
 
+/// Nodes beyond which a workload removes rather than creates.
+const MANY: usize = 600;
+
 /// What should be there, by inode number.
 #[derive(Debug, Clone, Default)]
 pub struct Model {
@@ -83,6 +86,54 @@ impl Model {
             FileType::Directory,
             Body::Dir { entries: BTreeMap::new(), parent: 2 },
         );
+    }
+
+    /// The model of what a file system holds.
+    pub fn of<D: BlockDevice>(fs: &mut Fs<D>) -> Model {
+        let mut m = Model::new();
+        m.adopt(fs, 2);
+        m
+    }
+
+    fn adopt<D: BlockDevice>(&mut self, fs: &mut Fs<D>, dir: u32) {
+        for (name, ino) in list(fs, dir, 50) {
+            if self.nodes.contains_key(&ino) {
+                self.entries(dir).insert(name, ino);
+                continue;
+            }
+            let (t, body) = match fs.attr(ino).unwrap().file_type {
+                FileType::Directory => (FileType::Directory, Body::Dir { entries: BTreeMap::new(), parent: dir }),
+                FileType::Symlink => (FileType::Symlink, Body::Link(fs.read_link(ino).unwrap())),
+                FileType::Regular => (FileType::Regular, Body::File(super::read_all(fs, ino))),
+                t => (t, Body::Other),
+            };
+            self.add(dir, name, ino, t, body);
+            if t == FileType::Directory {
+                self.adopt(fs, ino);
+            }
+        }
+        let inos: Vec<u32> = self.nodes.keys().copied().collect();
+        for ino in inos {
+            let at = fs.attr(ino).unwrap();
+            let node = self.nodes.get_mut(&ino).unwrap();
+            (node.mode, node.uid) = (at.mode, at.uid);
+            if at.file_type != FileType::Directory {
+                node.nlink = at.nlink;
+            }
+        }
+    }
+
+    /// A name that exists, chosen by two numbers.
+    fn some_name(&self, a: u16, b: u16) -> Option<(u32, Vec<u8>)> {
+        let full: Vec<u32> = self
+            .nodes
+            .iter()
+            .filter(|(_, n)| matches!(&n.body, Body::Dir { entries, .. } if !entries.is_empty()))
+            .map(|(i, _)| *i)
+            .collect();
+        let dir = *full.get(usize::from(a) % full.len().max(1))?;
+        let Body::Dir { entries, .. } = &self.nodes[&dir].body else { return None };
+        entries.keys().nth(usize::from(b) % entries.len()).map(|n| (dir, n.clone()))
     }
 
     fn dirs(&self) -> Vec<u32> {
@@ -142,9 +193,20 @@ impl Model {
         let (what, a, b, c, d) = op;
         let now = Timestamp { sec: NOW.sec + i64::from(c % 1000), nsec: c };
         let dirs = self.dirs();
-        let dir = pick(&dirs, a);
-        let n = name(b);
-        match what % 20 {
+        let mut dir = pick(&dirs, a);
+        let mut n = name(b);
+        let mut kind = what % 20;
+        // Once there is much, what would create removes.
+        if self.nodes.len() > MANY
+            && matches!(kind, 0..=2 | 14)
+            && let Some((d, name)) = self.some_name(a, b)
+        {
+            let ino = self.entries(d)[&name];
+            let is_dir = self.nodes[&ino].file_type == FileType::Directory;
+            kind = if is_dir { 11 } else { 9 };
+            (dir, n) = (d, name);
+        }
+        match kind {
             0..=2 => {
                 let file_type = match c % 8 {
                     0 | 1 => FileType::Directory,
