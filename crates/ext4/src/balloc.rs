@@ -73,7 +73,7 @@ impl<D: BlockDevice> Fs<D> {
         map.into()
     }
 
-    fn block_bitmap_uninit(&self, group: u32) -> bool {
+    pub(crate) fn block_bitmap_uninit(&self, group: u32) -> bool {
         self.sb.has_group_csum() && self.groups.get(group as usize).is_some_and(|g| g.flags & BLOCK_UNINIT != 0)
     }
 

@@ -461,7 +461,7 @@ impl<D: BlockDevice> Fs<D> {
     }
 
     /// Drops clean buffers once there are too many, those not used since the last time first.
-    fn shrink_cache(&mut self) {
+    pub(crate) fn shrink_cache(&mut self) {
         let limit = self.options.cache_blocks.max(64);
         let c = &mut self.cache;
         if c.bufs.len().saturating_sub(c.txn.dirty.len() + c.waiting.len()) <= limit {

@@ -34,6 +34,8 @@ pub struct Fs<D: BlockDevice> {
     pub(crate) state_at_mount: u16,
     /// The file system's own blocks, as sorted ranges.
     pub(crate) system_zones: Vec<(u64, u64)>,
+    /// Free blocks and inodes that the superblock stated; `None` after a replay, when nobody keeps them up to date.
+    pub(crate) stated_free: Option<(u64, u32)>,
 }
 
 impl<D: BlockDevice> fmt::Debug for Fs<D> {
@@ -88,6 +90,9 @@ impl<D: BlockDevice> Fs<D> {
             }
             journal = Some(j);
         }
+        if !dirty {
+            fs.stated_free = Some((fs.sb.free_blocks, fs.sb.free_inodes));
+        }
         fs.count_free();
         fs.state_at_mount = fs.sb.state;
         fs.check_root()?;
@@ -114,6 +119,7 @@ impl<D: BlockDevice> Fs<D> {
             marked_in_use: false,
             state_at_mount: 0,
             system_zones: Vec::new(),
+            stated_free: None,
         };
         fs.read_groups()?;
         Ok(fs)
@@ -146,7 +152,7 @@ impl<D: BlockDevice> Fs<D> {
                 e => e,
             })?;
             let desc = bytes_at(&data, (group % per) as usize * size, size);
-            self.groups.push(Group::decode(&self.sb, group, desc)?);
+            self.groups.push(Group::decode(&self.sb, group, desc, self.options.for_check)?);
         }
         self.find_system_zones();
         Ok(())

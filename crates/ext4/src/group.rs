@@ -26,6 +26,8 @@ pub(crate) struct Group {
     pub(crate) itable_unused: u32,
     pub(crate) block_bitmap_csum: u32,
     pub(crate) inode_bitmap_csum: u32,
+    /// The checksum on the device does not match.
+    pub(crate) csum_is_wrong: bool,
     /// Changed since the descriptor was last encoded.
     pub(crate) dirty: bool,
     /// The operation that last saved an undo copy.
@@ -39,13 +41,14 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    pub(crate) fn decode(sb: &Superblock, group: u32, d: &[u8]) -> Result<Group> {
+    /// Decodes a descriptor. With `accept`, one whose checksum is wrong is taken without its flags.
+    pub(crate) fn decode(sb: &Superblock, group: u32, d: &[u8], accept: bool) -> Result<Group> {
         let wide = sb.features.incompat.contains(Incompat::BIT64) && sb.desc_size >= 64;
         let n64 =
             |lo: usize, hi: usize| u64::from(u32_at(d, lo)) | if wide { u64::from(u32_at(d, hi)) << 32 } else { 0 };
         let n32 =
             |lo: usize, hi: usize| u32::from(u16_at(d, lo)) | if wide { u32::from(u16_at(d, hi)) << 16 } else { 0 };
-        let g = Group {
+        let mut g = Group {
             block_bitmap: n64(0, 32),
             inode_bitmap: n64(4, 36),
             inode_table: n64(8, 40),
@@ -61,7 +64,12 @@ impl Group {
         };
         let bad = |what| Err(Error::corrupt(what, Place::Group(group)));
         if sb.has_group_csum() && u16_at(d, 30) != desc_csum(sb, group, d) {
-            return bad("the descriptor's checksum does not match its contents");
+            if !accept {
+                return bad("the descriptor's checksum does not match its contents");
+            }
+            g.csum_is_wrong = true;
+            g.flags &= !(INODE_UNINIT | BLOCK_UNINIT);
+            g.itable_unused = 0;
         }
         let inside = |start: u64, len: u32| {
             start > u64::from(sb.first_data_block)

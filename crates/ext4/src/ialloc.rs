@@ -36,7 +36,7 @@ impl<D: BlockDevice> Fs<D> {
         }
     }
 
-    fn inode_bitmap(&mut self, group: u32) -> Result<Block> {
+    pub(crate) fn inode_bitmap(&mut self, group: u32) -> Result<Block> {
         if self.inode_bitmap_uninit(group) {
             return Ok(self.fresh_inode_bitmap());
         }

@@ -251,6 +251,16 @@ impl Inode {
         }
     }
 
+    /// Whether the stored checksum is that of the contents.
+    pub(crate) fn csum_matches<D: BlockDevice>(&self, fs: &Fs<D>) -> bool {
+        self.csum(fs.inode_seed(self.ino, self.generation())) == self.stored_csum()
+    }
+
+    /// How many attributes have their value in this inode: kept in fields that such inodes have no use for.
+    pub(crate) fn value_references(&self) -> u64 {
+        u64::from(u32_at(&self.raw, 12)) << 32 | u64::from(u32_at(&self.raw, 36))
+    }
+
     fn csum(&self, seed: u32) -> u32 {
         let r = &self.raw;
         let mut c = crc32c(seed, bytes_at(r, 0, 124));
@@ -375,8 +385,14 @@ impl<D: BlockDevice> Fs<D> {
         let total = blocks
             .checked_mul(per)
             .and_then(|d| now.checked_add(d))
-            .filter(|n| *n >= 0)
+            .and_then(|n| u64::try_from(n).ok())
             .ok_or(Error::inode(inode.ino, "the block count is less than the blocks being freed"))?;
+        self.set_blocks512(inode, total)
+    }
+
+    /// Sets the inode's block count, in 512-byte units.
+    pub(crate) fn set_blocks512(&self, inode: &mut Inode, total: u64) -> Result<()> {
+        let per = self.bs as u64 / 512;
         let huge = self.sb.features.ro_compat.contains(RoCompat::HUGE_FILE);
         let (stored, flag) = if total < 1 << 32 {
             (total, false)

@@ -15,6 +15,7 @@ mod attr;
 mod balloc;
 mod bitmap;
 mod cache;
+mod check;
 mod crc;
 mod csum;
 mod device;
@@ -37,6 +38,7 @@ mod types;
 mod write;
 mod xattr;
 
+pub use check::{Finding, Report};
 pub use device::{BlockDevice, IoError};
 pub use error::{Error, Place, Result};
 pub use features::{Compat, Features, Incompat, RoCompat};

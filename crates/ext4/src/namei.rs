@@ -89,21 +89,24 @@ impl<D: BlockDevice> Fs<D> {
             return Err(Error::Invalid("symbolic links are made with a target"));
         }
         check_name(name)?;
-        self.operation(|fs| {
-            let mut d = fs.live_dir(dir)?;
-            let slot = fs.entry_slot(&mut d, name)?;
-            let mut inode = fs.alloc_inode(&d, new)?;
-            inode.set_nlink(1);
-            if new.file_type == FileType::Directory {
-                fs.add_dir_link(&mut d)?;
-                fs.init_dir(&mut inode, dir)?;
-                inode.set_nlink(2);
-            }
-            fs.put_inode(&mut inode, true)?;
-            fs.insert_entry(&mut d, name, inode.ino, new.file_type, slot)?;
-            fs.touch_dir(&mut d, new.now)?;
-            Ok(inode.ino)
-        })
+        self.operation(|fs| fs.create_in_operation(dir, name, new))
+    }
+
+    /// [`Fs::create`] as part of an operation, with a name that is possible.
+    pub(crate) fn create_in_operation(&mut self, dir: Ino, name: &[u8], new: &NewInode) -> Result<Ino> {
+        let mut d = self.live_dir(dir)?;
+        let slot = self.entry_slot(&mut d, name)?;
+        let mut inode = self.alloc_inode(&d, new)?;
+        inode.set_nlink(1);
+        if new.file_type == FileType::Directory {
+            self.add_dir_link(&mut d)?;
+            self.init_dir(&mut inode, dir)?;
+            inode.set_nlink(2);
+        }
+        self.put_inode(&mut inode, true)?;
+        self.insert_entry(&mut d, name, inode.ino, new.file_type, slot)?;
+        self.touch_dir(&mut d, new.now)?;
+        Ok(inode.ino)
     }
 
     /// Creates a symbolic link. Targets below 60 bytes are stored in the inode.

@@ -14,7 +14,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 /// `ob_magic` of the orphan file's blocks.
-const ORPHAN_BLOCK_MAGIC: u32 = 0x0B10_CA04;
+pub(crate) const ORPHAN_BLOCK_MAGIC: u32 = 0x0B10_CA04;
 
 impl<D: BlockDevice> Fs<D> {
     /// Puts an inode at the list's head. The caller writes the inode.

@@ -432,6 +432,13 @@ impl Superblock {
         self.orphan_file_ino = ino;
     }
 
+    /// Records a check without findings: its time, and that no mount followed.
+    pub(crate) fn note_checked(&mut self, time: u64) {
+        put32(&mut self.raw, 64, (time & 0xFFFF_FFFF) as u32);
+        crate::le::put8(&mut self.raw, 631, (time >> 32 & 0xFF) as u8);
+        self.mount_count = 0;
+    }
+
     /// Default mount options of the superblock (`dumpe2fs`: "Default mount options").
     #[must_use]
     pub fn default_mount_options(&self) -> u32 {

@@ -276,12 +276,21 @@ pub struct MountOptions {
     pub journal: bool,
     /// The most clean metadata blocks to keep in memory.
     pub cache_blocks: usize,
+    /// Accept group descriptors whose checksums are wrong, for [`Fs::check`](crate::Fs::check) to find.
+    pub for_check: bool,
     /// The time of the mount, recorded in the superblock; `None` leaves its times alone.
     pub now: Option<Timestamp>,
 }
 
 impl Default for MountOptions {
     fn default() -> MountOptions {
-        MountOptions { read_only: false, journal_replay: true, journal: true, cache_blocks: 8192, now: None }
+        MountOptions {
+            read_only: false,
+            journal_replay: true,
+            journal: true,
+            cache_blocks: 8192,
+            for_check: false,
+            now: None,
+        }
     }
 }

@@ -139,6 +139,8 @@ fn work(image: &Path, seed: u64) {
         fs.unmount().unwrap();
         fsck(image);
         fs = mount(image);
+        let report = fs.check().unwrap();
+        assert!(report.is_clean(), "e2fsck finds nothing, we do: {:#?}", report.findings);
     }
     model.check(&mut fs);
     fs.unmount().unwrap();

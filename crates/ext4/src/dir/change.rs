@@ -24,7 +24,7 @@ pub(crate) enum Slot {
 }
 
 /// Stores an entry length.
-pub(super) fn put_rec_len(data: &mut [u8], off: usize, len: usize) {
+pub(crate) fn put_rec_len(data: &mut [u8], off: usize, len: usize) {
     let bs = data.len();
     let v = if len < 65536 {
         (len & 65532) | (len >> 16 & 3)
@@ -58,7 +58,7 @@ fn find_room(data: &[u8], space: usize, need: usize) -> Result<Option<(usize, us
 }
 
 impl<D: BlockDevice> Fs<D> {
-    pub(super) fn dirent_type(&self, t: FileType) -> u8 {
+    pub(crate) fn dirent_type(&self, t: FileType) -> u8 {
         if self.sb.features.incompat.contains(Incompat::FILETYPE) { t.dirent_byte() } else { 0 }
     }
 
@@ -290,7 +290,7 @@ impl<D: BlockDevice> Fs<D> {
 }
 
 /// The entry with the checksum, where there is room for it behind `space`.
-pub(super) fn put_tail(data: &mut [u8], space: usize) {
+pub(crate) fn put_tail(data: &mut [u8], space: usize) {
     if space + DIR_TAIL == data.len() {
         put32(data, space, 0);
         put16(data, space + 4, DIR_TAIL as u16);

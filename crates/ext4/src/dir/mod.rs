@@ -1,6 +1,6 @@
 //! Directories: entries in blocks, and the lookup of names (Linux `Documentation/filesystems/ext4/directory.rst`).
 
-mod change;
+pub(crate) mod change;
 pub(crate) mod hash;
 mod htree;
 mod htree_insert;
@@ -196,6 +196,6 @@ impl<D: BlockDevice> Fs<D> {
 }
 
 /// Whether a block starts with the fake entry of an index node.
-fn is_node(data: &[u8]) -> bool {
+pub(crate) fn is_node(data: &[u8]) -> bool {
     u32_at(data, 0) == 0 && rec_len(data, 0, data.len()) == data.len()
 }

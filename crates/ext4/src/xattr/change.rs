@@ -18,9 +18,19 @@ fn entry_hash(x: &Xattr) -> u32 {
     if x.inode != 0 {
         return x.hash;
     }
+    hash(x, false)
+}
+
+/// Whether an entry's stored hash is right, 0 for none. Kernels before 6.2 took the name's characters as signed.
+pub(crate) fn hash_is_right(x: &Xattr) -> bool {
+    x.hash == 0 || x.hash == hash(x, false) || x.hash == hash(x, true)
+}
+
+fn hash(x: &Xattr, signed: bool) -> u32 {
     let mut h = 0u32;
     for &b in &x.name {
-        h = (h << 5) ^ (h >> 27) ^ u32::from(b);
+        let c = if signed { i32::from(b.cast_signed()).cast_unsigned() } else { u32::from(b) };
+        h = (h << 5) ^ (h >> 27) ^ c;
     }
     for c in x.value.chunks(4) {
         let mut word = [0; 4];
@@ -127,6 +137,7 @@ impl<D: BlockDevice> Fs<D> {
         }
         if let Some(o) = old.filter(|o| o.inode != 0) {
             self.release_ea_inode(o.inode)?;
+            self.uncount_value(&mut inode, &o)?;
         }
         inode.set_time(Time::Change, now);
         self.note_time(now);
@@ -171,6 +182,10 @@ impl<D: BlockDevice> Fs<D> {
         };
         let block = if shared {
             if old != 0 {
+                // The copy refers to the values in inodes of their own, too.
+                for x in list.iter().filter(|x| x.inode != 0) {
+                    self.count_value(x.inode)?;
+                }
                 self.release_block(inode)?;
             }
             let b = self.alloc_meta(inode, self.inode_goal(inode.ino))?;
@@ -219,13 +234,27 @@ impl<D: BlockDevice> Fs<D> {
         Ok(())
     }
 
+    /// Takes a value in an inode of its own from the owner's block count, which includes it.
+    fn uncount_value(&self, owner: &mut Inode, x: &Xattr) -> Result<()> {
+        self.add_blocks(owner, -i64::from(x.size.div_ceil(self.bs as u32)))
+    }
+
+    /// Adds a reference to an inode that holds a value.
+    fn count_value(&mut self, ino: Ino) -> Result<()> {
+        let mut inode = self.inode(ino)?;
+        let count = inode.value_references() + 1;
+        put32(&mut inode.raw, 12, (count >> 32) as u32);
+        put32(&mut inode.raw, 36, (count & 0xFFFF_FFFF) as u32);
+        self.put_inode(&mut inode, true)
+    }
+
     /// Gives up a reference to an inode that holds a value. Its count is kept in fields that it has no use for.
     fn release_ea_inode(&mut self, ino: Ino) -> Result<()> {
         let mut inode = self.inode(ino)?;
         if !inode.has(FL_EA_INODE) {
             return Err(Error::inode(ino, "the inode does not hold an extended attribute's value"));
         }
-        let count = u64::from(u32_at(&inode.raw, 12)) << 32 | u64::from(u32_at(&inode.raw, 36));
+        let count = inode.value_references();
         if count > 1 {
             put32(&mut inode.raw, 12, ((count - 1) >> 32) as u32);
             put32(&mut inode.raw, 36, ((count - 1) & 0xFFFF_FFFF) as u32);

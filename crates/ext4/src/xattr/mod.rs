@@ -4,6 +4,8 @@
 mod acl;
 mod change;
 
+pub(crate) use change::hash_is_right;
+
 use crate::cache::Kind;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
@@ -59,6 +61,10 @@ impl Xattr {
     /// Bytes of the value where it is stored with the entry.
     pub(crate) fn value_len(&self) -> usize {
         if self.inode != 0 { 0 } else { self.value.len().next_multiple_of(4) }
+    }
+    /// The attributes in an attribute block.
+    pub(crate) fn decode_block(ino: Ino, data: &[u8]) -> Result<Vec<Xattr>> {
+        decode(ino, data, BLOCK_HEADER, 0)
     }
     fn full_name(&self) -> Option<Vec<u8>> {
         let (_, prefix) = PREFIXES.iter().find(|(i, _)| *i == self.index)?;
@@ -144,7 +150,7 @@ impl<D: BlockDevice> Fs<D> {
         if u32_at(&data, 0) != XATTR_MAGIC || u32_at(&data, 8) != 1 {
             return Err(Error::inode(inode.ino, "the extended attribute block has a wrong magic or length"));
         }
-        decode(inode.ino, &data, BLOCK_HEADER, 0)
+        Xattr::decode_block(inode.ino, &data)
     }
 
     /// All attributes, those in the inode first.
