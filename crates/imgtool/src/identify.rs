@@ -238,6 +238,7 @@ fn signature(head: &[u8], size: u64) -> Option<Contents> {
         (0, b"070702", "a cpio archive"),
         (257, b"ustar", "a tar archive"),
         (0, b"QFI\xfb", "a qcow2 disk image"),
+        (0, crate::cow::MAGIC, "a copy-on-write overlay"),
         (0, b"KDMV", "a VMDK disk image"),
         (0, b"hsqs", "a squashfs file system"),
         (0, b"XFSB", "an XFS file system"),

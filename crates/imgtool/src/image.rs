@@ -8,7 +8,7 @@ use ext4::{Attr, BlockDevice, FileType, Fs, Ino, MountOptions, ROOT_INO};
 
 use crate::overlay::Overlay;
 use crate::text::shown;
-use crate::{Error, FileDevice, identify, partition};
+use crate::{Error, FileDevice, cow, identify, partition};
 
 /// Symbolic links followed in one path, as Linux limits them (`path_resolution(7)`).
 const MAX_LINKS: u32 = 40;
@@ -18,7 +18,7 @@ const CHUNK: usize = 1 << 20;
 /// An ext2, ext3 or ext4 image. Opened for reading ([`Image::open`]), the file is never written: a journal left by a
 /// crash is replayed in memory, so what is seen is what a mount would show. Opened for changes
 /// ([`Image::open_writable`]), it is mounted as a kernel would.
-pub struct Image<D: BlockDevice = Overlay<FileDevice>> {
+pub struct Image<D: BlockDevice = Overlay<Box<dyn BlockDevice>>> {
     path: PathBuf,
     pub(crate) fs: Fs<D>,
     /// The journal holds changes that are not in place yet.
@@ -42,7 +42,7 @@ impl From<&Path> for Target {
 
 impl Target {
     /// Where the file system lies in the file, which is open already: start and size in bytes.
-    fn place(&self, file: &File) -> Result<(u64, u64), Error> {
+    pub(crate) fn place(&self, file: &File) -> Result<(u64, u64), Error> {
         let path = &self.path;
         if let Some(number) = self.partition {
             let part = partition::find(path, number)?;
@@ -84,13 +84,20 @@ impl Image {
     /// The file is no ext image (says what it is instead), is damaged, or cannot be read.
     pub fn open(target: impl Into<Target>) -> Result<Self, Error> {
         let target = target.into();
+        Self::mount(&target, Self::device(&target)?, true)
+    }
+
+    /// The disk, to be looked at: an overlay with all that lies below it, too. What is written stays in memory.
+    pub(crate) fn device(target: &Target) -> Result<Overlay<Box<dyn BlockDevice>>, Error> {
         let path = &target.path;
         // Says what a directory or a missing file is before it is opened.
         identify(path)?;
+        if target.partition.is_none() && cow::is_overlay(path)? {
+            return Ok(Overlay::new(Box::new(cow::Layers::open(path)?)));
+        }
         let file = File::open(path).map_err(|error| Error::io("open", path, &error))?;
         let (start, size) = target.place(&file)?;
-        let device = Overlay::new(FileDevice::part(file, start, size));
-        Self::mount(&target, device, true)
+        Ok(Overlay::new(Box::new(FileDevice::part(file, start, size))))
     }
 }
 
@@ -103,6 +110,12 @@ impl Image<FileDevice> {
     /// read-only mount copes with.
     pub fn open_writable(target: impl Into<Target>) -> Result<Self, Error> {
         let target = target.into();
+        let device = Self::lock(&target)?;
+        Self::mount(&target, device, false)
+    }
+
+    /// Opens the file for writing, under the lock that a running machine holds.
+    pub(crate) fn lock(target: &Target) -> Result<FileDevice, Error> {
         let path = &target.path;
         identify(path)?;
         let file = OpenOptions::new().read(true).write(true).open(path);
@@ -116,7 +129,7 @@ impl Image<FileDevice> {
             Err(TryLockError::Error(error)) => return Err(Error::io("lock", path, &error)),
         }
         let (start, size) = target.place(&file)?;
-        Self::mount(&target, FileDevice::part(file, start, size), false)
+        Ok(FileDevice::part(file, start, size))
     }
 
     /// Writes everything in place and marks the file system clean.

@@ -3,6 +3,8 @@
 //! Everything here works on ordinary files through the host's page cache; nothing is mounted and no loop device is
 //! needed. The on-disk format itself is the `ext4` crate's.
 
+mod check;
+pub mod cow;
 mod create;
 mod create_fat;
 mod dd;
@@ -34,6 +36,7 @@ mod transfer;
 mod tree;
 mod writer;
 
+pub use check::{Checked, check, fsck};
 pub use create::{Created, Kind, Options, Owner, Progress, Size, Snapshot, create, create_disk};
 pub use dd::{Dd, DdDone, dd};
 pub use derive::parse_uuid;

@@ -1,8 +1,9 @@
 //! `umlfs boot`: run an image in the user-mode kernel.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use umkernel::machine::launch::{LaunchConfig, PlatformChoice};
+use imgtool::cow;
+use umkernel::machine::launch::{LaunchConfig, OverlayConfig, PlatformChoice};
 use umkernel::machine::{BootError, MachineConfig, Run, monitor};
 
 use super::trace::TraceArgs;
@@ -15,6 +16,7 @@ Examples:
   umlfs boot tiny.img --exec 'uname -a; df /'      run one command, power off, return its exit status
   umlfs boot tiny.img --exec 'cat >/root/f' <file  its input, output and errors are this command's own
   umlfs boot tiny.img -- /bin/ls -l /              the same without a shell in between
+  umlfs boot tiny.img --cow my.cow                 what the machine writes goes to my.cow
   umlfs boot ubda=tiny.img root=/dev/ubda rw init=/sbin/init mem=512M
                                                    as User-Mode Linux takes it
 
@@ -56,6 +58,10 @@ pub(crate) struct MachineArgs {
     /// Processors that the guest sees [default: the host's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     cpus: Option<u32>,
+
+    /// Keep what the machine writes in this overlay, made if it is not there; the image stays as it is
+    #[arg(long, value_name = "FILE")]
+    cow: Option<PathBuf>,
 
     /// More kernel arguments
     #[arg(long, value_name = "ARGS")]
@@ -111,8 +117,12 @@ pub(crate) fn boot_image(image: PathBuf, machine: &MachineArgs) -> CommandResult
 }
 
 fn boot(image: PathBuf, words: &Words, args: &MachineArgs) -> CommandResult {
+    let chain = layers(&image, args.cow.as_deref()).map_err(super::image::report)?;
+    let image = chain.base;
     // The kernel would refuse what is no image as well; this says what it is instead.
     imgtool::identify(&image).and_then(|contents| contents.require_ext(&image)).map_err(super::image::report)?;
+    let (files, data_at, bitmap_at) = (chain.overlays, chain.data_at, chain.bitmap_at);
+    let overlays = (!files.is_empty()).then_some(OverlayConfig { files, data_at, bitmap_at });
     let appended = match &args.append {
         Some(text) => Words::parse(&text.split_whitespace().map(String::from).collect::<Vec<_>>())?,
         None => Words::default(),
@@ -141,6 +151,7 @@ fn boot(image: PathBuf, words: &Words, args: &MachineArgs) -> CommandResult {
     };
     let config = LaunchConfig {
         image,
+        overlays,
         read_only: appended.read_only.or(words.read_only).unwrap_or(false),
         trace: args.trace.config()?,
         platform: args.platform.into(),
@@ -152,6 +163,23 @@ fn boot(image: PathBuf, words: &Words, args: &MachineArgs) -> CommandResult {
         let error = CliError::failed(what);
         if hint.is_empty() { error } else { error.hint(hint) }
     })
+}
+
+/// The image with the overlays that the machine is to have.
+fn layers(image: &Path, cow: Option<&Path>) -> Result<cow::Chain, imgtool::Error> {
+    let Some(overlay) = cow else {
+        return cow::chain(image);
+    };
+    if !overlay.exists() {
+        cow::create(overlay, image, false)?;
+    }
+    let below = cow::info(overlay)?.below;
+    let same = |a: &Path, b: &Path| a.canonicalize().ok().is_some_and(|a| b.canonicalize().is_ok_and(|b| a == b));
+    if !same(&below, image) {
+        let what = format!("{} is an overlay on {}, not on {}", overlay.display(), below.display(), image.display());
+        return Err(imgtool::Error::new(what).hint("name that image, or another file for --cow"));
+    }
+    cow::chain(overlay)
 }
 
 fn command_line(words: &Words, appended: &Words) -> String {

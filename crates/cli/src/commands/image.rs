@@ -1,6 +1,8 @@
 //! `umlfs image`: disk images made and looked into without root.
 
+mod check;
 mod copy;
+mod cow;
 mod create;
 mod dd;
 mod diff;
@@ -48,6 +50,8 @@ enum Command {
     Ls(list::Args),
     Cat(read::Args),
     Info(info::Args),
+    Check(check::Check),
+    Fsck(check::Fsck),
     Stat(stat::Args),
     Find(find::Args),
     Cp(copy::Args),
@@ -62,6 +66,7 @@ enum Command {
     Dd(dd::Args),
     Resize(resize::Args),
     Diff(diff::Args),
+    Cow(cow::Args),
     Disk(disk::Args),
 }
 
@@ -71,6 +76,8 @@ pub(crate) fn run(args: Args) -> CommandResult {
         Command::Ls(args) => list::run(&args),
         Command::Cat(args) => read::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Check(args) => args.run(),
+        Command::Fsck(args) => args.run(),
         Command::Stat(args) => stat::run(&args),
         Command::Find(args) => find::run(&args),
         Command::Cp(args) => copy::run(&args),
@@ -85,6 +92,7 @@ pub(crate) fn run(args: Args) -> CommandResult {
         Command::Dd(args) => dd::run(&args),
         Command::Resize(args) => resize::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Cow(args) => cow::run(&args),
         Command::Disk(args) => disk::run(&args),
     }
 }

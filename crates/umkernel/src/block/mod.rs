@@ -1,5 +1,9 @@
 //! Block devices on host files: the disks `ubda`, `ubdb` and so on.
 
+mod layers;
+
+pub use layers::{MAX_OVERLAYS, OverlayFiles};
+
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::host::{self, HostFd};
@@ -10,6 +14,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::any::Any;
+use layers::Layers;
 
 /// Major number of `ubd` devices, as in user-mode Linux.
 pub const UBD_MAJOR: u32 = 98;
@@ -20,9 +25,9 @@ const DISK_GID: u32 = 6;
 /// Largest piece moved between the host file and guest memory at once.
 const CHUNK: usize = 64 * 1024;
 
-/// A disk: a host file, read and written at byte offsets.
+/// A disk: a host file, read and written at byte offsets, perhaps with overlays above it.
 pub struct Disk {
-    fd: HostFd,
+    files: Files,
     size: u64,
     read_only: bool,
     /// Name below `/dev`.
@@ -30,17 +35,52 @@ pub struct Disk {
     rdev: u64,
 }
 
+/// What a disk's bytes lie in.
+enum Files {
+    One(HostFd),
+    Layered(Layers),
+}
+
 impl Disk {
     /// The disk number `index` (0 for `ubda`) on a host descriptor that it takes over.
     pub fn new(fd: HostFd, size: u64, read_only: bool, index: u8) -> Arc<Disk> {
-        let letter = (b'a' + index.min(25)) as char;
-        let rdev = crate::vfs::makedev(UBD_MAJOR, u32::from(index) * MINORS);
-        Arc::new(Disk { fd, size, read_only, name: alloc::format!("ubd{letter}"), rdev })
+        Disk::on(Files::One(fd), size, read_only, index)
     }
 
-    /// Host descriptor: what `mmap` maps pages of.
-    pub fn host_fd(&self) -> i32 {
-        self.fd.raw()
+    /// A disk whose image is only read; overlays have what is written.
+    ///
+    /// # Errors
+    /// The host's, when an overlay is read.
+    pub fn layered(fd: HostFd, overlays: OverlayFiles, size: u64, read_only: bool, index: u8) -> Result<Arc<Disk>> {
+        Ok(Disk::on(Files::Layered(Layers::open(fd, size, overlays)?), size, read_only, index))
+    }
+
+    fn on(files: Files, size: u64, read_only: bool, index: u8) -> Arc<Disk> {
+        let letter = (b'a' + index.min(25)) as char;
+        let rdev = crate::vfs::makedev(UBD_MAJOR, u32::from(index) * MINORS);
+        Arc::new(Disk { files, size, read_only, name: alloc::format!("ubd{letter}"), rdev })
+    }
+
+    /// The host file that has the byte at `offset`, its place there, and how many of `len` bytes follow it there: to
+    /// read or map them privately.
+    pub fn host_place(&self, offset: u64, len: u64) -> (i32, u64, u64) {
+        match &self.files {
+            Files::One(fd) => (fd.raw(), offset, len),
+            Files::Layered(layers) => layers.place(offset, len),
+        }
+    }
+
+    /// The host file and the place in it to write or map a range for stores. A range that was read from another place
+    /// has this one from now on.
+    ///
+    /// # Errors
+    /// The host's, when blocks are brought into an overlay.
+    pub fn host_place_to_write(&self, offset: u64, len: u64) -> Result<(i32, u64)> {
+        match &self.files {
+            Files::One(fd) => Ok((fd.raw(), offset)),
+            Files::Layered(_) if self.read_only => bail!(EROFS),
+            Files::Layered(layers) => layers.place_to_write(offset, len),
+        }
     }
 
     /// Size in bytes.
@@ -64,55 +104,45 @@ impl Disk {
     }
 
     /// Fills the buffer from `offset`; `EIO` if the host file has become too short.
-    pub fn read(&self, mut offset: u64, mut buf: &mut [u8]) -> Result<()> {
-        while !buf.is_empty() {
-            match host::pread(self.fd.raw(), buf, offset) {
-                Ok(0) => bail!(EIO, "the host file has become shorter"),
-                Ok(n) => {
-                    offset += n as u64;
-                    buf = &mut buf[n..];
-                }
-                Err(e) if e == Errno::EINTR => {}
-                Err(e) => return Err(e),
-            }
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        match &self.files {
+            Files::One(fd) => layers::read_all(fd.raw(), offset, buf),
+            Files::Layered(layers) => layers.read(offset, buf),
         }
-        Ok(())
     }
 
     /// Writes the buffer at `offset`.
-    pub fn write(&self, mut offset: u64, mut buf: &[u8]) -> Result<()> {
+    pub fn write(&self, offset: u64, buf: &[u8]) -> Result<()> {
         if self.read_only {
             bail!(EROFS);
         }
         if offset.checked_add(buf.len() as u64).is_none_or(|end| end > self.size) {
             bail!(ENOSPC);
         }
-        while !buf.is_empty() {
-            match host::pwrite(self.fd.raw(), buf, offset) {
-                Ok(0) => bail!(EIO),
-                Ok(n) => {
-                    offset += n as u64;
-                    buf = &buf[n..];
-                }
-                Err(e) if e == Errno::EINTR => {}
-                Err(e) => return Err(e),
-            }
+        match &self.files {
+            Files::One(fd) => layers::write_all(fd.raw(), offset, buf),
+            Files::Layered(layers) => layers.write(offset, buf),
         }
-        Ok(())
     }
 
     /// Brings what was written to the host's disk.
     pub fn flush(&self) -> Result<()> {
-        host::fdatasync(self.fd.raw())
+        match &self.files {
+            Files::One(fd) => host::fdatasync(fd.raw()),
+            Files::Layered(layers) => layers.flush(),
+        }
     }
 
-    /// Frees a range of the host file; its bytes read as zeros afterwards.
+    /// Frees a range of the host file; its bytes may be anything afterwards. Overlays keep what they have.
     pub fn discard(&self, offset: u64, len: u64) -> Result<()> {
         const KEEP_SIZE_PUNCH_HOLE: u32 = 3;
         if self.read_only {
             bail!(EROFS);
         }
-        host::fallocate(self.fd.raw(), KEEP_SIZE_PUNCH_HOLE, offset, len)
+        match &self.files {
+            Files::One(fd) => host::fallocate(fd.raw(), KEEP_SIZE_PUNCH_HOLE, offset, len),
+            Files::Layered(_) => Ok(()),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! platform.
 
 use super::{BootError, DOCTOR, MachineConfig, Outcome, RootDisk, Run, WATCHED_SIGNALS};
+use crate::block::{MAX_OVERLAYS, OverlayFiles};
 use crate::host::{HostFd, process};
 use crate::platform::direct::handover::{self, Handover, Text};
 use crate::platform::direct::load;
@@ -13,7 +14,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::string::{String, ToString};
 use std::time::{Duration, Instant};
 use std::vec::Vec;
@@ -23,6 +24,8 @@ use std::vec::Vec;
 pub struct LaunchConfig {
     /// The root disk's image: `/dev/ubda`.
     pub image: PathBuf,
+    /// Overlay files above the image, which is then only read.
+    pub overlays: Option<OverlayConfig>,
     /// The root file system is mounted read-only.
     pub read_only: bool,
     /// Who watches the guests' system calls.
@@ -35,6 +38,17 @@ pub struct LaunchConfig {
     pub terminal: Option<[u8; process::TERMIOS_SIZE]>,
     /// What the machine is like and what it runs.
     pub machine: MachineConfig,
+}
+
+/// Overlay files, checked to belong to the image and to each other.
+#[derive(Clone, Debug)]
+pub struct OverlayConfig {
+    /// From the lowest to the topmost, which takes the writes; at most [`MAX_OVERLAYS`].
+    pub files: Vec<PathBuf>,
+    /// Where the disk's first byte lies in each.
+    pub data_at: u64,
+    /// Where the bitmap of the blocks that it has begins in each.
+    pub bitmap_at: u64,
 }
 
 /// Runs a machine in the calling process, which is the kernel process and ends afterwards. On `direct` the outcome goes to
@@ -108,12 +122,19 @@ fn enter(config: &LaunchConfig, disk: &RootDisk, report: BorrowedFd<'_>) -> Boot
         Run::Command(argv) => (handover::RUN_COMMAND, list(&mut argv.iter())),
     };
     let termios = config.terminal;
+    let mut overlay_files = [-1; MAX_OVERLAYS];
+    let files = disk.overlays.iter().flat_map(|overlays| &overlays.files);
+    let overlay_count = overlay_files.iter_mut().zip(files).map(|(slot, file)| *slot = file.raw()).count();
     let handover = Handover {
         arena_file: -1,
         patches_file: -1,
         broker_socket: -1,
         broker_pid: 0,
         image_file: disk.image.raw(),
+        overlay_files,
+        overlay_count: overlay_count as u32,
+        overlay_data_at: disk.overlays.as_ref().map_or(0, |overlays| overlays.data_at),
+        overlay_bitmap_at: disk.overlays.as_ref().map_or(0, |overlays| overlays.bitmap_at),
         image_size: disk.size,
         report_file: report.as_raw_fd(),
         read_only: disk.read_only.into(),
@@ -130,57 +151,76 @@ fn enter(config: &LaunchConfig, disk: &RootDisk, report: BorrowedFd<'_>) -> Boot
         hardware: Default::default(),
         termios: termios.unwrap_or([0; process::TERMIOS_SIZE]),
     };
+    let files = disk.overlays.iter().flat_map(|overlays| &overlays.files).chain([&disk.image]);
     // SAFETY: open for as long as `disk` lives.
-    let keep = [report, unsafe { BorrowedFd::borrow_raw(disk.image.raw()) }];
+    let keep = files.map(|file| unsafe { BorrowedFd::borrow_raw(file.raw()) }).chain([report]).collect::<Vec<_>>();
     BootError::new(load::enter(config.kernel_image, handover, &keep), "`--platform ptrace` works without it")
 }
 
 impl LaunchConfig {
-    /// Opens and locks the image.
+    /// Opens and locks the image and its overlays.
     ///
     /// # Errors
     /// An image that cannot be opened, is none, or belongs to another machine that runs.
     pub fn open_disk(&self) -> Result<RootDisk, BootError> {
         let path = self.image.display();
-        let open = |write| File::options().read(true).write(write).open(&self.image);
-        let file = open(!self.read_only).map_err(|e| {
-            BootError::new(format!("cannot open {path}: {e}"), "the root disk's image is the first argument")
-        })?;
+        let name = self.overlays.as_ref().and_then(|o| o.files.last()).unwrap_or(&self.image).display().to_string();
+        let file = open(&self.image, !self.read_only && self.overlays.is_none())?;
         let meta = file.metadata().map_err(|e| BootError::new(format!("{path}: {e}"), ""))?;
         if meta.is_dir() {
             return Err(BootError::new(format!("{path} is a directory"), "`umlfs image create` makes an image of it"));
         }
-        self.lock(&file)?;
         let size = meta.len();
         let mut probe = [0; 1];
         if size == 0 || file.read_at(&mut probe, 0).map_err(|e| BootError::new(format!("{path}: {e}"), ""))? == 0 {
             return Err(BootError::new(format!("{path} is empty"), "`umlfs image create` makes an image"));
         }
+        let overlays = self.overlays.as_ref().map(|overlays| overlays.open(self.read_only)).transpose()?;
         let image = HostFd::new(file.into_raw_fd());
-        Ok(RootDisk { image, size, read_only: self.read_only, name: path.to_string() })
+        Ok(RootDisk { image, overlays, size, read_only: self.read_only, name })
     }
+}
 
-    /// Two machines that write to one image would destroy it.
-    fn lock(&self, file: &File) -> Result<(), BootError> {
-        /// Guest processes of a machine that was killed end within that time.
-        const PATIENCE: Duration = Duration::from_millis(500);
-        let give_up = Instant::now() + PATIENCE;
-        let result = loop {
-            let result = if self.read_only { file.try_lock_shared() } else { file.try_lock() };
-            if !matches!(result, Err(std::fs::TryLockError::WouldBlock)) || Instant::now() > give_up {
-                break result;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        match result {
-            Ok(()) => Ok(()),
-            Err(std::fs::TryLockError::WouldBlock) => Err(BootError::new(
-                format!("{} is in use by another machine", self.image.display()),
-                "power it off first, or boot with `ro` so that both only read",
-            )),
-            // A file system without locks: nothing to be done.
-            Err(std::fs::TryLockError::Error(_)) => Ok(()),
+impl OverlayConfig {
+    fn open(&self, read_only: bool) -> Result<OverlayFiles, BootError> {
+        let mut files = Vec::new();
+        for (n, path) in self.files.iter().enumerate() {
+            let write = !read_only && n + 1 == self.files.len();
+            files.push(HostFd::new(open(path, write)?.into_raw_fd()));
         }
+        Ok(OverlayFiles { files, data_at: self.data_at, bitmap_at: self.bitmap_at })
+    }
+}
+
+/// Opens a file and locks it against who would write what this machine reads, or the other way round.
+fn open(path: &Path, write: bool) -> Result<File, BootError> {
+    let file = File::options().read(true).write(write).open(path).map_err(|e| {
+        BootError::new(format!("cannot open {}: {e}", path.display()), "the root disk's image is the first argument")
+    })?;
+    lock(path, &file, write)?;
+    Ok(file)
+}
+
+/// Two machines that write to one image would destroy it.
+fn lock(path: &Path, file: &File, write: bool) -> Result<(), BootError> {
+    /// Guest processes of a machine that was killed end within that time.
+    const PATIENCE: Duration = Duration::from_millis(500);
+    let give_up = Instant::now() + PATIENCE;
+    let result = loop {
+        let result = if write { file.try_lock() } else { file.try_lock_shared() };
+        if !matches!(result, Err(std::fs::TryLockError::WouldBlock)) || Instant::now() > give_up {
+            break result;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    match result {
+        Ok(()) => Ok(()),
+        Err(std::fs::TryLockError::WouldBlock) => Err(BootError::new(
+            format!("{} is in use by another machine", path.display()),
+            "power it off first, or boot with `ro` so that both only read, or each with its own `--cow FILE`",
+        )),
+        // A file system without locks: nothing to be done.
+        Err(std::fs::TryLockError::Error(_)) => Ok(()),
     }
 }
 
@@ -241,6 +281,7 @@ mod tests {
         };
         LaunchConfig {
             image,
+            overlays: None,
             read_only: false,
             trace: None,
             platform: PlatformChoice::Auto,

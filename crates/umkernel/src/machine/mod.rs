@@ -16,7 +16,7 @@ mod oom;
 pub mod report;
 mod stdio;
 
-use crate::block::Disk;
+use crate::block::{Disk, OverlayFiles};
 use crate::host::{self, HostFd, process};
 use crate::kernel::{Config, Kernel};
 use crate::log::Level;
@@ -71,8 +71,10 @@ pub enum Run {
 /// The root disk, `/dev/ubda`: a host file, opened and locked by who starts the machine.
 #[derive(Debug)]
 pub struct RootDisk {
-    /// The image; open for writing unless `read_only`.
+    /// The image; open for writing unless `read_only` or below overlays.
     pub image: HostFd,
+    /// Files above the image that have what is written; the topmost is open for writing unless `read_only`.
+    pub overlays: Option<OverlayFiles>,
     /// Its size in bytes.
     pub size: u64,
     /// The disk and its file system are not written to.
@@ -177,8 +179,12 @@ fn kernel_task(kernel: &Kernel, root: crate::vfs::Location) -> Arc<Task> {
 }
 
 fn mount_root(kernel: &Arc<Kernel>, disk: RootDisk) -> Result<Arc<Task>, BootError> {
-    let RootDisk { image, size, read_only, name: path } = disk;
-    let disk = Disk::new(image, size, read_only, 0);
+    let RootDisk { image, overlays, size, read_only, name: path } = disk;
+    let disk = match overlays {
+        Some(overlays) => Disk::layered(image, overlays, size, read_only, 0)
+            .map_err(|e| BootError::new(format!("{path}: the overlay cannot be read: {e}"), ""))?,
+        None => Disk::new(image, size, read_only, 0),
+    };
     fs::register(&kernel.vfs);
     chardev::register(kernel);
     crate::block::register(&kernel.vfs, &disk);

@@ -120,7 +120,8 @@ impl Ext4Inode {
             let mut extents = self.extents.lock();
             let left = usize::try_from(self.size().saturating_sub(at)).unwrap_or(usize::MAX).min(want - done);
             let Some((len, place)) = self.straight_place(&mut extents, at, left)? else { break };
-            match dst.put_file(self.fs.disk.host_fd(), place, len) {
+            let (fd, place, len) = self.fs.disk.host_place(place, len as u64);
+            match dst.put_file(fd, place, len as usize) {
                 None => break,
                 Some(Ok(0)) => bail!(EIO, "the host file has become shorter"),
                 Some(Ok(n)) => done += n,
@@ -212,7 +213,8 @@ impl Ext4Inode {
                 break;
             }
             let Some((len, place)) = self.straight_place(extents, at, left)? else { break };
-            match src.take_file(self.fs.disk.host_fd(), place, len) {
+            let (fd, place) = self.fs.disk.host_place_to_write(place, len as u64)?;
+            match src.take_file(fd, place, len) {
                 None | Some(Ok(0)) => break,
                 Some(Ok(n)) => done += n,
                 Some(Err(e)) if e.errno == Errno::EINTR => {}
@@ -286,7 +288,6 @@ impl Ext4Inode {
 
     /// Where the host has the pages of a range, in the image itself.
     pub(super) fn mapped_extents(&self, offset: u64, len: u64, shared: bool) -> Result<Vec<HostExtent>> {
-        let fd = self.fs.disk.host_fd();
         let ino = self.ino();
         let mut extents = self.extents.lock();
         if !self.fs.block_size.is_multiple_of(PAGE_SIZE) || self.is_inline(self.size())? {
@@ -311,17 +312,25 @@ impl Ext4Inode {
             if from >= to {
                 continue;
             }
-            let host = match piece.device_offset {
-                Some(at) => {
-                    let at = at + (from - piece.file_offset);
-                    if !at.is_multiple_of(PAGE_SIZE) {
-                        bail!(ENODEV, "the partition is not page aligned");
-                    }
-                    Some((fd, at))
-                }
-                None => None,
+            let Some(at) = piece.device_offset else {
+                extents.push(HostExtent { file_offset: from, len: to - from, host: None });
+                continue;
             };
-            extents.push(HostExtent { file_offset: from, len: to - from, host });
+            let at = at + (from - piece.file_offset);
+            if !at.is_multiple_of(PAGE_SIZE) {
+                bail!(ENODEV, "the partition is not page aligned");
+            }
+            if shared && writable {
+                let place = self.fs.disk.host_place_to_write(at, to - from)?;
+                extents.push(HostExtent { file_offset: from, len: to - from, host: Some(place) });
+                continue;
+            }
+            let mut done = 0;
+            while done < to - from {
+                let (fd, place, len) = self.fs.disk.host_place(at + done, to - from - done);
+                extents.push(HostExtent { file_offset: from + done, len, host: Some((fd, place)) });
+                done += len;
+            }
         }
         Ok(extents)
     }

@@ -1,6 +1,7 @@
 //! What the loader hands over to the kernel image: plain data in the memory that both have, laid out alike in two programs that
 //! are compiled separately.
 
+use crate::block::MAX_OVERLAYS;
 use crate::host::process::TERMIOS_SIZE;
 
 /// Ranges of the host's own in every process: vdso, vvar and what goes with them.
@@ -63,6 +64,14 @@ pub struct Handover {
     pub broker_pid: i32,
     /// The root disk's image.
     pub image_file: i32,
+    /// Overlay files above the image, the lowest first; see [`OverlayFiles`](crate::block::OverlayFiles).
+    pub overlay_files: [i32; MAX_OVERLAYS],
+    /// How many there are.
+    pub overlay_count: u32,
+    /// Where the disk's bytes begin in each.
+    pub overlay_data_at: u64,
+    /// Where the bitmap begins in each.
+    pub overlay_bitmap_at: u64,
     /// Bytes of the image.
     pub image_size: u64,
     /// Where the outcome is reported.

@@ -8,6 +8,7 @@ use super::slot::{HostMemory, Own};
 use super::spawn;
 
 use super::xstate::XState;
+use crate::block::OverlayFiles;
 use crate::host::{self, HostFd, process};
 use crate::machine::{self, MachineConfig, RootDisk, Run, report};
 use crate::platform::Reserved;
@@ -43,8 +44,15 @@ pub fn main(handover: &Handover) -> ! {
         Ok(slot) => slot.become_current(),
         Err(e) => panic!("no slot for the first thread: {e}"),
     }
+    let overlay_files = handover.overlay_files.iter().take(handover.overlay_count as usize);
+    let overlays = (handover.overlay_count > 0).then(|| OverlayFiles {
+        files: overlay_files.clone().map(|file| HostFd::new(*file)).collect(),
+        data_at: handover.overlay_data_at,
+        bitmap_at: handover.overlay_bitmap_at,
+    });
     let disk = RootDisk {
         image: HostFd::new(handover.image_file),
+        overlays,
         size: handover.image_size,
         read_only: handover.read_only != 0,
         name: text(handover.image_name),
@@ -52,7 +60,7 @@ pub fn main(handover: &Handover) -> ! {
     let outcome = machine::run(&config(handover), Box::new(Direct), disk, None);
     spawn::stop_zygote();
     // A process that would not end has the image open longer than this one.
-    process::unlock(handover.image_file);
+    overlay_files.chain([&handover.image_file]).for_each(|file| process::unlock(*file));
     // If nobody listens any more, nobody minds.
     let _ = host::write(handover.report_file, &report::encode(&outcome));
     if handover.has_terminal != 0 && host::getppid() != parent {

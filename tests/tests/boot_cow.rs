@@ -1,0 +1,157 @@
+//! `umlfs boot --cow` and `umlfs image cow`: what machines write goes to overlays, on both platforms.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use umlfs_tests::machine::{BOOT_TIMEOUT, Scratch, run_within};
+use umlfs_tests::{Run, expect_clean_ext, run};
+
+const PLATFORMS: [&str; 2] = ["ptrace", "direct"];
+
+/// A machine directory whose image has blocks of a page, so that guests map the host files themselves.
+fn scratch() -> (Scratch, PathBuf) {
+    let scratch = Scratch::new();
+    let image = scratch.path("base.img");
+    let mut create = scratch.umlfs();
+    create.args(["image", "create", "--block-size", "4096", "--size", "64M", "--from", "t.img"]).arg(&image);
+    run(&mut create).expect_success();
+    (scratch, image)
+}
+
+fn exec(scratch: &Scratch, platform: &str, disk: &[&str], shell: &str) -> Run {
+    let mut command = scratch.umlfs();
+    command.args(["boot", "--platform", platform]).args(disk).args(["--exec", shell]);
+    run_within(&mut command, BOOT_TIMEOUT)
+}
+
+/// Our own checker; e2fsck judges what a commit makes of it.
+fn expect_clean(scratch: &Scratch, overlay: &str) {
+    run(scratch.umlfs().args(["image", "check", overlay])).expect_success();
+}
+
+fn state(path: &Path) -> (Vec<u8>, std::time::SystemTime) {
+    (fs::read(path).unwrap(), fs::metadata(path).unwrap().modified().unwrap())
+}
+
+#[test]
+fn the_image_stays_and_the_overlay_has_the_changes() {
+    for platform in PLATFORMS {
+        let (scratch, image) = scratch();
+        let before = state(&image);
+        let disk = ["base.img", "--cow", "x.cow"];
+        exec(
+            &scratch,
+            platform,
+            &disk,
+            "echo one >/root/new; cp /bin/busybox /root/busybox; echo changed >>/etc/passwd",
+        )
+        .expect_success();
+        // The copied program runs from the overlay, the shell from the image.
+        let seen = exec(
+            &scratch,
+            platform,
+            &disk,
+            "cat /root/new; /root/busybox cmp /root/busybox /bin/busybox && tail -n1 /etc/passwd; rm /root/busybox",
+        );
+        assert_eq!(seen.expect_success().stdout, "one\nchanged\n");
+        assert!(state(&image) == before, "{platform}: the image changed");
+        // An overlay can be booted and looked into by itself.
+        assert_eq!(exec(&scratch, platform, &["x.cow"], "cat /root/new").expect_success().stdout, "one\n");
+        let read = run(scratch.umlfs().args(["image", "cat", "x.cow:/root/new"])).expect_success();
+        assert_eq!(read.stdout, "one\n");
+        let plain = exec(&scratch, platform, &["base.img", "ro"], "cat /root/new");
+        assert_ne!(plain.status.code(), Some(0), "{platform}");
+        expect_clean(&scratch, "x.cow");
+
+        let merged = run(scratch.umlfs().args(["image", "cow", "commit", "x.cow"])).expect_success();
+        assert!(merged.stdout.contains("merged"), "{}", merged.stdout);
+        expect_clean_ext(&image);
+        let read = run(scratch.umlfs().args(["image", "cat", "base.img:/root/new"])).expect_success();
+        assert_eq!(read.stdout, "one\n");
+        scratch.expect_no_process();
+    }
+}
+
+/// Shared and private mappings of files whose blocks are in the image, in the overlay, and in both.
+#[test]
+fn mappings_agree_with_reads() {
+    for platform in PLATFORMS {
+        let (scratch, _) = scratch();
+        let program = scratch.path("mappings");
+        let source = umlfs_tests::repository().join("tests/guest/mappings.c");
+        let mut compile = umlfs_tests::judge("gcc");
+        compile.args(["-static", "-O1", "-pthread", "-o"]).arg(&program).arg(source);
+        run(&mut compile).expect_success();
+        run(scratch.umlfs().args(["image", "cp", "mappings", "base.img:/root/mappings"])).expect_success();
+        fs::copy(scratch.path("base.img"), scratch.path("plain.img")).unwrap();
+        // A program that is partly written anew while it lies in the image: reads and execution see the new bytes.
+        let shell = "cd /root && mkdir d e && ./mappings d e && ./mappings e d && sync && cp mappings m2 && sync && \
+             dd if=/dev/zero of=m2 bs=1 seek=5000 count=3 conv=notrunc 2>/dev/null && \
+             dd if=mappings of=m2 bs=1 skip=5000 seek=5000 count=3 conv=notrunc 2>/dev/null && \
+             dd if=m2 of=mappings bs=4096 seek=3 skip=3 count=2 conv=notrunc 2>/dev/null && \
+             cmp m2 mappings && ./m2 d e && ./mappings e d && echo whole";
+        let plain = exec(&scratch, platform, &["plain.img"], shell).expect_success();
+        let layered = exec(&scratch, platform, &["base.img", "--cow", "x.cow"], shell).expect_success();
+        assert!(plain.stdout.ends_with("whole\n"), "{platform}: {}", plain.stdout);
+        assert_eq!(layered.stdout, plain.stdout, "{platform}: the layered disk's left, the plain one's right");
+        expect_clean(&scratch, "x.cow");
+    }
+}
+
+/// Several machines from one image, at the same time; one is killed, and its overlay is as after a power cut.
+#[test]
+fn machines_share_an_image() {
+    for platform in PLATFORMS {
+        let (scratch, image) = scratch();
+        let before = state(&image);
+        let mut machines: Vec<_> = (0..3)
+            .map(|n| {
+                let mut boot = scratch.umlfs();
+                boot.args(["boot", "--platform", platform, "base.img", "--cow", &format!("{n}.cow"), "--exec"]);
+                boot.arg(format!(
+                    "echo {n} >/root/who; sync; i=0; while [ $i -lt 400 ]; do i=$((i+1)); \
+                     echo $i >/root/f$i; [ $((i%50)) = 0 ] && sync; done; sleep 3; cat /root/who"
+                ));
+                boot.stdout(std::process::Stdio::piped()).spawn().unwrap()
+            })
+            .collect();
+        std::thread::sleep(Duration::from_secs(4));
+        let mut killed = machines.remove(0);
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        for (n, machine) in machines.into_iter().enumerate() {
+            let output = machine.wait_with_output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{}\n", n + 1), "{platform}");
+        }
+        scratch.expect_no_process();
+        assert!(state(&image) == before, "{platform}: the image changed");
+        for n in 0..3 {
+            expect_clean(&scratch, &format!("{n}.cow"));
+        }
+        let read = run(scratch.umlfs().args(["image", "cat", "0.cow:/root/who"])).expect_success();
+        assert_eq!(read.stdout, "0\n", "{platform}: what was synced is there");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let (scratch, image) = scratch();
+    run(scratch.umlfs().args(["image", "cow", "create", "x.cow", "base.img"])).expect_success();
+    run(scratch.umlfs().args(["image", "cow", "create", "x.cow", "base.img"])).expect_one_error(&["exists already"]);
+    run(scratch.umlfs().args(["boot", "t.img", "--cow", "x.cow", "--exec", "true"]))
+        .expect_one_error(&["is an overlay on", "base.img"]);
+    let info = run(scratch.umlfs().args(["image", "cow", "info", "x.cow"])).expect_success();
+    assert!(info.stdout.contains("base.img") && info.stdout.contains("changed"), "{}", info.stdout);
+    // Two levels.
+    run(scratch.umlfs().args(["image", "cow", "create", "y.cow", "x.cow"])).expect_success();
+    let done = exec(&scratch, "ptrace", &["y.cow"], "echo deep >/root/deep; cat /root/deep").expect_success();
+    assert_eq!(done.stdout, "deep\n");
+    run(scratch.umlfs().args(["image", "label", "base.img", "other"])).expect_success();
+    run(scratch.umlfs().args(["boot", "y.cow", "--exec", "true"]))
+        .expect_one_error(&["base.img", "is not the file that this overlay was made for"]);
+    run(scratch.umlfs().args(["image", "cow", "info", "base.img"])).expect_one_error(&["is no overlay"]);
+    expect_clean_ext(&image);
+}
