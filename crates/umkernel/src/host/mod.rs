@@ -57,16 +57,24 @@ pub struct TimeSpec {
 /// Returns on a wake-up, a changed value, a signal to the host thread, or the deadline; the caller looks again.
 /// The futex is process-shared, so it works from any process that maps the word.
 pub fn futex_wait(word: &AtomicU32, expected: u32, deadline: Option<u64>) {
+    // SAFETY: the word and the timespec outlive the call; FUTEX_WAIT only reads them.
+    with_wait_arguments(word, expected, deadline, |args| unsafe { _ = syscall6(nr::FUTEX, *args) });
+}
+
+/// As [`futex_wait`], for a task that holds no lock: on `direct`, the kernel survives that its host process is killed here.
+pub fn futex_sleep(word: &AtomicU32, expected: u32, deadline: Option<u64>) {
+    #[cfg(feature = "direct")]
+    // SAFETY: as in `futex_wait`.
+    with_wait_arguments(word, expected, deadline, |args| unsafe { crate::platform::direct::image::sleep(args) });
+    #[cfg(not(feature = "direct"))]
+    futex_wait(word, expected, deadline);
+}
+
+fn with_wait_arguments(word: &AtomicU32, expected: u32, deadline: Option<u64>, call: impl FnOnce(&[usize; 6])) {
     const FUTEX_WAIT_BITSET: usize = 9;
     let ts = deadline.map(|ns| TimeSpec { sec: (ns / 1_000_000_000) as i64, nsec: (ns % 1_000_000_000) as i64 });
     let ts_ptr = ts.as_ref().map_or(0, |t| t as *const TimeSpec as usize);
-    // SAFETY: the word and the timespec outlive the call; FUTEX_WAIT only reads them.
-    unsafe {
-        syscall6(
-            nr::FUTEX,
-            [word.as_ptr() as usize, FUTEX_WAIT_BITSET, expected as usize, ts_ptr, 0, u32::MAX as usize],
-        );
-    }
+    call(&[word.as_ptr() as usize, FUTEX_WAIT_BITSET, expected as usize, ts_ptr, 0, u32::MAX as usize]);
 }
 
 /// Wakes up to `count` host threads that sleep on `word`.

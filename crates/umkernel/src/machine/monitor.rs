@@ -1,7 +1,8 @@
 //! The front process: starts the kernel process, looks after the terminal, and reports how the machine ended.
 //!
 //! Two processes, so that whichever is killed, `kill -9` included, the other one puts the terminal back. The kernel process
-//! takes its guests with it when it dies (`PTRACE_O_EXITKILL`); when this one dies, it powers off.
+//! takes its guests with it when it dies (`PTRACE_O_EXITKILL`, `PR_SET_PDEATHSIG`); when this one dies, it powers off. Whatever
+//! processes it leaves all the same become this one's children, and are ended.
 
 use super::launch::{self, LaunchConfig};
 use super::{BootError, Outcome};
@@ -30,6 +31,8 @@ pub fn boot(config: &LaunchConfig) -> Result<u8, BootError> {
     let config = &LaunchConfig { terminal: terminal.settings(), ..config.clone() };
     let watched = watched_signals();
     let before = block(&watched)?;
+    // SAFETY: constant arguments; orphans of the machine become children of this process. Without, they stay what they are.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
     let result = loop {
         match run_once(config, &terminal, &watched) {
             Ok(Outcome::Restart) => {}
@@ -72,7 +75,25 @@ fn run_once(config: &LaunchConfig, terminal: &Terminal, watched: &SigSet) -> Res
         ForkResult::Parent { child } => {
             drop(write);
             let status = watch(child, watched)?;
+            end_orphans();
             report(read, status)
+        }
+    }
+}
+
+/// Ends what the kernel process has left behind: a hostile guest can make processes on `direct` that nobody knows.
+fn end_orphans() {
+    let children = || std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    for _ in 0..1000 {
+        let found = children();
+        let pids: Vec<i32> = found.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+        if pids.is_empty() {
+            return;
+        }
+        for pid in pids.into_iter().map(Pid::from_raw) {
+            // Those that end by themselves, as guests do whose kernel has ended, need no killing, but for their reaping.
+            let _ = kill(pid, Signal::SIGKILL);
+            let _ = waitpid(pid, None);
         }
     }
 }

@@ -19,7 +19,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicI32};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64};
 
 /// The platform's part of a task.
 #[derive(Debug, Default)]
@@ -30,6 +30,8 @@ pub struct HostThread {
     pub tid: AtomicI32,
     /// Host thread id of the kernel thread, where that is another thread.
     pub kernel_tid: AtomicI32,
+    /// Where the `direct` platform keeps what belongs to the thread.
+    pub slot: AtomicU64,
     /// Guest code is running or about to: a pending signal needs a kick.
     pub in_user: AtomicBool,
 }

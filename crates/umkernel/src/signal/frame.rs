@@ -14,8 +14,10 @@ use alloc::vec::Vec;
 const RED_ZONE: u64 = 128;
 /// `uc_flags`: the frame has an XSAVE image.
 const UC_FP_XSTATE: u64 = 1;
+/// `uc_flags`: `ss` is restored as it stands.
+const UC_STRICT_RESTORE_SS: u64 = 4;
 /// `uc_flags`: `ss` is saved, and restored as it stands.
-const UC_SIGCONTEXT_SS: u64 = 2 | 4;
+const UC_SIGCONTEXT_SS: u64 = 2 | UC_STRICT_RESTORE_SS;
 
 /// Bytes of the legacy area of an XSAVE image (`FXSAVE`).
 const FXSAVE_SIZE: usize = 512;
@@ -270,6 +272,9 @@ pub(super) fn pop(ctx: &Ctx, regs: &mut TrapFrame) -> Result<usize> {
     }
     if u64::from(context.cs | 3) != TrapFrame::USER_CS {
         bail!(EINVAL, "the frame's cs is not that of 64-bit code");
+    }
+    if frame.flags & UC_STRICT_RESTORE_SS != 0 && u64::from(context.ss | 3) != TrapFrame::USER_SS {
+        bail!(EINVAL, "the frame's ss is not that of 64-bit code");
     }
     *regs = TrapFrame {
         eflags: regs.eflags & !USER_FLAGS | context.eflags & USER_FLAGS,

@@ -33,7 +33,7 @@ impl Waiter {
     /// May return early. True if woken.
     pub fn sleep(&self, deadline: Option<u64>) -> bool {
         if self.woken.load(Ordering::SeqCst) == 0 {
-            host::futex_wait(&self.woken, 0, deadline);
+            host::futex_sleep(&self.woken, 0, deadline);
         }
         self.woken.load(Ordering::SeqCst) != 0
     }

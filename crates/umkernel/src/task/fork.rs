@@ -131,6 +131,9 @@ pub fn clone(ctx: &Ctx, args: &CloneArgs, frame: &TrapFrame) -> Result<Pid> {
     let parent = ctx.task;
     let flags = args.flags;
     check_process_limit(ctx)?;
+    if flags.contains(CloneFlags::SETTLS) && args.tls >= crate::mm::TASK_SIZE {
+        bail!(EPERM, "the thread area's address is not the guest's");
+    }
     let tid = kernel.tasks.allocate_pid(kernel.config.max_tasks)?;
     let mm = parent.mm()?;
     let child_mm = if flags.contains(CloneFlags::VM) { mm } else { Arc::new(mm.fork(kernel.new_id())) };
@@ -169,7 +172,8 @@ pub fn clone(ctx: &Ctx, args: &CloneArgs, frame: &TrapFrame) -> Result<Pid> {
         child_frame.fs_base = args.tls;
     }
     if flags.contains(CloneFlags::PARENT_SETTID) {
-        ctx.write_val(args.parent_tid, &tid)?;
+        // A bad address is the caller's own loss, as on Linux.
+        let _ = ctx.write_val(args.parent_tid, &tid);
     }
 
     adopt(ctx, &child, flags)?;

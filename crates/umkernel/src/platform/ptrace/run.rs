@@ -5,7 +5,8 @@ use super::tracee_of;
 use crate::errno::{Errno, Error, Result};
 use crate::kernel::{Ctx, Kernel};
 use crate::platform::{StartFn, TrapFrame};
-use crate::signal::SigInfo;
+use crate::signal::number::SIGSEGV;
+use crate::signal::{SigInfo, code};
 use crate::task::Task;
 use crate::trap;
 use nix::libc;
@@ -68,6 +69,14 @@ fn run(ctx: &Ctx, mut frame: TrapFrame) {
         };
         frame = registers;
         match stop {
+            // `syscall` leaves its return address in rcx; other gates do not, which is quicker to see than to ask.
+            Stop::Syscall if frame.rcx != frame.rip && tracee.is_32_bit_call() => {
+                // A kernel without 32-bit programs has no such gate: the instruction faults.
+                const GATE_LEN: u64 = 2;
+                frame.rip -= GATE_LEN;
+                frame.orig_rax = TrapFrame::NO_SYSCALL;
+                trap::fault(ctx, &frame, SigInfo::fault(SIGSEGV, code::SI_KERNEL, 0));
+            }
             Stop::Syscall => result = Some(trap::syscall(ctx, &mut frame)),
             Stop::Interrupted => frame.orig_rax = TrapFrame::NO_SYSCALL,
             Stop::Signal(signal) => {

@@ -112,6 +112,16 @@ impl Tracee {
         self.wait()
     }
 
+    /// Whether the thread, stopped at a system call, came by the gate of 32-bit programs (`int 0x80`). Hosts before 5.3 do not know.
+    pub(super) fn is_32_bit_call(&self) -> bool {
+        const PTRACE_GET_SYSCALL_INFO: u32 = 0x420e;
+        const AUDIT_ARCH_I386: u32 = 0x4000_0003;
+        // struct ptrace_syscall_info: operation and padding, architecture, and more.
+        let mut info = [0u32; 22];
+        let known = self.request(PTRACE_GET_SYSCALL_INFO, size_of_val(&info), &raw mut info as usize).is_ok();
+        known && info[1] == AUDIT_ARCH_I386
+    }
+
     pub(super) fn registers(&self) -> Result<TrapFrame> {
         let mut frame = TrapFrame::default();
         self.request(libc::PTRACE_GETREGS, 0, &raw mut frame as usize)?;

@@ -9,8 +9,15 @@
 //! [`TrapFrame`] and the xmm registers (the kernel is compiled for SSE, without AVX), call. The way out is its mirror image. A host
 //! signal that lands on the way out makes the thread look for work once more (`direct_again`): the frame is still
 //! whole.
+//!
+//! The thread finds its words by its gs base. Guest code can change that (`wrgsbase`, `ARCH_SET_GS`), so the way in looks whether it
+//! points into the private area; elsewhere the thread traps (`direct_foreign`) and the signal handler, which knows the thread by its
+//! signal stack, puts the base right and keeps the guest's for the frame. What a jump cannot restore (a gs base, single steps, 32-bit
+//! code) leaves by `iretq`, whose operands lie in the scratch words.
 
-use super::layout::{DOOR_OFFSET, KEYS_CLOSED, KEYS_OPEN};
+use super::layout::{DOOR_OFFSET, KEYS_CLOSED, KEYS_OPEN, PRIVATE_BASE, SCRATCH_SIZE};
+use super::layout::{SIGNAL_STACK_SIZE, SIGNAL_STACKS, THREADS_PER_PROCESS};
+use super::slot::{ASLEEP, CONTEXT, MODE};
 use crate::platform::TrapFrame;
 use core::arch::{asm, global_asm};
 
@@ -20,7 +27,8 @@ use core::arch::{asm, global_asm};
 pub(super) struct Frame {
     /// The guest's xmm0 to xmm15.
     pub(super) xmm: [[u64; 2]; 16],
-    pad: u64,
+    /// 1 if the way out is the long one.
+    pub(super) long_way: u64,
     /// Its other registers.
     pub(super) regs: TrapFrame,
 }
@@ -31,6 +39,13 @@ const _: () = assert!(FRAME_SIZE == 256 + 8 + 27 * 8);
 
 /// Bytes from a frame to its registers.
 const REGS: usize = core::mem::offset_of!(Frame, regs);
+/// Bytes from a frame to its [`Frame::long_way`].
+const LONG_WAY: usize = core::mem::offset_of!(Frame, long_way);
+/// From the thread's scratch words: the guest's gs base while the thread is in the kernel, if it is not 0.
+pub(super) const GUEST_GS: u64 = DOOR_OFFSET + 16;
+/// Flags that would disturb the kernel: single step, nested task, alignment check.
+const DISTURBING: u32 = 0x4_4100;
+const _: () = assert!(PRIVATE_BASE.is_multiple_of(SCRATCH_SIZE) && SCRATCH_SIZE == 1 << 18);
 
 macro_rules! reg {
     ($name:ident) => {
@@ -40,10 +55,19 @@ macro_rules! reg {
 
 global_asm!(
     ".section .text.door, \"ax\", @progbits",
-    ".globl direct_entry, direct_entry_end, direct_trap_entry, direct_again, direct_exit, direct_exit_end",
+    ".globl direct_entry, direct_entry_end, direct_trap_entry, direct_again, direct_exit, direct_exit_end, direct_foreign",
+    // Flags and all registers but rcx and r11 are the guest's still: these instructions change no flags.
     "direct_entry:",
+    "mov r11, rcx",
+    "rdgsbase rcx",
+    "rorx rcx, rcx, 18",
+    "lea ecx, [rcx - {private}]",
+    "jrcxz 5f",
+    "direct_foreign:",
+    "ud2",
+    "5:",
     "mov gs:[8], rdx",
-    "mov gs:[16], rcx",
+    "mov gs:[16], r11",
     "mov gs:[0], rsp",
     "mov gs:[24], rax",
     "mov ecx, 0",
@@ -55,12 +79,17 @@ global_asm!(
     "push 0",
     "push 0",
     "push 0",
-    "push 0",
+    "push qword ptr gs:[{guest_gs}]",
     "rdfsbase rax",
     "push rax",
     "push 0x2b",
     "push qword ptr gs:[0]",
     "pushfq",
+    "test dword ptr [rsp], {disturbing}",
+    "jz 6f",
+    "push 2",
+    "popfq",
+    "6:",
     "push 0x33",
     "push qword ptr gs:[16]",
     "push qword ptr gs:[24]",
@@ -80,6 +109,7 @@ global_asm!(
     "push r14",
     "push r15",
     "sub rsp, 264",
+    "mov dword ptr [rsp + {mode}], 1",
     "call direct_save_xmm",
     "cld",
     "mov rdi, rsp",
@@ -92,6 +122,10 @@ global_asm!(
     "mov edx, 0",
     "mov eax, {open}",
     "wrpkru",
+    "lea rax, [rsp + {frame_size}]",
+    "cmp rax, gs:[{door}]",
+    "jne direct_stray",
+    "mov dword ptr [rsp + {mode}], 1",
     "call direct_save_xmm",
     "cld",
     "mov rdi, rsp",
@@ -103,6 +137,10 @@ global_asm!(
     "mov edx, 0",
     "mov eax, {open}",
     "wrpkru",
+    "lea rax, [rsp + {frame_size}]",
+    "cmp rax, gs:[{door}]",
+    "jne direct_stray",
+    "mov dword ptr [rsp + {mode}], 1",
     "cld",
     "mov rdi, rsp",
     "call {again}",
@@ -129,6 +167,8 @@ global_asm!(
     "je 2f",
     "wrfsbase rax",
     "2:",
+    "cmp qword ptr [rsp + {long_way}], 0",
+    "jne direct_exit_long",
     "mov r11, [rsp + {rsp}]",
     "mov gs:[0], r11",
     "mov r11, [rsp + {rdx}]",
@@ -151,6 +191,7 @@ global_asm!(
     "mov rsi, [rsp + {rsi}]",
     "mov rdi, [rsp + {rdi}]",
     "mov r11, [rsp + {r11}]",
+    "mov dword ptr [rsp + {mode}], 0",
     "push qword ptr [rsp + {eflags}]",
     "popfq",
     "mov ecx, 0",
@@ -162,7 +203,59 @@ global_asm!(
     "mov rsp, gs:[0]",
     "mov rcx, gs:[32]",
     "jmp qword ptr gs:[16]",
+    "direct_exit_long:",
+    "rdgsbase rcx",
+    "mov qword ptr [rcx + {guest_gs}], 0",
+    "mov rax, [rsp + {rip}]",
+    "mov [rcx], rax",
+    "mov rax, [rsp + {cs}]",
+    "mov [rcx + 8], rax",
+    "mov rax, [rsp + {eflags}]",
+    "mov [rcx + 16], rax",
+    "mov rax, [rsp + {rsp}]",
+    "mov [rcx + 24], rax",
+    "mov qword ptr [rcx + 32], 0x2b",
+    "mov rax, [rsp + {rax}]",
+    "mov [rcx + 40], rax",
+    "mov rax, [rsp + {rdx}]",
+    "mov [rcx + 48], rax",
+    "mov rax, [rsp + {rcx}]",
+    "mov [rcx + 56], rax",
+    "mov r15, [rsp + {r15}]",
+    "mov r14, [rsp + {r14}]",
+    "mov r13, [rsp + {r13}]",
+    "mov r12, [rsp + {r12}]",
+    "mov rbp, [rsp + {rbp}]",
+    "mov rbx, [rsp + {rbx}]",
+    "mov r11, [rsp + {r11}]",
+    "mov r10, [rsp + {r10}]",
+    "mov r9, [rsp + {r9}]",
+    "mov r8, [rsp + {r8}]",
+    "mov rsi, [rsp + {rsi}]",
+    "mov rdi, [rsp + {rdi}]",
+    "mov rax, [rsp + {gs_base}]",
+    // A gs base of 0 is how programs start; with the thread's own words there, the next call is quick.
+    "test rax, rax",
+    "cmovz rax, rcx",
+    "mov dword ptr [rsp + {mode}], 0",
+    "mov rsp, rcx",
+    "wrgsbase rax",
+    "mov ecx, 0",
+    "mov edx, 0",
+    "mov eax, {closed}",
+    "wrpkru",
+    "mov rax, [rsp + 40]",
+    "mov rdx, [rsp + 48]",
+    "mov rcx, [rsp + 56]",
+    "iretq",
     "direct_exit_end:",
+    // Code that has strayed to where only the signal handler leads: it faults with the guest's keys.
+    "direct_stray:",
+    "mov ecx, 0",
+    "mov edx, 0",
+    "mov eax, {closed}",
+    "wrpkru",
+    "ud2",
     "direct_save_xmm:",
     "movaps [rsp + 8], xmm0",
     "movaps [rsp + 24], xmm1",
@@ -227,6 +320,14 @@ global_asm!(
     "mov eax, {open}",
     "wrpkru",
     "mov rdx, r8",
+    "mov rcx, {signal_stacks}",
+    "mov rax, rsp",
+    "sub rax, rcx",
+    "cmp rax, {signal_stacks_size}",
+    "jae direct_stray",
+    // The host has cleared direction and single step only.
+    "push 2",
+    "popfq",
     "sub rsp, 8",
     "call {signal}",
     "add rsp, 16",
@@ -236,7 +337,7 @@ global_asm!(
     "direct_hostcall_end:",
     // direct_park(place, function, argument, stack): keeps the context at *place and calls the function on another stack.
     ".section .text.door, \"ax\", @progbits",
-    ".globl direct_park, direct_unpark",
+    ".globl direct_park, direct_unpark, direct_sleep",
     "direct_park:",
     "push rbx",
     "push rbp",
@@ -249,6 +350,34 @@ global_asm!(
     "mov rdi, rdx",
     "call rsi",
     "ud2",
+    // direct_sleep(arguments, slot): a futex call, with a context kept that can go on behind it in another thread.
+    "direct_sleep:",
+    "push rbx",
+    "push rbp",
+    "push r12",
+    "push r13",
+    "push r14",
+    "push r15",
+    "mov rbx, rsi",
+    "mov [rbx + {context}], rsp",
+    "mov dword ptr [rbx + {slot_mode}], {asleep}",
+    "mov rsi, [rdi + 8]",
+    "mov rdx, [rdi + 16]",
+    "mov r10, [rdi + 24]",
+    "mov r8, [rdi + 32]",
+    "mov r9, [rdi + 40]",
+    "mov rdi, [rdi]",
+    "mov eax, 202",
+    "call direct_hostcall",
+    "mov dword ptr [rbx + {slot_mode}], 1",
+    "mov qword ptr [rbx + {context}], 0",
+    "pop r15",
+    "pop r14",
+    "pop r13",
+    "pop r12",
+    "pop rbp",
+    "pop rbx",
+    "ret",
     // direct_unpark(context, value): goes on behind direct_park, which returns the value.
     "direct_unpark:",
     "mov rsp, rdi",
@@ -264,11 +393,24 @@ global_asm!(
     open = const KEYS_OPEN,
     closed = const KEYS_CLOSED,
     door = const DOOR_OFFSET,
+    guest_gs = const GUEST_GS,
+    frame_size = const FRAME_SIZE,
+    signal_stacks = const SIGNAL_STACKS,
+    signal_stacks_size = const SIGNAL_STACK_SIZE * THREADS_PER_PROCESS as u64,
+    private = const PRIVATE_BASE / SCRATCH_SIZE,
+    disturbing = const DISTURBING,
+    mode = const FRAME_SIZE as usize + MODE,
+    slot_mode = const MODE,
+    context = const CONTEXT,
+    asleep = const ASLEEP,
+    long_way = const LONG_WAY,
     syscall = sym super::traps::syscall,
     trap = sym super::traps::trap,
     again = sym super::traps::again,
     signal = sym super::signal::handle,
     fs_base = const reg!(fs_base),
+    gs_base = const reg!(gs_base),
+    cs = const reg!(cs),
     rsp = const reg!(rsp),
     rdx = const reg!(rdx),
     rip = const reg!(rip),
@@ -291,6 +433,8 @@ global_asm!(
 
 unsafe extern "C" {
     fn direct_entry();
+    fn direct_entry_end();
+    fn direct_foreign();
     fn direct_trap_entry();
     fn direct_again();
     fn direct_exit();
@@ -308,6 +452,7 @@ unsafe extern "C" {
     ) -> i64;
     pub(super) fn direct_leave(slot: u64, list: *const u64) -> !;
     pub(super) fn direct_park(place: *const u64, function: extern "C" fn(u64) -> !, argument: u64, stack: u64) -> i64;
+    fn direct_sleep(arguments: *const [usize; 6], slot: u64) -> i64;
     pub(super) fn direct_unpark(context: u64, value: i64) -> !;
 }
 
@@ -316,6 +461,16 @@ pub(super) mod at {
     /// Where a system call comes in.
     pub(crate) fn entry() -> u64 {
         super::direct_entry as *const () as u64
+    }
+
+    /// The way in.
+    pub(crate) fn way_in() -> core::ops::Range<u64> {
+        entry()..super::direct_entry_end as *const () as u64
+    }
+
+    /// Where a thread traps that comes in with a gs base of the guest's, and `r11` for `rcx`.
+    pub(crate) fn foreign() -> u64 {
+        super::direct_foreign as *const () as u64
     }
 
     /// Where a fault or an interruption comes in, with the stack pointer at the thread's frame.
@@ -348,4 +503,14 @@ pub(super) mod at {
 pub(super) fn leave_to_user(frame: *const Frame) -> ! {
     // SAFETY: the frame lies where the door expects it, and nothing below it on this stack is needed any more.
     unsafe { asm!("mov rsp, rdi", "jmp direct_exit", in("rdi") frame, options(noreturn)) }
+}
+
+/// A futex call in which the running thread sleeps, for one that holds no lock: if its host process is killed meanwhile, another
+/// thread takes over behind the call.
+///
+/// # Safety
+/// The arguments must be valid for the call.
+pub(crate) unsafe fn sleep(arguments: &[usize; 6]) {
+    // SAFETY: the caller's promise; the slot is the running thread's.
+    unsafe { direct_sleep(arguments, super::slot::current().address()) };
 }

@@ -98,7 +98,10 @@ fn op(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
 /// What an argument's lower half must be.
 enum Test {
     Is(u32),
+    /// No other bits than these.
     Within(u32),
+    /// At least one of these bits.
+    Has(u32),
 }
 
 /// Allows a call with these arguments. A mismatch goes on behind.
@@ -112,6 +115,7 @@ fn allow(program: &mut Vec<Instruction>, nr: u32, tests: &[(u32, Test)]) {
         program.push(match test {
             Test::Is(value) => op(JEQ, *value, 0, fail),
             Test::Within(mask) => op(JSET, !mask, fail, 0),
+            Test::Has(mask) => op(JSET, *mask, 0, fail),
         });
     }
     program.push(op(RET, ALLOW, 0, 0));
@@ -148,7 +152,9 @@ fn program(role: Role, broker: u32, zygote: u32) -> Vec<Instruction> {
     }
     const RUSAGE_SELF: u32 = 0;
     const RUSAGE_THREAD: u32 = 1;
-    allow(&mut program, __NR_clone, &[(0, Test::Within(CLONE_ALLOWED))]);
+    // Processes are children of the kernel process, whoever makes them.
+    let known = Test::Has(CLONE_THREAD | CLONE_PARENT);
+    allow(&mut program, __NR_clone, &[(0, Test::Within(CLONE_ALLOWED)), (0, known)]);
     allow(&mut program, __NR_prctl, &[(0, Test::Is(PR_SET_PDEATHSIG)), (1, Test::Is(SIGKILL))]);
     allow(&mut program, __NR_getrusage, &[(0, Test::Within(RUSAGE_SELF | RUSAGE_THREAD))]);
     allow(&mut program, __NR_read, &[(0, Test::Is(broker))]);
@@ -242,8 +248,10 @@ mod tests {
         let inside = at::hostcall().start + 2;
         let clone = |flags: u32| decide(&program, &data(__NR_clone, inside, [flags.into(), 0, 0, 0, 0, 0]));
         assert_eq!(clone(CLONE_FILES | CLONE_PARENT | SIGCHLD), ALLOW);
-        assert_eq!(clone(CLONE_NEWUSER | SIGCHLD), TRAP);
-        assert_eq!(clone(CLONE_PTRACE), TRAP);
+        assert_eq!(clone(CLONE_VM | CLONE_SIGHAND | CLONE_THREAD), ALLOW);
+        assert_eq!(clone(CLONE_FILES | SIGCHLD), TRAP);
+        assert_eq!(clone(CLONE_NEWUSER | CLONE_PARENT | SIGCHLD), TRAP);
+        assert_eq!(clone(CLONE_PTRACE | CLONE_PARENT), TRAP);
         let prctl = |a: u32, b: u32| decide(&program, &data(__NR_prctl, inside, [a.into(), b.into(), 0, 0, 0, 0]));
         assert_eq!(prctl(PR_SET_PDEATHSIG, SIGKILL), ALLOW);
         assert_eq!(prctl(PR_SET_PDEATHSIG, 0), TRAP);

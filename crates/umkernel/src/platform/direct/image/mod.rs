@@ -16,7 +16,7 @@ mod traps;
 mod view;
 mod xstate;
 
-pub(crate) use entry::direct_hostcall as hostcall;
+pub(crate) use entry::{direct_hostcall as hostcall, sleep};
 pub use heap::ArenaAllocator;
 
 use super::{handover, layout, messages};

@@ -174,8 +174,7 @@ impl Platform for Direct {
 
     fn set_extended_state(&self, _: &Task, state: &[u8]) -> Result<()> {
         // SAFETY: as in `extended_state`.
-        arena().facts.xstate.load(state, unsafe { &mut (*current().frame()).xmm });
-        Ok(())
+        arena().facts.xstate.load(state, unsafe { &mut (*current().frame()).xmm })
     }
 
     fn cpu_times(&self, task: &Task) -> (u64, u64) {

@@ -2,7 +2,7 @@
 //! one process can prepare one in another, and a task can move to another host process in the midst of a call.
 
 use super::arena::arena;
-use super::entry::{FRAME_SIZE, Frame};
+use super::entry::{FRAME_SIZE, Frame, GUEST_GS};
 use super::layout::{DOOR_OFFSET, DOOR_STRIDE, PRIVATE_BASE, SLOT_SIZE, SLOTS, SLOTS_BASE, THREADS_PER_PROCESS};
 use super::view::View;
 use crate::errno::{Errno, Error, Result};
@@ -55,8 +55,21 @@ pub(super) struct Slot {
     pub(super) index: AtomicU32,
     /// Host id of a thread that has no task to keep it.
     pub(super) host_id: AtomicI32,
+    /// [`IN_USER`], [`IN_KERNEL`] or [`ASLEEP`].
+    pub(super) mode: AtomicU32,
     own: UnsafeCell<Own>,
 }
+
+/// Mode of a thread that runs guest code.
+pub(super) const IN_USER: u32 = 0;
+/// Mode of a thread that runs the kernel's code for its guest.
+pub(super) const IN_KERNEL: u32 = 1;
+/// Mode of a thread that sleeps in the kernel without a lock; its context is parked.
+pub(super) const ASLEEP: u32 = 2;
+/// Where a slot has its mode, for the door.
+pub(super) const MODE: usize = core::mem::offset_of!(Slot, mode);
+/// Where a slot has its context.
+pub(super) const CONTEXT: usize = core::mem::offset_of!(Slot, context);
 
 /// What only the slot's thread uses, and whoever prepares the slot for it.
 #[derive(Default)]
@@ -90,6 +103,7 @@ impl Slots {
             context: AtomicU64::new(0),
             index: AtomicU32::new(index),
             host_id: AtomicI32::new(0),
+            mode: AtomicU32::new(IN_KERNEL),
             own: own.into(),
         };
         // SAFETY: the slot is free, so nobody else looks at its memory, which is mapped and large enough.
@@ -173,13 +187,24 @@ impl Slot {
         PRIVATE_BASE + u64::from(self.index.load(Ordering::Relaxed)) * DOOR_STRIDE
     }
 
-    /// Makes the calling thread the slot's: points its gs base to its words in the private area, and these to the slot.
+    /// The running thread's gs base that its guest code has given itself, if this is the running thread's slot; 0 for none.
+    pub(super) fn guest_gs(&self) -> u64 {
+        // SAFETY: the words are the running thread's, behind the key, which is open.
+        unsafe { *((self.door() + GUEST_GS) as *const u64) }
+    }
+
+    /// Makes the calling thread the slot's, and a task's thread the one that its task is found in: points its gs base to its words in the private area, and these to the slot.
     pub(super) fn become_current(&self) {
         let door = self.door();
-        // SAFETY: the private area is mapped, and these words are this thread's alone; guest code has no use for gs.
+        // SAFETY: the thread's own slot.
+        if let Some(task) = &unsafe { self.own() }.task {
+            task.host.slot.store(self.address(), Ordering::Relaxed);
+        }
+        // SAFETY: the private area is mapped, and these words are this thread's alone.
         unsafe {
             *((door + DOOR_OFFSET) as *mut u64) = self.stack_top();
             *((door + DOOR_OFFSET + 8) as *mut u64) = self.address();
+            *((door + GUEST_GS) as *mut u64) = 0;
             asm!("wrgsbase {}", in(reg) door, options(nostack, preserves_flags));
         }
     }

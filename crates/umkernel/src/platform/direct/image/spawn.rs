@@ -6,15 +6,16 @@
 use super::arena::arena;
 use super::entry::{FRAME_SIZE, direct_clone, direct_leave, direct_park, direct_unpark, leave_to_user};
 use super::layout::KERNEL_RANGES;
-use super::slot::{HostMemory, Own, Slot, Start, current};
+use super::slot::{HostMemory, IN_KERNEL, IN_USER, Own, Slot, Start, current};
 use super::{filter, signal, traps};
 use crate::errno::{Errno, Error, Result};
 use crate::host;
 use crate::kernel::Ctx;
 use crate::mm::TASK_SIZE;
 use crate::platform::{Spawn, TrapFrame};
+use crate::signal::number::SIGKILL;
 use crate::sync::Mutex;
-use crate::task::Task;
+use crate::task::{Process, Task, WaitStatus, end_process};
 use crate::trap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -154,28 +155,66 @@ extern "C" fn zygote(slot: u64) -> ! {
 /// Reaps guest processes for as long as the machine runs; in the kernel process.
 pub(super) fn reap() {
     while let Ok((pid, status)) = host::process::wait_child() {
-        // Threads that leave by themselves end with 0; their task may have moved to another process.
-        if status == 0 || arena().zygote.stopping.load(Ordering::SeqCst) != 0 {
+        if arena().zygote.stopping.load(Ordering::SeqCst) != 0 {
             continue;
         }
         assert!(pid != arena().facts.broker_pid, "the broker was killed (status {status:#x})");
-        let panicked = status == i32::from(super::boot::PANIC_STATUS) << 8;
-        let holders: Vec<Arc<Task>> = arena()
-            .kernel()
-            .tasks
-            .processes()
-            .iter()
-            .flat_map(|process| process.inner.lock().threads.clone())
-            .filter(|task| task.host.pid.load(Ordering::Relaxed) == pid)
-            .collect();
-        if panicked || !holders.is_empty() {
-            // Whatever the process held is held for ever: the machine cannot go on.
-            panic!("host process {pid} with {} guest tasks was killed (status {status:#x})", holders.len());
-        }
+        assert!(pid != arena().zygote.host_pid(), "the zygote was killed (status {status:#x})");
+        assert!(status != i32::from(super::boot::PANIC_STATUS) << 8, "the kernel panicked in host process {pid}");
+        bury(pid, status);
     }
     let zygote = &arena().zygote;
     zygote.stopping.store(2, Ordering::SeqCst);
     host::futex_wake(&zygote.stopping, 1);
+}
+
+/// A host process has ended. If tasks were in it still, it was killed from outside, and they with it: each ends itself in a fresh
+/// host process, from where it was. A task that ran the kernel's code may have left anything half done, so that ends the machine.
+fn bury(pid: i32, status: i32) {
+    let kernel = arena().kernel();
+    let threads = |process: &Arc<Process>| process.inner.lock().threads.clone();
+    let was_in = |task: &Arc<Task>| match task.host.pid.load(Ordering::Relaxed) {
+        // It has not come so far as to say so.
+        0 => task.host.tid.load(Ordering::Relaxed) == pid,
+        own => own == pid,
+    };
+    let dead: Vec<Arc<Task>> = kernel.tasks.processes().iter().flat_map(threads).filter(was_in).collect();
+    for task in &dead {
+        // SAFETY: empty, or the task's slot, which stays until the task has ended.
+        let slot = unsafe { (task.host.slot.load(Ordering::Relaxed) as *const Slot).as_ref() };
+        let mode = slot.map_or(IN_KERNEL, |slot| slot.mode.load(Ordering::SeqCst));
+        assert!(mode != IN_KERNEL, "host process {pid} was killed (status {status:#x}) while it ran the kernel's code");
+    }
+    for task in &dead {
+        end_process(kernel, &task.process, WaitStatus::Signaled(SIGKILL, false));
+        if let Err(e) = revive(task, pid) {
+            panic!("host process {pid} was killed (status {status:#x}), and no other can be made: {e}");
+        }
+    }
+}
+
+/// Has a task whose host process is gone go on in a fresh one.
+fn revive(task: &Arc<Task>, dead: i32) -> Result<()> {
+    // SAFETY: as in `bury`; the slot's thread is gone, so its things are this thread's.
+    let slot = unsafe { &*(task.host.slot.load(Ordering::Relaxed) as *const Slot) };
+    // SAFETY: as above.
+    let own = unsafe { slot.own() };
+    let index = slot.index.swap(0, Ordering::Relaxed);
+    if let Some(memory) = own.memory.replace(HostMemory::new(0)) {
+        memory.give_back(index);
+    }
+    if slot.mode.swap(IN_KERNEL, Ordering::SeqCst) == IN_USER {
+        slot.context.store(0, Ordering::Relaxed);
+        own.start = Some(Start::Fresh(alloc::boxed::Box::new(|_: &Ctx| None)));
+    }
+    task.host.pid.store(0, Ordering::Relaxed);
+    arena().zygote.make(slot)?;
+    // Others may have the memory still: what is asked of it goes to a process that the task hands it over from.
+    if let Ok(space) = task.mm() {
+        let id = task.host.tid.load(Ordering::Relaxed);
+        let _ = space.host_pid.compare_exchange(dead, id, Ordering::Relaxed, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 /// The process ends when the kernel process does, be that now.
@@ -438,10 +477,16 @@ extern "C" fn moved(helper: u64) -> ! {
     let helper = unsafe { &*(helper as *const Slot) };
     // SAFETY: the slot whose context is parked.
     let slot = unsafe { &*(helper.context.load(Ordering::Relaxed) as *const Slot) };
+    let task = task_of(slot).cloned();
     if let Err(e) = arena().zygote.make(slot) {
+        drop(task);
         let context = slot.context.swap(0, Ordering::Relaxed);
         // SAFETY: no other thread has taken the context over.
         unsafe { direct_unpark(context, -i64::from(e.errno.0)) }
+    }
+    // Before this process ends: a task that is still in it is taken for killed.
+    if let Some(task) = task {
+        task.host.pid.store(task.host.tid.load(Ordering::Relaxed), Ordering::Relaxed);
     }
     // SAFETY: the helper's own things are this thread's.
     let own = core::mem::take(unsafe { helper.own() });

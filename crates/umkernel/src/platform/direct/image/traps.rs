@@ -9,9 +9,10 @@ use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
 use crate::trap::{self, Next};
 
-/// Flags that guest code may have: the arithmetic ones, direction, alignment check, id. The trap flag would stop in the kernel.
-const USER_FLAGS: u64 = 0x24_0cd5;
+/// Flags that guest code may have: the arithmetic ones, single step, direction, alignment check, id.
+const USER_FLAGS: u64 = 0x24_0dd5;
 const ALWAYS_SET: u64 = 0x202;
+const SINGLE_STEP: u64 = 0x100;
 
 /// A system call: the door has saved the registers.
 pub(super) extern "C" fn syscall(frame: *mut Frame) {
@@ -48,12 +49,17 @@ pub(super) extern "C" fn again(frame: *mut Frame) {
     with_ctx(|ctx| back(ctx, regs, None));
 }
 
-/// On the way to guest code.
+/// On the way to guest code. The registers are those of the running thread's frame.
 pub(super) fn back(ctx: &Ctx, regs: &mut TrapFrame, result: Option<Result<usize>>) {
     if trap::return_to_user(ctx, regs, result) == Next::End {
         spawn::end(ctx);
     }
     regs.orig_rax = TrapFrame::NO_SYSCALL;
     regs.eflags = regs.eflags & USER_FLAGS | ALWAYS_SET;
-    current().check_stack();
+    let slot = current();
+    let long =
+        regs.gs_base != 0 || regs.eflags & SINGLE_STEP != 0 || regs.cs != TrapFrame::USER_CS || slot.guest_gs() != 0;
+    // SAFETY: the running thread's own frame; its registers are borrowed, this is not.
+    unsafe { (*slot.frame()).long_way = long.into() };
+    slot.check_stack();
 }

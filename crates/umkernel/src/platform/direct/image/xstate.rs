@@ -1,6 +1,8 @@
 //! The processor's extended state of a guest thread. The kernel uses the xmm registers only, which the door saves; everything
 //! else is still in the processor while the kernel runs for the thread.
 
+use crate::bail;
+use crate::errno::Result;
 use alloc::vec::Vec;
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid_count, _xgetbv};
@@ -27,11 +29,19 @@ const XSTATE_BV: usize = 512;
 /// xmm0 to xmm15, as the door saved them.
 type Xmm = [[u64; 2]; 16];
 
+/// The component of the protection keys' register.
+const PKRU: u32 = 9;
+
 /// What the processor has.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct XState {
+    /// All components that the host has switched on.
+    enabled: u64,
+    /// Those that are the guest's.
     features: u64,
     size: usize,
+    /// Where an image has the protection keys' register.
+    keys: u32,
 }
 
 /// An image, aligned as the processor wants it.
@@ -43,11 +53,24 @@ impl XState {
     /// Asks the processor.
     pub(super) fn detect() -> XState {
         // SAFETY: hosts without XSAVE have no protection keys either, and were refused.
-        let features = unsafe { _xgetbv(0) } & COMPONENTS;
+        let enabled = unsafe { _xgetbv(0) };
+        let features = enabled & COMPONENTS;
         let leaf = |component| __cpuid_count(0xd, component);
         let end = |component: u32| (leaf(component).eax + leaf(component).ebx) as usize;
         let size = (2..8).filter(|c| features >> c & 1 == 1).map(end).max().unwrap_or(0);
-        XState { features, size: size.max(LEAST) }
+        XState { enabled, features, size: size.max(LEAST), keys: leaf(PKRU).ebx }
+    }
+
+    /// The protection keys' register in an image that the host has made.
+    ///
+    /// # Safety
+    /// `image` is the address of one, readable.
+    pub(super) unsafe fn keys(&self, image: u64) -> u32 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let present = *((image + XSTATE_BV as u64) as *const u64) >> PKRU & 1 == 1;
+            if present { *((image + u64::from(self.keys)) as *const u32) } else { 0 }
+        }
     }
 
     fn buffer(&self) -> Vec<Line> {
@@ -73,11 +96,19 @@ impl XState {
     }
 
     /// Sets the guest's state from an image that it supplies; an empty one is the initial state.
-    pub(super) fn load(&self, state: &[u8], xmms: &mut Xmm) {
+    ///
+    /// # Errors
+    /// `EINVAL` where the processor would refuse the image.
+    pub(super) fn load(&self, state: &[u8], xmms: &mut Xmm) -> Result<()> {
         let mut lines = self.buffer();
         let word = |at: usize| state.get(at..at + 8).map_or(0, |b| u64::from_ne_bytes(core::array::from_fn(|i| b[i])));
         let legacy_only = !state.is_empty() && state.len() < LEAST;
         let present = if legacy_only { 3 } else { word(XSTATE_BV) & self.features };
+        let compacted_or_reserved =
+            state.get(XSTATE_BV + 8..LEAST).is_some_and(|rest| rest.iter().any(|&byte| byte != 0));
+        if compacted_or_reserved || word(XSTATE_BV) & !self.enabled != 0 || word(MXCSR) as u32 & !MXCSR_BITS != 0 {
+            bail!(EINVAL, "not an image of the processor's state");
+        }
         for (line, bytes) in lines.iter_mut().zip(state[..state.len().min(self.size)].chunks(64)) {
             line.0[..bytes.len()].copy_from_slice(bytes);
         }
@@ -86,7 +117,7 @@ impl XState {
             header.0 = [0; 64];
             header.0[..8].copy_from_slice(&present.to_ne_bytes());
         }
-        let mxcsr = if state.is_empty() { MXCSR_INITIAL } else { word(MXCSR) as u32 & MXCSR_BITS };
+        let mxcsr = if state.is_empty() { MXCSR_INITIAL } else { word(MXCSR) as u32 };
         lines[0].0[MXCSR..MXCSR + 4].copy_from_slice(&mxcsr.to_ne_bytes());
         if state.is_empty() {
             lines[0].0[..2].copy_from_slice(&FCW_INITIAL.to_ne_bytes());
@@ -109,5 +140,6 @@ impl XState {
                 options(nostack),
             );
         }
+        Ok(())
     }
 }
