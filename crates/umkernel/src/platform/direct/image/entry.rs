@@ -55,7 +55,7 @@ macro_rules! reg {
 
 global_asm!(
     ".section .text.door, \"ax\", @progbits",
-    ".globl direct_entry, direct_entry_end, direct_trap_entry, direct_again, direct_exit, direct_exit_end, direct_foreign",
+    ".globl direct_entry, direct_trap_entry, direct_again, direct_exit, direct_exit_end, direct_foreign",
     // Flags and all registers but rcx and r11 are the guest's still: these instructions change no flags.
     "direct_entry:",
     "mov r11, rcx",
@@ -115,7 +115,6 @@ global_asm!(
     "mov rdi, rsp",
     "call {syscall}",
     "jmp direct_exit",
-    "direct_entry_end:",
     // The frame's registers have been filled in by the signal handler; the xmm registers are still the guest's.
     "direct_trap_entry:",
     "mov ecx, 0",
@@ -433,7 +432,6 @@ global_asm!(
 
 unsafe extern "C" {
     fn direct_entry();
-    fn direct_entry_end();
     fn direct_foreign();
     fn direct_trap_entry();
     fn direct_again();
@@ -463,9 +461,9 @@ pub(super) mod at {
         super::direct_entry as *const () as u64
     }
 
-    /// The way in.
+    /// The ways in, all of them.
     pub(crate) fn way_in() -> core::ops::Range<u64> {
-        entry()..super::direct_entry_end as *const () as u64
+        entry()..exit().start
     }
 
     /// Where a thread traps that comes in with a gs base of the guest's, and `r11` for `rcx`.
