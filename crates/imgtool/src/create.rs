@@ -1,5 +1,7 @@
 //! `image create`: input to tree, tree to image.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,9 +14,9 @@ use crate::feed::{Input, with_feed};
 use crate::output::Output;
 use crate::overlay::{Overlay, Zeros};
 use crate::populate::{Need, Stop, populate};
-use crate::source::{ImageSource, open_archive, read_directory, read_tar};
+use crate::source::{ImageSource, open_archive, read_directory, read_manifest, read_oci_layer, read_tar};
 use crate::table::Table;
-use crate::tree::Tree;
+use crate::tree::{NodeId, Tree};
 use crate::{Contents, Error, FileDevice, HumanSize, Image, identify};
 
 /// Block size in bytes unless another is asked for: whole pages, so that a kernel can map file contents.
@@ -110,8 +112,8 @@ pub struct Options {
     pub overwrite: bool,
     /// The type of file system.
     pub kind: Kind,
-    /// Directories, tar archives (plain, gzip, xz, zstd, bzip2; `-` is standard input) and ext images, in the order they
-    /// are laid over each other; with none the image is empty.
+    /// Directories, tar archives (plain, gzip, xz, zstd, bzip2; `-` is standard input), ext images, layers
+    /// of OCI images (`oci:FILE`) and manifests (`manifest:FILE`), in the order they are laid over each other; with none the image is empty.
     pub from: Vec<PathBuf>,
     /// The image's size.
     pub size: Size,
@@ -130,12 +132,34 @@ pub struct Options {
     pub inodes: Option<u32>,
     /// Bytes for which there is one inode, where no count is given; `None` takes 16,384.
     pub bytes_per_inode: Option<u64>,
-    /// Per cent of the blocks that only root may fill; `None` takes 5.
-    pub reserved_percent: Option<u8>,
+    /// Share of the blocks that only root may fill, in hundredths of a per cent; `None` takes 500.
+    pub reserved_hundredths: Option<u16>,
     /// Features to add, or with a `^` in front to leave out, as mke2fs's `-O`.
     pub features: Vec<String>,
     /// Who owns the files.
     pub owner: Owner,
+    /// What is rarely chosen.
+    pub tuning: Tuning,
+}
+
+/// Rarely chosen properties of an ext file system, as mke2fs's `-E`, `-G`, `-g` and `-J` set them; `None` takes its
+/// defaults.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tuning {
+    /// The journal's size in MiB.
+    pub journal_mib: Option<u32>,
+    /// Block groups in a flexible group.
+    pub flex_groups: Option<u32>,
+    /// Blocks in a block group.
+    pub blocks_per_group: Option<u32>,
+    /// Owner and group of the root directory.
+    pub root_owner: Option<(u32, u32)>,
+    /// Seed of directory hashes.
+    pub hash_seed: Option<[u8; 16]>,
+    /// Blocks that a RAID writes to one disk before the next.
+    pub stride: Option<u16>,
+    /// Blocks that it writes to all disks.
+    pub stripe_width: Option<u32>,
 }
 
 impl Options {
@@ -154,7 +178,8 @@ impl Options {
             inode_size: None,
             inodes: None,
             bytes_per_inode: None,
-            reserved_percent: None,
+            reserved_hundredths: None,
+            tuning: Tuning::default(),
             features: Vec::new(),
             owner: Owner::default(),
         }
@@ -318,7 +343,18 @@ fn read_inputs(options: &Options, spool: &Path) -> Result<(Vec<Input>, Tree), Er
     let mut inputs = Vec::new();
     let mut tree = Tree::new();
     for (number, path) in (0..).zip(&options.from) {
-        if path.is_dir() {
+        let after = |prefix: &[u8]| {
+            let rest = path.as_os_str().as_bytes().strip_prefix(prefix).filter(|_| !path.exists())?;
+            Some(Path::new(OsStr::from_bytes(rest)))
+        };
+        if let Some(layer) = after(b"oci:") {
+            let archive = open_archive(layer, spool)?;
+            read_oci_layer(&archive, number, &mut tree)?;
+            inputs.push(Input::Archive(archive));
+        } else if let Some(manifest) = after(b"manifest:") {
+            read_manifest(manifest, number, &mut tree)?;
+            inputs.push(Input::Directory(manifest.parent().unwrap_or(Path::new("")).to_owned()));
+        } else if path.is_dir() {
             read_directory(path, number, &mut tree)?;
             inputs.push(Input::Directory(path.clone()));
         } else if path != Path::new("-") && matches!(identify(path), Ok(Contents::Ext { .. })) {
@@ -339,6 +375,10 @@ fn settle(tree: &mut Tree, options: &Options) -> Timestamp {
     let caller = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     for node in tree.nodes_mut() {
         (node.meta.uid, node.meta.gid) = options.owner.apply(node.meta.uid, node.meta.gid, caller);
+    }
+    if let Some(owner) = options.tuning.root_owner {
+        let root = &mut tree.node_mut(NodeId::ROOT).meta;
+        (root.uid, root.gid) = owner;
     }
     let epoch = options.epoch.map(|sec| Timestamp { sec, nsec: 0 });
     if let Some(epoch) = epoch {
@@ -368,7 +408,7 @@ impl Plan {
         let parameters = format!("{:?} {:?} {:?}", options.kind, options.size, options.label);
         let (uuid, seed) = identifiers(tree, &parameters);
         mkfs.uuid = options.uuid.unwrap_or(uuid);
-        mkfs.hash_seed = seed;
+        mkfs.hash_seed = options.tuning.hash_seed.unwrap_or(seed);
         let free = match options.size {
             Size::Auto { free } => free,
             Size::Bytes(_) => 0,
@@ -442,6 +482,10 @@ fn mkfs_options(options: &Options, time: Timestamp) -> Result<mkfs::Options, Err
         Kind::Fat | Kind::Swap => return Err(Error::new("this is no ext file system")),
     });
     for feature in &options.features {
+        if feature == "none" {
+            mkfs.features = ext4::Features::default();
+            continue;
+        }
         let (name, on) = match feature.strip_prefix('^') {
             Some(name) => (name, false),
             None => (feature.as_str(), true),
@@ -456,7 +500,14 @@ fn mkfs_options(options: &Options, time: Timestamp) -> Result<mkfs::Options, Err
     mkfs.inode_size = options.inode_size.unwrap_or(INODE_SIZE);
     mkfs.inodes = options.inodes;
     mkfs.label.clone_from(&options.label);
-    mkfs.reserved_percent = options.reserved_percent.unwrap_or(mkfs.reserved_percent);
+    mkfs.reserved_hundredths = options.reserved_hundredths.unwrap_or(mkfs.reserved_hundredths);
+    let tuning = &options.tuning;
+    let block_size = options.block_size.unwrap_or(BLOCK_SIZE).max(1);
+    let blocks = |mib: u32| u32::try_from((u64::from(mib) << 20) / u64::from(block_size)).unwrap_or(u32::MAX);
+    mkfs.journal_blocks = tuning.journal_mib.map(blocks);
+    mkfs.flex_groups = tuning.flex_groups.unwrap_or(mkfs.flex_groups);
+    mkfs.blocks_per_group = tuning.blocks_per_group;
+    mkfs.raid = (tuning.stride.unwrap_or(0), tuning.stripe_width.unwrap_or(0));
     mkfs.time = time;
     mkfs.device_zeroed = true;
     Ok(mkfs)

@@ -31,7 +31,7 @@ pub(crate) fn create_other(
         (options.block_size.is_some(), "--block-size"),
         (options.inode_size.is_some(), "--inode-size"),
         (options.inodes.is_some(), "--inodes"),
-        (options.reserved_percent.is_some(), "--reserved"),
+        (options.reserved_hundredths.is_some(), "--reserved"),
         (!options.features.is_empty(), "--feature"),
     ] {
         if given {

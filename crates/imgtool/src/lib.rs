@@ -37,7 +37,7 @@ mod tree;
 mod writer;
 
 pub use check::{Checked, check, fsck};
-pub use create::{Created, Kind, Options, Owner, Progress, Size, Snapshot, create, create_disk};
+pub use create::{Created, Kind, Options, Owner, Progress, Size, Snapshot, Tuning, create, create_disk};
 pub use dd::{Dd, DdDone, dd};
 pub use derive::parse_uuid;
 pub use device::FileDevice;

@@ -61,8 +61,8 @@ pub fn resize(path: &Path, size: Size, report: &mut dyn FnMut(&Snapshot)) -> Res
         block_size: Some(superblock.block_size),
         inode_size: Some(superblock.inode_size),
         bytes_per_inode: bytes.checked_div(u64::from(superblock.inodes_count)),
-        reserved_percent: u8::try_from(
-            superblock.reserved_blocks.saturating_mul(100).div_ceil(superblock.blocks_count.max(1)).min(50),
+        reserved_hundredths: u16::try_from(
+            superblock.reserved_blocks.saturating_mul(10_000).div_ceil(superblock.blocks_count.max(1)).min(5000),
         )
         .ok(),
         features: has.iter().cloned().chain(without).collect(),

@@ -376,6 +376,43 @@ impl Tree {
         }
     }
 
+    /// The node at a path; symbolic links are not followed.
+    fn find(&self, path: &[&[u8]]) -> Option<NodeId> {
+        path.iter().try_fold(NodeId::ROOT, |at, name| self.child(at, name))
+    }
+
+    fn names_mut(&mut self, directory: &[&[u8]]) -> Option<&mut BTreeMap<Box<[u8]>, NodeId>> {
+        let id = self.find(directory)?;
+        match &mut self.node_mut(id).body {
+            Body::Directory(names) => Some(names),
+            _ => None,
+        }
+    }
+
+    /// Removes a name and all below it, if it is there.
+    pub(crate) fn remove(&mut self, path: &SafePath<'_>) {
+        if let Some((name, directory)) = path.0.split_last()
+            && let Some(names) = self.names_mut(directory)
+        {
+            names.remove(*name);
+        }
+    }
+
+    /// Removes all names in a directory, if it is there.
+    pub(crate) fn clear(&mut self, path: &SafePath<'_>) {
+        if let Some(names) = self.names_mut(&path.0) {
+            names.clear();
+        }
+    }
+
+    /// Removes what has the path, if it is a directory and the new one is not, or the other way round.
+    pub(crate) fn make_way(&mut self, path: &SafePath<'_>, is_directory: bool) {
+        let there = self.find(&path.0).map(|id| matches!(self.node(id).body, Body::Directory(_)));
+        if there.is_some_and(|there| there != is_directory) {
+            self.remove(path);
+        }
+    }
+
     /// Walks all names, parents first, names of a directory in byte order.
     pub(crate) fn walk(&self) -> Walk<'_> {
         Walk { tree: self, stack: Vec::new(), root: true }

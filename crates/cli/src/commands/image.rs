@@ -12,6 +12,7 @@ mod export;
 mod find;
 mod info;
 mod list;
+mod mkfs;
 mod read;
 mod resize;
 mod stat;
@@ -21,7 +22,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use imgtool::Target;
+use imgtool::{Kind, Target};
 
 use crate::CommandResult;
 use crate::error::CliError;
@@ -68,6 +69,12 @@ enum Command {
     Diff(diff::Args),
     Cow(cow::Args),
     Disk(disk::Args),
+    #[command(name = "mkfs.ext4")]
+    MkfsExt4(mkfs::Args),
+    #[command(name = "mkfs.ext3")]
+    MkfsExt3(mkfs::Args),
+    #[command(name = "mkfs.ext2")]
+    MkfsExt2(mkfs::Args),
 }
 
 pub(crate) fn run(args: Args) -> CommandResult {
@@ -94,6 +101,9 @@ pub(crate) fn run(args: Args) -> CommandResult {
         Command::Diff(args) => diff::run(&args),
         Command::Cow(args) => cow::run(&args),
         Command::Disk(args) => disk::run(&args),
+        Command::MkfsExt4(args) => mkfs::run(&args, Kind::Ext4),
+        Command::MkfsExt3(args) => mkfs::run(&args, Kind::Ext3),
+        Command::MkfsExt2(args) => mkfs::run(&args, Kind::Ext2),
     }
 }
 

@@ -41,7 +41,7 @@ impl Layout {
         if o.label.len() > 16 {
             return Err(Error::Invalid("the label is longer than 16 bytes"));
         }
-        if o.reserved_percent > 50 {
+        if o.reserved_hundredths > 5000 {
             return Err(Error::Invalid("more than 50 percent of the blocks are reserved"));
         }
         if !o.flex_groups.is_power_of_two() || o.flex_groups > 1 << 16 {
@@ -66,7 +66,13 @@ impl Layout {
             return Err(Error::Invalid("there would be more than one inode for 1024 bytes"));
         }
         let first_block = u32::from(block_size == 1024);
-        let blocks_per_group = (block_size * 8).min(65528);
+        let most = (block_size * 8).min(65528);
+        let blocks_per_group = o.blocks_per_group.unwrap_or(most);
+        if !blocks_per_group.is_multiple_of(8) || !(256..=most).contains(&blocks_per_group) {
+            return Err(Error::Invalid(
+                "the blocks in a group are not a multiple of 8 from 256 to a bitmap block's bits",
+            ));
+        }
         let desc_size = if bit64 { 64 } else { 32 };
         let per_block = block_size / desc_size;
         let isize = u32::from(o.inode_size);
@@ -119,7 +125,7 @@ impl Layout {
             return Ok(Layout {
                 block_size,
                 blocks,
-                reserved: blocks * u64::from(o.reserved_percent) / 100,
+                reserved: blocks * u64::from(o.reserved_hundredths) / 10_000,
                 first_block,
                 blocks_per_group,
                 groups,

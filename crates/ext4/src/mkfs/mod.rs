@@ -52,8 +52,12 @@ pub struct Options {
     pub journal_blocks: Option<u32>,
     /// Features.
     pub features: Features,
-    /// Share of blocks reserved for root, in percent, at most 50.
-    pub reserved_percent: u8,
+    /// Share of blocks reserved for root, in hundredths of a percent, at most 5000.
+    pub reserved_hundredths: u16,
+    /// Blocks in a group, a multiple of 8; `None` for as many as a bitmap block has bits.
+    pub blocks_per_group: Option<u32>,
+    /// Blocks that a RAID writes to one disk before the next, and to all; 0 if not known.
+    pub raid: (u16, u32),
     /// Groups in a flexible group; a power of two.
     pub flex_groups: u32,
     /// Owner of the root directory.
@@ -97,7 +101,9 @@ impl Options {
             hash_seed: [0; 16],
             journal_blocks: None,
             features,
-            reserved_percent: 5,
+            reserved_hundredths: 500,
+            blocks_per_group: None,
+            raid: (0, 0),
             flex_groups: 16,
             root_uid: 0,
             root_gid: 0,
@@ -235,6 +241,8 @@ fn encode_super(l: &Layout, o: &Options) -> Vec<u8> {
         put16(r, 348, 32);
         put16(r, 350, 32);
     }
+    put16(r, 356, o.raid.0);
+    put32(r, 368, o.raid.1);
     // Directory hashes treat characters as signed, as on x86.
     put32(r, 352, 1);
     if o.features.incompat.contains(Incompat::FLEX_BG) {

@@ -166,15 +166,7 @@ fn body(path: &Path, below: &Path, number: u32, metadata: &Metadata) -> Result<B
     if kind.is_dir() {
         Ok(Body::Directory(BTreeMap::new()))
     } else if kind.is_file() {
-        let len = metadata.len();
-        // Fewer blocks than the length needs: there are holes (or the host compresses, which SEEK_DATA sorts out).
-        let data = if metadata.blocks().saturating_mul(512) < len {
-            Data::Segments(data_segments(path, len).map_err(|error| Error::io("find the holes of", path, &error))?)
-        } else {
-            Data::Whole(0)
-        };
-        let origin = Origin::Host(number, below.as_os_str().as_bytes().into());
-        Ok(Body::Regular(Content { len, origin, data }))
+        content(path, below, number, metadata).map(Body::Regular)
     } else if kind.is_symlink() {
         let target = fs::read_link(path).map_err(|error| Error::io("read the link", path, &error))?;
         let target = symlink_target(&target.into_os_string().into_vec());
@@ -192,6 +184,30 @@ fn body(path: &Path, below: &Path, number: u32, metadata: &Metadata) -> Result<B
     } else {
         Err(Error::new(format_args!("{} is of no type that is known", path.display())))
     }
+}
+
+fn content(path: &Path, below: &Path, number: u32, metadata: &Metadata) -> Result<Content, Error> {
+    let len = metadata.len();
+    // Fewer blocks than the length needs: there are holes (or the host compresses, which SEEK_DATA sorts out).
+    let data = if metadata.blocks().saturating_mul(512) < len {
+        Data::Segments(data_segments(path, len).map_err(|error| Error::io("find the holes of", path, &error))?)
+    } else {
+        Data::Whole(0)
+    };
+    let origin = Origin::Host(number, below.as_os_str().as_bytes().into());
+    Ok(Content { len, origin, data })
+}
+
+/// The contents of the regular file at `path`, which the `number`th input, a directory, has at `below`.
+///
+/// # Errors
+/// It cannot be read, or is no regular file.
+pub(crate) fn read_contents(path: &Path, below: &Path, number: u32) -> Result<Content, Error> {
+    let metadata = fs::symlink_metadata(path).map_err(|error| Error::io("stat", path, &error))?;
+    if !metadata.is_file() {
+        return Err(Error::new(format_args!("{} is no regular file", path.display())));
+    }
+    content(path, below, number, &metadata)
 }
 
 /// The parts of a file that are not holes (`lseek(2)`, SEEK_DATA).

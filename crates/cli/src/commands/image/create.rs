@@ -17,6 +17,8 @@ Examples:
   umlfs image create root.img --from rootdir --free 200M        and room to work in it
   umlfs image create root.img --from base.tar.zst --from etc/   a directory laid over an archive
   umlfs image create root.img --size 1G --from root.tar --owner root --label root
+  umlfs image create root.img --from oci:layer1.tar.gz --from oci:layer2.tar.gz
+  umlfs image create root.img --from rootdir --from manifest:devices.mtree
   docker export NAME | umlfs image create root.img --from -
   umlfs image create empty.img --size 64M --type ext2";
 
@@ -30,8 +32,9 @@ pub(crate) struct Args {
     /// The image to make
     #[arg(value_name = "IMAGE")]
     output: PathBuf,
-    /// What goes in: a directory, a tar archive (plain, .gz, .xz, .zst, .bz2), another ext image, or - for an archive
-    /// on standard input. May be given more than once: later ones lie over earlier ones
+    /// What goes in: a directory, a tar archive (plain, .gz, .xz, .zst, .bz2), another ext image, - for an archive on
+    /// standard input, oci:TAR for a layer of an OCI image (its whiteouts remove files), manifest:FILE for a list of
+    /// files as mtree(5) has it. May be given more than once: later ones lie over earlier ones
     #[arg(long, value_name = "DIR|TAR|IMAGE")]
     from: Vec<PathBuf>,
     /// The image's size, such as 512M or 1G, or `auto`: the smallest that fits
@@ -154,7 +157,7 @@ pub(crate) fn run(args: Args) -> CommandResult {
         inode_size: args.inode_size,
         inodes: args.inodes,
         bytes_per_inode: args.bytes_per_inode,
-        reserved_percent: args.reserved,
+        reserved_hundredths: args.reserved.map(|percent| u16::from(percent) * 100),
         features: args.features,
         owner: args.owner,
         ..Options::new(args.output)
@@ -182,7 +185,7 @@ pub(crate) fn run(args: Args) -> CommandResult {
 }
 
 /// One line on standard error, so that it is no part of a pipeline's data.
-fn say(options: &Options, created: &Created) {
+pub(super) fn say(options: &Options, created: &Created) {
     use std::io::Write as _;
     // Nobody is left to tell when standard error is gone.
     let _ = writeln!(

@@ -28,6 +28,18 @@ const LONGEST_EXTENSION: u64 = 16 << 20;
 /// The archive is damaged or ends early, an entry would leave the root, or an entry contradicts an earlier one. The
 /// error names the archive, the byte offset of the entry and its path.
 pub(crate) fn read_tar(archive: &ArchiveFile, number: u32, tree: &mut Tree) -> Result<(), Error> {
+    read_tar_entries(archive, number, &mut |entry| add(tree, entry))
+}
+
+/// Hands every entry of `archive`, the `number`th input, to `take`.
+///
+/// # Errors
+/// The archive is damaged or ends early, or `take` fails; the error names the archive and the entry's byte offset.
+pub(crate) fn read_tar_entries(
+    archive: &ArchiveFile,
+    number: u32,
+    take: &mut dyn FnMut(&Entry) -> Result<(), Error>,
+) -> Result<(), Error> {
     let mut reader = Reader { archive, window: Vec::new(), window_at: 0, at: 0 };
     let mut global = Records::default();
     let mut entries = 0u64;
@@ -36,8 +48,7 @@ pub(crate) fn read_tar(archive: &ArchiveFile, number: u32, tree: &mut Tree) -> R
         match reader.entry(&mut global, number) {
             Ok(Some(entry)) => {
                 entries += 1;
-                add(tree, &entry)
-                    .map_err(|error| error.at(format_args!("{}: entry at byte {start}", reader.name())))?;
+                take(&entry).map_err(|error| error.at(format_args!("{}: entry at byte {start}", reader.name())))?;
             }
             Ok(None) => break,
             Err(error) => return Err(error.at(reader.name())),
@@ -50,9 +61,24 @@ pub(crate) fn read_tar(archive: &ArchiveFile, number: u32, tree: &mut Tree) -> R
 }
 
 /// An entry with everything applied that preceded it: pax records, long names, sparse maps.
-struct Entry {
+pub(crate) struct Entry {
     path: Vec<u8>,
     node: NodeOrLink,
+}
+
+impl Entry {
+    /// Its path as the archive has it.
+    pub(crate) fn path(&self) -> &[u8] {
+        &self.path
+    }
+}
+
+/// Adds an entry that may take the place of a file of another type.
+pub(crate) fn add_over(tree: &mut Tree, entry: &Entry) -> Result<(), Error> {
+    let path = SafePath::new(&entry.path)?;
+    let is_directory = matches!(&entry.node, NodeOrLink::Node(node) if matches!(node.body, Body::Directory(_)));
+    tree.make_way(&path, is_directory);
+    add(tree, entry)
 }
 
 enum NodeOrLink {
