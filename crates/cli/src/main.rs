@@ -54,6 +54,7 @@ enum Command {
     Doctor(commands::doctor::Args),
     Image(Box<commands::image::Args>),
     Boot(Box<commands::boot::Args>),
+    Bench(Box<commands::bench::Args>),
     Completions(commands::completions::Args),
     Man(commands::man::Args),
 }
@@ -69,6 +70,7 @@ impl Command {
             Self::Doctor(args) => commands::doctor::run(&args),
             Self::Image(args) => commands::image::run(*args),
             Self::Boot(args) => commands::boot::run(*args),
+            Self::Bench(args) => commands::bench::run(&args),
             Self::Completions(args) => commands::completions::run(&args),
             Self::Man(args) => commands::man::run(&args),
         }

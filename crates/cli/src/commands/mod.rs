@@ -1,5 +1,6 @@
 //! The subcommands: each file holds its arguments (`Args`) and `run`, and calls the library that does the work.
 
+pub(crate) mod bench;
 pub(crate) mod boot;
 pub(crate) mod build;
 pub(crate) mod completions;

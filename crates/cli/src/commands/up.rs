@@ -55,7 +55,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> CommandResult {
     check_host(&args)?;
-    let output = build(&args)?;
+    let output = build(&args.profile, &args.sources)?;
     let image = match &args.image {
         Some(path) => path.clone(),
         None => cached_image(&output)?,
@@ -64,6 +64,17 @@ pub(crate) fn run(args: Args) -> CommandResult {
         make_image(&output, &image)?;
     }
     boot_image(image, &args.machine)
+}
+
+/// The image of the profile `tiny` in the cache, built and made if it is not there yet.
+pub(crate) fn tiny_image() -> Result<PathBuf, CliError> {
+    let profile = ProfileArgs { profile: "tiny".into(), config_dir: None };
+    let output = build(&profile, &SourceArgs { source_dirs: Vec::new(), offline: false })?;
+    let image = cached_image(&output)?;
+    if !image.exists() {
+        make_image(&output, &image)?;
+    }
+    Ok(image)
 }
 
 /// Stops with the one command to run if the host lacks something; or runs it, where the user has allowed that.
@@ -85,10 +96,10 @@ fn check_host(args: &Args) -> Result<(), CliError> {
     })
 }
 
-fn build(args: &Args) -> Result<BuildOutput, CliError> {
-    let builder = args.profile.open()?;
+fn build(profile: &ProfileArgs, sources: &SourceArgs) -> Result<BuildOutput, CliError> {
+    let builder = profile.open()?;
     let signals = CancelOnSignal::install();
-    let output = builder.build(&args.sources.options(), progress::for_stderr().as_ref()).map_err(report)?;
+    let output = builder.build(&sources.options(), progress::for_stderr().as_ref()).map_err(report)?;
     drop(signals);
     Ok(output)
 }

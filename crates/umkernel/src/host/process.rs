@@ -78,13 +78,15 @@ pub fn kill(pid: i32) {
     let _ = check(unsafe { syscall6(nr::KILL, [pid as usize, SIGKILL, 0, 0, 0, 0]) });
 }
 
-/// Waits until a child process ends; its host id and its status as `wait(2)` gives it.
-pub fn wait_child() -> Result<(i32, i32)> {
+/// A child process that has ended: its host id and its status as `wait(2)` gives it. Waits for one, or gives id 0 if there is none.
+pub fn wait_child(wait: bool) -> Result<(i32, i32)> {
     const WALL: usize = 0x4000_0000;
+    const NOHANG: usize = 1;
+    let options = if wait { WALL } else { WALL | NOHANG };
     let mut status = 0i32;
     loop {
         // SAFETY: the status word is ours; null stands for the usage.
-        match check(unsafe { syscall6(nr::WAIT4, [usize::MAX, &raw mut status as usize, WALL, 0, 0, 0]) }) {
+        match check(unsafe { syscall6(nr::WAIT4, [usize::MAX, &raw mut status as usize, options, 0, 0, 0]) }) {
             Ok(pid) => return Ok((pid as i32, status)),
             Err(e) if e == Errno::EINTR => {}
             Err(e) => return Err(e),

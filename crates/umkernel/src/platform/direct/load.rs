@@ -207,43 +207,72 @@ fn signals_reach_keyed_memory() -> bool {
     (numbers.next(), numbers.next()) >= (Some(6), Some(12))
 }
 
-/// Maps the image's segments; its entry point.
-fn load_image(image: &[u8]) -> Result<u64, String> {
-    let bad = || String::from("the kernel image in this program is damaged");
-    let word =
-        |at: usize| image.get(at..at + 8).map(|b| u64::from_le_bytes(core::array::from_fn(|i| b[i]))).ok_or_else(bad);
-    let half = |at: usize| image.get(at..at + 2).map(|b| u16::from_le_bytes([b[0], b[1]])).ok_or_else(bad);
+/// A segment of the image, in the file and in memory.
+struct Segment<'a> {
+    addr: u64,
+    bytes: &'a [u8],
+    in_memory: u64,
+    writable: bool,
+}
+
+/// The image's segments and its entry point.
+fn segments(image: &[u8]) -> Option<(Vec<Segment<'_>>, u64)> {
+    const PT_LOAD: u64 = 1;
+    const PF_W: u64 = 2;
+    let word = |at: usize| image.get(at..at + 8).map(|b| u64::from_le_bytes(core::array::from_fn(|i| b[i])));
+    let half = |at: usize| image.get(at..at + 2).map(|b| u16::from_le_bytes([b[0], b[1]]));
     let (entry, headers, count) = (word(24)?, word(32)? as usize, half(56)? as usize);
+    let mut segments = Vec::new();
     for header in (0..count).map(|i| headers + 56 * i) {
-        const PT_LOAD: u64 = 1;
         let kind = word(header)?;
-        if kind & 0xffff_ffff != PT_LOAD {
-            continue;
-        }
         let (offset, addr) = (word(header + 8)? as usize, word(header + 16)?);
         let (in_file, in_memory) = (word(header + 32)? as usize, word(header + 40)?);
-        if in_memory == 0 {
+        if kind & 0xffff_ffff != PT_LOAD || in_memory == 0 {
             continue;
         }
-        let bytes = image.get(offset..offset + in_file).ok_or_else(bad)?;
+        let bytes = image.get(offset..offset.checked_add(in_file)?)?;
         if !(KERNEL_BASE..PRIVATE_BASE).contains(&addr) || addr % 4096 != 0 || in_file as u64 > in_memory {
-            return Err(bad());
+            return None;
         }
-        let len = in_memory.next_multiple_of(4096);
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        map(addr, len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)?;
-        // SAFETY: the segment's memory was just mapped and is large enough.
-        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), addr as *mut u8, in_file) };
-        let prot = (kind >> 32) as i32;
-        let prot = (prot & 4) >> 2 | prot & 2 | (prot & 1) << 2;
-        if prot & libc::PROT_WRITE != 0 {
-            protect_with_key(addr, len, prot)?;
-        // SAFETY: as above.
-        } else if unsafe { libc::mprotect(addr as *mut libc::c_void, len as usize, prot) } != 0 {
-            return Err(host_error("cannot protect the kernel image"));
-        }
+        segments.push(Segment { addr, bytes, in_memory, writable: (kind >> 32) & PF_W != 0 });
+    }
+    Some((segments, entry))
+}
+
+/// Maps the image's segments; its entry point.
+///
+/// All that is not written to is one mapping of huge pages, where the host has them: a fork copies one entry for each instead
+/// of five hundred, which was a quarter of its time.
+fn load_image(image: &[u8]) -> Result<u64, String> {
+    const HUGE_PAGE: u64 = 2 << 20;
+    let (segments, entry) = segments(image).ok_or("the kernel image in this program is damaged")?;
+    let (data, code): (Vec<_>, Vec<_>) = segments.into_iter().partition(|segment| segment.writable);
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let read_write = libc::PROT_READ | libc::PROT_WRITE;
+    let end = code.iter().map(|segment| segment.addr + segment.in_memory).max().unwrap_or(KERNEL_BASE);
+    let len = (end - KERNEL_BASE).next_multiple_of(HUGE_PAGE);
+    map(KERNEL_BASE, len, read_write, flags, -1, 0)?;
+    // SAFETY: the memory was just mapped. A host without huge pages has small ones.
+    unsafe { libc::madvise(KERNEL_BASE as *mut libc::c_void, len as usize, libc::MADV_HUGEPAGE) };
+    code.iter().for_each(put);
+    // SAFETY: as above.
+    if unsafe { libc::mprotect(KERNEL_BASE as *mut libc::c_void, len as usize, libc::PROT_READ | libc::PROT_EXEC) } != 0
+    {
+        return Err(host_error("cannot protect the kernel image"));
+    }
+    for segment in data {
+        let len = segment.in_memory.next_multiple_of(4096);
+        map(segment.addr, len, read_write, flags, -1, 0)?;
+        put(&segment);
+        protect_with_key(segment.addr, len, read_write)?;
     }
     Ok(entry)
+}
+
+/// Copies a segment to its memory, which is mapped.
+fn put(segment: &Segment<'_>) {
+    // SAFETY: the caller has mapped the segment's memory, which is at least as long.
+    unsafe { core::ptr::copy_nonoverlapping(segment.bytes.as_ptr(), segment.addr as *mut u8, segment.bytes.len()) };
 }
 
 /// vdso, vvar and what goes with them: they stay in every guest process.

@@ -12,6 +12,7 @@ mod signal;
 mod slot;
 mod spawn;
 mod text;
+mod trampoline;
 mod traps;
 mod view;
 mod xstate;

@@ -124,6 +124,7 @@ pub(super) fn stop_zygote() {
     const PATIENCE: u64 = 2_000_000_000;
     let zygote = &arena().zygote;
     zygote.stopping.store(1, Ordering::SeqCst);
+    host::futex_wake(&zygote.stopping, 1);
     host::process::kill(zygote.pid.load(Ordering::Relaxed));
     // The broker ends when nobody can ask any more.
     host::close(arena().broker.socket());
@@ -153,19 +154,35 @@ extern "C" fn zygote(slot: u64) -> ! {
 }
 
 /// Reaps guest processes for as long as the machine runs; in the kernel process.
+///
+/// Nobody waits for it while the machine runs, so it lets a few gather: to wake up for each would cost as much as its end.
 pub(super) fn reap() {
-    while let Ok((pid, status)) = host::process::wait_child() {
-        if arena().zygote.stopping.load(Ordering::SeqCst) != 0 {
-            continue;
+    const GATHER: u64 = 2_000_000;
+    let stopping = &arena().zygote.stopping;
+    let mut wait = true;
+    while let Ok((pid, status)) = host::process::wait_child(wait) {
+        if pid != 0 {
+            reaped(pid, status);
+            wait = false;
+        } else {
+            wait = true;
         }
-        assert!(pid != arena().facts.broker_pid, "the broker was killed (status {status:#x})");
-        assert!(pid != arena().zygote.host_pid(), "the zygote was killed (status {status:#x})");
-        assert!(status != i32::from(super::boot::PANIC_STATUS) << 8, "the kernel panicked in host process {pid}");
-        bury(pid, status);
+        if wait && stopping.load(Ordering::SeqCst) == 0 {
+            host::futex_wait(stopping, 0, Some(host::monotonic_ns() + GATHER));
+        }
     }
-    let zygote = &arena().zygote;
-    zygote.stopping.store(2, Ordering::SeqCst);
-    host::futex_wake(&zygote.stopping, 1);
+    stopping.store(2, Ordering::SeqCst);
+    host::futex_wake(stopping, 1);
+}
+
+fn reaped(pid: i32, status: i32) {
+    if arena().zygote.stopping.load(Ordering::SeqCst) != 0 {
+        return;
+    }
+    assert!(pid != arena().facts.broker_pid, "the broker was killed (status {status:#x})");
+    assert!(pid != arena().zygote.host_pid(), "the zygote was killed (status {status:#x})");
+    assert!(status != i32::from(super::boot::PANIC_STATUS) << 8, "the kernel panicked in host process {pid}");
+    bury(pid, status);
 }
 
 /// A host process has ended. If tasks were in it still, it was killed from outside, and they with it: each ends itself in a fresh

@@ -5,6 +5,11 @@
 //! jumps to the door. Only that one instruction changes, by one store where its place allows. So a thread that is anywhere in between, or jumps there, still does what
 //! it should, if slowly, and a call that is restarted goes on at its `syscall`.
 //!
+//! Where there is no such instruction, the jump is written over the `syscall` itself and the beginning of what follows, which the
+//! trampoline does instead. From the site's first trap on, every call from there returns into the trampoline, so that no thread comes
+//! to the overwritten instructions, unless a jump leads there: then the site stays as it is. A call that is restarted goes on two bytes before
+//! where it would have returned to, so a jump back to the beginning lies there.
+//!
 //! Patches live in one *copy* of a file's text, which all processes map instead of the file from then on: a site traps about
 //! once in a machine. So that jumps to the trampolines fit every process, a file has its place in all of them: programs and
 //! libraries that can be relocated lie in a *window* that begins with the trampolines, fixed ones are reached from low
@@ -14,6 +19,7 @@ use super::layout::{
     LOW_TRAMPOLINES, PATCHES_BASE, PATCHES_SIZE, TRAMPOLINES_SIZE, WINDOW_BASE, WINDOW_END, WINDOW_TRAMPOLINES,
 };
 use super::memory;
+use super::trampoline::{JMP, JMP_LEN, Lead, Tail, is_split};
 use crate::errno::Result;
 use crate::host;
 use crate::kernel::Ctx;
@@ -23,18 +29,11 @@ use crate::vfs::{File, Timestamp};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
-use iced_x86::{Decoder, DecoderOptions, FlowControl};
 
 /// Files are apart by this much in the window.
 const WINDOW_STEP: u64 = 0x1_0000;
 /// A text longer than this stays as it is: its copy would take too long.
 const LONGEST_TEXT: u64 = 256 << 20;
-/// `jmp rel32`.
-const JMP: u8 = 0xe9;
-/// Bytes of `jmp rel32`.
-const JMP_LEN: usize = 5;
-/// `syscall`.
-const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
 /// A file's content, as long as it is the same.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,8 +92,8 @@ struct TextFile {
 /// What has become of a site.
 #[derive(Clone, Copy)]
 enum Site {
-    /// It is patched: where the jump is.
-    Patched(u64),
+    /// It is patched: where the jump is, and where its calls return to if not behind the `syscall`.
+    Patched { at: u64, back: Option<u64> },
     /// It cannot be patched.
     Left,
 }
@@ -197,13 +196,9 @@ impl Texts {
         host::map_fixed(vma.start, vma.len(), vma.prot.bits(), Some(place), false)
     }
 
-    /// A call has trapped at `site`: patches it, so that the next one does not, if that can be done.
-    pub(super) fn trapped(&self, ctx: &Ctx, site: u64) {
-        // A site that stays as it is traps again; nothing is lost but time.
-        let _ = self.patch(ctx, site);
-    }
-
-    fn patch(&self, ctx: &Ctx, site: u64) -> Option<()> {
+    /// A call has trapped at `site`: patches it, so that the next one does not, if that can be done. Where the call returns to, if
+    /// not behind its `syscall`.
+    pub(super) fn trapped(&self, ctx: &Ctx, site: u64) -> Option<u64> {
         let area = Area::of(site)?;
         let space = ctx.mm().ok()?;
         let vma = space.vma_at(site)?;
@@ -219,14 +214,24 @@ impl Texts {
                 copy
             }
         };
-        let known = text.sites.entry(site).or_insert_with(|| {
-            Lead::before(copy.text(), (site - copy.start) as usize)
-                .and_then(|lead| self.patch_copy(&copy, site, area, &lead))
-                .map_or(Site::Left, Site::Patched)
-        });
-        let Site::Patched(at) = *known else { return None };
+        let known = text.sites.entry(site).or_insert_with(|| self.patch(&copy, site, area).unwrap_or(Site::Left));
+        let Site::Patched { at, back } = *known else { return None };
         drop(files);
-        self.refresh(&space, at, &copy)
+        // A process that does not get the copy traps again; nothing is lost but time.
+        let _ = self.refresh(&space, at, &copy);
+        back
+    }
+
+    fn patch(&self, copy: &Copy, site: u64, area: Area) -> Option<Site> {
+        let offset = (site - copy.start) as usize;
+        let lead = Lead::before(copy.text(), offset);
+        if let Some(lead) = &lead
+            && !lead.is_passed_by(copy.text(), offset)
+            && let Some(patched) = self.patch_lead(copy, site, area, lead)
+        {
+            return Some(patched);
+        }
+        self.patch_site(copy, site, area).or_else(|| self.patch_lead(copy, site, area, &lead?))
     }
 
     /// Copies a VMA's text. Nobody maps the copy yet.
@@ -247,35 +252,48 @@ impl Texts {
         (copied + PAGE_SIZE > vma.len()).then_some(copy)
     }
 
-    /// Patches a site in a copy; where the jump is.
-    fn patch_copy(&self, copy: &Copy, site: u64, area: Area, lead: &Lead) -> Option<u64> {
+    /// Patches an instruction before a site in a copy.
+    fn patch_lead(&self, copy: &Copy, site: u64, area: Area, lead: &Lead) -> Option<Site> {
         let at = copy.start + lead.start as u64;
         let code = copy.text().get(lead.start..(site - copy.start) as usize)?;
-        let trampoline = self.trampoline(area, site, at, code, lead)?;
+        let (start, place) = self.reserve(area, lead.trampoline_size())?;
+        let bytes = lead.trampoline(code, at, start, site, area.base)?;
+        put(place, &bytes);
+        self.write_jump(copy, at, start);
+        Some(Site::Patched { at, back: None })
+    }
+
+    /// Patches a site itself and what follows it.
+    fn patch_site(&self, copy: &Copy, site: u64, area: Area) -> Option<Site> {
+        let offset = (site - copy.start) as usize;
+        let tail = Tail::behind(copy.text(), offset)?;
+        let (start, place) = self.reserve(area, tail.trampoline_size())?;
+        let code = &copy.text()[tail.start..tail.start + tail.len];
+        let (bytes, back) = tail.trampoline(code, copy.start + tail.start as u64, start, area.base)?;
+        put(place, &bytes);
+        self.write_jump(copy, site, start);
+        Some(Site::Patched { at: site, back: Some(start + back as u64) })
+    }
+
+    /// Room for a trampoline: where it lies in processes, and where the kernel sees it.
+    fn reserve(&self, area: Area, size: usize) -> Option<(u64, u64)> {
+        let mut next = self.trampolines.lock();
+        let offset = next[area.index];
+        let end = offset + size.next_multiple_of(16) as u64;
+        if end > TRAMPOLINES_SIZE {
+            return None;
+        }
+        next[area.index] = end;
+        Some((area.base + offset, area.seen() + offset))
+    }
+
+    fn write_jump(&self, copy: &Copy, at: u64, to: u64) {
         let mut jump = [0; JMP_LEN];
         jump[0] = JMP;
-        jump[1..].copy_from_slice(&distance(at + JMP_LEN as u64, trampoline).to_le_bytes());
+        jump[1..].copy_from_slice(&distance(at + JMP_LEN as u64, to).to_le_bytes());
         self.patching.store(at, Ordering::SeqCst);
         write_code(copy.seen(at), jump);
         self.patching.store(0, Ordering::SeqCst);
-        Some(at)
-    }
-
-    /// A trampoline: the instructions before a site, which begin at `from`, `lea site + 2, %rcx`, `jmp *door`.
-    fn trampoline(&self, area: Area, site: u64, from: u64, code: &[u8], lead: &Lead) -> Option<u64> {
-        let size = lead.trampoline_size().next_multiple_of(16);
-        let mut next = self.trampolines.lock();
-        let offset = next[area.index];
-        if offset + size as u64 > TRAMPOLINES_SIZE {
-            return None;
-        }
-        next[area.index] += size as u64;
-        drop(next);
-        let start = area.base + offset;
-        let bytes = lead.trampoline(code, from, start, site, area.base)?;
-        // SAFETY: the place was just taken, and no jump leads there yet.
-        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), (area.seen() + offset) as *mut u8, bytes.len()) };
-        Some(start)
     }
 
     /// Has the running process map the copy around a patch, if it does not yet.
@@ -291,179 +309,14 @@ impl Texts {
     }
 }
 
+/// Writes a trampoline, to which no jump leads yet.
+fn put(place: u64, bytes: &[u8]) {
+    // SAFETY: the place was reserved for it.
+    unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), place as *mut u8, bytes.len()) };
+}
+
 fn distance(from: u64, to: u64) -> i32 {
     to.wrapping_sub(from) as i64 as i32
-}
-
-/// The instructions before a call that a trampoline takes over.
-struct Lead {
-    /// Where they begin: with one that is at least as long as a jump.
-    start: usize,
-    pieces: Vec<Piece>,
-}
-
-/// One instruction of a [`Lead`]; offsets are from the lead's start.
-#[derive(Debug, PartialEq, Eq)]
-enum Piece {
-    /// It does the same wherever it lies.
-    Plain { from: usize, to: usize },
-    /// It has a distance from its end, in the four bytes at `field`.
-    Relative { from: usize, to: usize, field: usize },
-    /// It jumps to `target` on condition `condition` (the low half of its operation code).
-    Branch { condition: u8, target: i64 },
-}
-
-impl Piece {
-    /// Its bytes in a trampoline.
-    fn len(&self) -> usize {
-        match self {
-            Piece::Plain { from, to } | Piece::Relative { from, to, .. } => to - from,
-            Piece::Branch { .. } => NEAR_BRANCH_LEN,
-        }
-    }
-}
-
-/// `jcc rel32`.
-const NEAR_BRANCH_LEN: usize = 6;
-/// `lea rel32(%rip), %rcx`.
-const LEA_RCX: [u8; 3] = [0x48, 0x8d, 0x0d];
-/// `jmp *rel32(%rip)`.
-const JMP_INDIRECT: [u8; 2] = [0xff, 0x25];
-/// Bytes of a field with a distance.
-const DISTANCE_LEN: usize = 4;
-
-impl Lead {
-    /// Decodes the code before `site`. Code is read from the front, and where an instruction begins shows only by reading from
-    /// far enough before, where wrong guesses have met the right sequence; so several guesses must agree.
-    fn before(text: &[u8], site: usize) -> Option<Lead> {
-        const FARTHEST: usize = 160;
-        const GUESSES: usize = 16;
-        /// Guesses that must agree; those that end up beside the site were wrong.
-        const ENOUGH: usize = 8;
-        if text.get(site..site + 2)? != SYSCALL {
-            return None;
-        }
-        let mut found: Option<(usize, usize)> = None;
-        for guess in 0..GUESSES.min(site) {
-            let begin = site.saturating_sub(FARTHEST) + guess;
-            let Some(start) = long_instruction(&text[begin..site], begin) else { continue };
-            match &mut found {
-                None => found = Some((start, 1)),
-                Some((same, times)) if *same == start => *times += 1,
-                Some(_) => return None,
-            }
-        }
-        let (start, _) = found.filter(|&(_, times)| times >= ENOUGH)?;
-        Lead::at(&text[start..site], start)
-    }
-
-    /// See [`is_split`].
-    #[cfg(test)]
-    fn is_split(&self) -> bool {
-        is_split(self.start)
-    }
-
-    fn at(code: &[u8], start: usize) -> Option<Lead> {
-        let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
-        let mut pieces = Vec::new();
-        while decoder.can_decode() {
-            let from = decoder.position();
-            let instruction = decoder.decode();
-            let to = decoder.position();
-            pieces.push(if instruction.flow_control() == FlowControl::ConditionalBranch {
-                let condition = condition(&code[from..to])?;
-                Piece::Branch { condition, target: instruction.near_branch_target() as i64 }
-            } else if instruction.is_ip_rel_memory_operand() {
-                let offsets = decoder.get_constant_offsets(&instruction);
-                if offsets.displacement_size() != DISTANCE_LEN {
-                    return None;
-                }
-                Piece::Relative { from, to, field: from + offsets.displacement_offset() }
-            } else {
-                Piece::Plain { from, to }
-            });
-        }
-        Some(Lead { start, pieces })
-    }
-
-    fn trampoline_size(&self) -> usize {
-        let leads = self.pieces.iter().map(Piece::len).sum::<usize>();
-        leads + LEA_RCX.len() + JMP_INDIRECT.len() + 2 * DISTANCE_LEN
-    }
-
-    /// The trampoline's code at `start`, for a lead with this `code` at `from` and a site; the door's address is kept at `door`.
-    fn trampoline(&self, code: &[u8], from: u64, start: u64, site: u64, door: u64) -> Option<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(self.trampoline_size());
-        // What an instruction refers to stays where it is.
-        let refer = |bytes: &mut Vec<u8>, field: usize, end: usize, target: u64| {
-            let distance = i32::try_from(target.wrapping_sub(start + end as u64) as i64).ok()?;
-            bytes[field..field + DISTANCE_LEN].copy_from_slice(&distance.to_le_bytes());
-            Some(())
-        };
-        let append = |bytes: &mut Vec<u8>, operation: &[u8], target: u64| {
-            bytes.extend_from_slice(operation);
-            let field = bytes.len();
-            bytes.extend_from_slice(&[0; DISTANCE_LEN]);
-            refer(bytes, field, field + DISTANCE_LEN, target)
-        };
-        for piece in &self.pieces {
-            match *piece {
-                Piece::Plain { from, to } => bytes.extend_from_slice(&code[from..to]),
-                Piece::Relative { from: first, to, field } => {
-                    let old = i32::from_le_bytes(core::array::from_fn(|i| code[field + i]));
-                    let target = (from + to as u64).wrapping_add_signed(old.into());
-                    let at = bytes.len() + (field - first);
-                    bytes.extend_from_slice(&code[first..to]);
-                    let end = bytes.len();
-                    refer(&mut bytes, at, end, target)?;
-                }
-                Piece::Branch { condition, target } => {
-                    append(&mut bytes, &[0x0f, 0x80 | condition], from.wrapping_add_signed(target))?;
-                }
-            }
-        }
-        append(&mut bytes, &LEA_RCX, site + SYSCALL.len() as u64)?;
-        append(&mut bytes, &JMP_INDIRECT, door)?;
-        Some(bytes)
-    }
-}
-
-/// The condition of a conditional jump, the low half of its operation code; `None` for `loop` and the like, which only come short.
-fn condition(code: &[u8]) -> Option<u8> {
-    match *code {
-        [short @ 0x70..=0x7f, _] => Some(short & 15),
-        [0x0f, near @ 0x80..=0x8f, _, _, _, _] => Some(near & 15),
-        _ => None,
-    }
-}
-
-/// Whether a jump at this offset of a text would lie in two words, which no one store writes.
-fn is_split(at: usize) -> bool {
-    at % 8 + JMP_LEN > 8
-}
-
-/// Where the last instruction begins that is as long as a jump and from which control flows to the end of `code`, which begins
-/// at `begin`, unless a conditional jump leads away; one that can be replaced by one store before any other. `None` if there is none,
-/// or the code does not end with an instruction.
-fn long_instruction(code: &[u8], begin: usize) -> Option<usize> {
-    let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
-    let (mut whole, mut split) = (None, None);
-    while decoder.can_decode() {
-        let at = begin + decoder.position();
-        let instruction = decoder.decode();
-        // An instruction that is cut off by the end is invalid.
-        let goes_on = match instruction.flow_control() {
-            FlowControl::Next => true,
-            FlowControl::ConditionalBranch => condition(&code[at - begin..decoder.position()]).is_some(),
-            _ => false,
-        };
-        if instruction.is_invalid() || !goes_on {
-            (whole, split) = (None, None);
-        } else if instruction.len() >= JMP_LEN {
-            *(if is_split(at) { &mut split } else { &mut whole }) = Some(at);
-        }
-    }
-    whole.or(split)
 }
 
 /// Writes a jump over an instruction of at least its length that other processors may be executing.
@@ -499,63 +352,5 @@ fn text_of(vma: &Vma) -> Option<&File> {
     match &vma.kind {
         VmaKind::File { file, .. } if is_text && !vma.flags.contains(MapFlags::SHARED) => Some(file),
         _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MOV_EAX: [u8; 5] = [0xb8, 3, 0, 0, 0];
-    const MOV_ESI: [u8; 5] = [0xbe, 1, 0, 0, 0];
-    const LEA_RDI: [u8; 7] = [0x48, 0x8d, 0x3d, 0x10, 0, 0, 0];
-
-    /// Where the lead of the call at the end of `code` begins, behind 64 bytes of no operation.
-    fn lead(code: &[&[u8]]) -> Option<Lead> {
-        let text = [&[0x90; 64][..], &code.concat(), &SYSCALL].concat();
-        Lead::before(&text, text.len() - SYSCALL.len())
-    }
-
-    #[test]
-    fn a_jump_replaces_one_instruction_that_leads_to_the_call() {
-        assert_eq!(lead(&[&MOV_EAX]).map(|l| (l.start, l.is_split())), Some((64, false)));
-        // The nearer one would take two stores.
-        assert_eq!(lead(&[&MOV_ESI, &MOV_EAX]).map(|l| l.start), Some(64));
-        assert_eq!(lead(&[&[0x90; 3], &MOV_EAX, &[0x90]]).map(|l| (l.start, l.is_split())), Some((67, false)));
-        assert_eq!(lead(&[&[0x90; 5], &MOV_EAX]).map(|l| (l.start, l.is_split())), Some((69, true)));
-        // mov %r8, %rax is too short, and what is before a jump does not lead here.
-        assert!(lead(&[&[0x4c, 0x89, 0xc0]]).is_none());
-        assert!(lead(&[&MOV_EAX, &[0xeb, 0]]).is_none());
-        assert!(Lead::before(&[0x90; 128], 100).is_none(), "no call there");
-    }
-
-    #[test]
-    fn what_refers_to_its_own_place_is_found() {
-        let Some(lead) = lead(&[&LEA_RDI, &[0x90], &MOV_EAX]) else { panic!() };
-        assert_eq!((lead.start, lead.pieces), (72, alloc::vec![Piece::Plain { from: 0, to: 5 }]));
-        let Some(lead) = self::lead(&[&LEA_RDI, &[0x31, 0xc0]]) else { panic!() };
-        let pieces = alloc::vec![Piece::Relative { from: 0, to: 7, field: 3 }, Piece::Plain { from: 7, to: 9 }];
-        assert_eq!((lead.start, lead.pieces), (64, pieces));
-    }
-
-    /// glibc's `read`: `cmpb $0, single_threaded(%rip)`, `je`, `xor %eax, %eax`, `syscall`.
-    #[test]
-    fn a_conditional_jump_leads_where_it_did() {
-        const CMPB: [u8; 7] = [0x80, 0x3d, 0x20, 0, 0, 0, 0];
-        let code = [&CMPB[..], &[0x74, 0x17], &[0x31, 0xc0]].concat();
-        let Some(lead) = lead(&[&code]) else { panic!() };
-        assert_eq!((lead.start, &lead.pieces[1]), (64, &Piece::Branch { condition: 4, target: 0x20 }));
-        let (from, start, door) = (0x1000_u64, 0x10_0000_u64, 0x20_0000_u64);
-        let site = from + code.len() as u64;
-        let Some(bytes) = lead.trampoline(&code, from, start, site, door) else { panic!() };
-        assert_eq!(bytes.len(), lead.trampoline_size());
-        let mut decoder = Decoder::with_ip(64, &bytes, start, DecoderOptions::NONE);
-        let decoded: Vec<_> = (0..5).map(|_| decoder.decode()).collect();
-        assert!(!decoder.can_decode());
-        assert_eq!(decoded[0].ip_rel_memory_address(), from + 7 + 0x20);
-        assert_eq!(decoded[1].near_branch_target(), from + 9 + 0x17);
-        assert_eq!(decoded[3].ip_rel_memory_address(), site + 2);
-        assert_eq!(decoded[4].ip_rel_memory_address(), door);
-        assert!(lead.trampoline(&code, from, 1 << 40, site, door).is_none(), "out of reach");
     }
 }

@@ -21,8 +21,10 @@ pub(super) extern "C" fn syscall(frame: *mut Frame) {
     with_ctx(|ctx| {
         // SAFETY: the thread's own slot.
         let site = core::mem::take(&mut unsafe { current().own() }.site);
-        if site != 0 {
-            arena().texts.trapped(ctx, site);
+        if site != 0
+            && let Some(back) = arena().texts.trapped(ctx, site)
+        {
+            (regs.rip, regs.rcx) = (back, back);
         }
         let result = trap::syscall(ctx, regs);
         back(ctx, regs, Some(result));
