@@ -6,8 +6,10 @@ pub const KERNEL_BASE: u64 = 0x6000_0000_0000;
 /// The first address behind the kernel's that is the guest's again.
 pub const KERNEL_END: u64 = 0x6100_0000_0000;
 
+// What most processes touch lies within one GiB: each one more costs every process a page of its page table.
+
 /// Private to each host process, and empty in a forked one: what its threads need to enter the kernel.
-pub const PRIVATE_BASE: u64 = 0x6000_4000_0000;
+pub const PRIVATE_BASE: u64 = 0x6000_0400_0000;
 /// Threads that one process may have.
 pub const THREADS_PER_PROCESS: usize = 4096;
 /// Bytes of a thread's scratch words and of its door words.
@@ -24,19 +26,25 @@ pub const SIGNAL_STACKS: u64 = PRIVATE_BASE + 2 * SCRATCH_SIZE;
 pub const PRIVATE_SIZE: u64 = 2 * SCRATCH_SIZE + SIGNAL_STACK_SIZE * THREADS_PER_PROCESS as u64;
 
 /// The shared arena: all kernel state. A memory file, mapped by every process of the machine.
-pub const ARENA_BASE: u64 = 0x6001_0000_0000;
+pub const ARENA_BASE: u64 = 0x6000_1000_0000;
 /// Bytes of the arena; its file is sparse.
 pub const ARENA_SIZE: u64 = 64 << 30;
-/// Where kernel threads' stacks and slots lie.
-pub const SLOTS_BASE: u64 = ARENA_BASE + (1 << 28);
+/// Bytes at the arena's beginning for what the kernel image's libraries keep in statics: see `kernel.ld`.
+pub const STATICS_SIZE: u64 = 64 * 1024;
+/// Where the root of all kernel state lies.
+pub const ROOT: u64 = ARENA_BASE + STATICS_SIZE;
+/// Where the first slots lie: kernel threads' stacks.
+pub const SLOTS_BASE: u64 = ARENA_BASE + (2 << 20);
 /// Bytes of a slot: a kernel stack, with what belongs to the thread at its upper end.
 pub const SLOT_SIZE: u64 = 128 * 1024;
-/// Slots: threads that the machine may have.
+/// Slots that are there. The others are needed in large machines only.
+pub const NEAR_SLOTS: usize = 256;
+/// Slots in all: threads that the machine may have.
 pub const SLOTS: usize = 24 * 1024;
 /// Where the heap begins.
-pub const HEAP_BASE: u64 = ARENA_BASE + (4 << 30);
-/// The first address behind the heap.
-pub const HEAP_END: u64 = ARENA_BASE + ARENA_SIZE;
+pub const HEAP_BASE: u64 = ARENA_BASE + (64 << 20);
+/// The first address behind the heap, where the other slots begin.
+pub const HEAP_END: u64 = ARENA_BASE + ARENA_SIZE - (4 << 30);
 
 /// Where the kernel sees the patched copies of program text, and the trampolines before them.
 pub const PATCHES_BASE: u64 = 0x6040_0000_0000;
@@ -74,6 +82,7 @@ pub const KEYS_OPEN: u32 = 0x5555_5550;
 /// The key register in guest code: key 0 open, the others closed.
 pub const KEYS_CLOSED: u32 = 0x5555_5554;
 
-const _: () = assert!(SLOTS_BASE + SLOT_SIZE * SLOTS as u64 <= HEAP_BASE);
+const _: () = assert!(SLOTS_BASE + SLOT_SIZE * NEAR_SLOTS as u64 <= HEAP_BASE);
+const _: () = assert!(HEAP_END + SLOT_SIZE * SLOTS as u64 <= ARENA_BASE + ARENA_SIZE);
 const _: () = assert!(PRIVATE_BASE + PRIVATE_SIZE <= ARENA_BASE);
-const _: () = assert!(HEAP_END <= PATCHES_BASE && PATCHES_BASE + PATCHES_SIZE <= VIEW_BASE);
+const _: () = assert!(ARENA_BASE + ARENA_SIZE <= PATCHES_BASE && PATCHES_BASE + PATCHES_SIZE <= VIEW_BASE);

@@ -231,10 +231,13 @@ fn segments(image: &[u8]) -> Option<(Vec<Segment<'_>>, u64)> {
             continue;
         }
         let bytes = image.get(offset..offset.checked_add(in_file)?)?;
-        if !(KERNEL_BASE..PRIVATE_BASE).contains(&addr) || addr % 4096 != 0 || in_file as u64 > in_memory {
+        let writable = (kind >> 32) & PF_W != 0;
+        let room = if writable { ARENA_BASE..ROOT } else { KERNEL_BASE..PRIVATE_BASE };
+        let end = addr.checked_add(in_memory)?;
+        if !room.contains(&addr) || end > room.end || addr % 4096 != 0 || in_file as u64 > in_memory {
             return None;
         }
-        segments.push(Segment { addr, bytes, in_memory, writable: (kind >> 32) & PF_W != 0 });
+        segments.push(Segment { addr, bytes, in_memory, writable });
     }
     Some((segments, entry))
 }
@@ -260,12 +263,8 @@ fn load_image(image: &[u8]) -> Result<u64, String> {
     {
         return Err(host_error("cannot protect the kernel image"));
     }
-    for segment in data {
-        let len = segment.in_memory.next_multiple_of(4096);
-        map(segment.addr, len, read_write, flags, -1, 0)?;
-        put(&segment);
-        protect_with_key(segment.addr, len, read_write)?;
-    }
+    // In the arena, so that all processes have the same.
+    data.iter().for_each(put);
     Ok(entry)
 }
 

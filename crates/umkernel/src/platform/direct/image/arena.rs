@@ -1,11 +1,12 @@
-//! The arena: the memory that all processes of a machine share, and what lies at its beginning.
+//! The arena: the memory that all processes of a machine share, and the root of what lies there.
 
 use super::client::Broker;
 use super::heap::Heap;
-use super::layout::ARENA_BASE;
+use super::layout::ROOT;
 use super::slot::Slots;
 use super::spawn::Zygote;
 use super::text::Texts;
+use super::vdso::Clock;
 use super::xstate::XState;
 use crate::kernel::Kernel;
 use crate::platform::Reserved;
@@ -32,6 +33,8 @@ pub(super) struct Facts {
     pub(super) kernel_pid: i32,
     /// The disk image that is mapped at [`VIEW_BASE`](super::layout::VIEW_BASE); -1 if it is too large for that.
     pub(super) image_file: i32,
+    /// How to read the time.
+    pub(super) clock: Clock,
     /// Host id of the broker.
     pub(super) broker_pid: i32,
     /// The processor's extended state.
@@ -45,13 +48,13 @@ pub(super) struct Facts {
 // SAFETY: `kernel` is written once, before `has_kernel` is set and before there are other threads.
 unsafe impl Sync for Arena {}
 
-const _: () = assert!(size_of::<Arena>() as u64 <= super::layout::SLOTS_BASE - ARENA_BASE);
+const _: () = assert!(size_of::<Arena>() as u64 <= super::layout::SLOTS_BASE - ROOT);
 
 /// The arena of the machine that this process belongs to.
 pub(super) fn arena() -> &'static Arena {
     // SAFETY: every process that runs the kernel image has the arena mapped there, and the kernel process
     // initialised it before it did anything else.
-    unsafe { &*(ARENA_BASE as *const Arena) }
+    unsafe { &*(ROOT as *const Arena) }
 }
 
 /// The platform's own descriptors.
@@ -80,7 +83,7 @@ pub(super) unsafe fn initialise(files: Files, facts: Facts) {
         has_kernel: AtomicBool::new(false),
     };
     // SAFETY: the caller's promise; the place is large and aligned enough.
-    unsafe { core::ptr::write(ARENA_BASE as *mut Arena, arena) };
+    unsafe { core::ptr::write(ROOT as *mut Arena, arena) };
 }
 
 impl Arena {

@@ -6,6 +6,7 @@ use super::layout::VIEW_SIZE;
 use super::platform::Direct;
 use super::slot::{HostMemory, Own};
 use super::spawn;
+use super::vdso::{Clock, VDSO};
 
 use super::xstate::XState;
 use crate::block::OverlayFiles;
@@ -27,7 +28,9 @@ pub fn main(handover: &Handover) -> ! {
         end: range.end,
         name: RANGE_NAMES.get(range.name as usize).copied().unwrap_or("[vvar]"),
     });
+    let vdso = reserved.iter().find(|range| range.name == VDSO);
     let facts = Facts {
+        clock: vdso.map_or(Clock::none(), |range| Clock::find(range.start, range.end)),
         kernel_pid: host::getpid(),
         broker_pid: handover.broker_pid,
         image_file: if handover.image_size <= VIEW_SIZE { handover.image_file } else { -1 },

@@ -296,6 +296,8 @@ global_asm!(
     "pop rbx",
     "ret",
     "3:",
+    // A load before the first store: the host then maps the pages around as well.
+    "mov rax, [rsp - 8]",
     "xor ebp, ebp",
     "mov rdi, rbx",
     "call r12",

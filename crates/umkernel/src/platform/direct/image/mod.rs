@@ -14,6 +14,7 @@ mod spawn;
 mod text;
 mod trampoline;
 mod traps;
+pub(crate) mod vdso;
 mod view;
 mod xstate;
 

@@ -9,11 +9,13 @@ use super::layout::{DOOR_OFFSET, DOOR_STRIDE, KERNEL_BASE, KERNEL_END, KEYS_OPEN
 use super::layout::{SIGNAL_STACK_SIZE, SIGNAL_STACKS};
 use super::memory;
 use super::slot::{Slot, Trap};
+use super::vdso;
 use crate::host;
 use crate::platform::TrapFrame;
 use crate::signal::number::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
 use crate::signal::{SigContext, SigInfo, code};
 use core::arch::asm;
+use linux_raw_sys::general::__NR_clock_gettime;
 use linux_raw_sys::ptrace::AUDIT_ARCH_X86_64;
 
 /// What the handler is for. Others have no business in a guest process and keep their default actions.
@@ -59,6 +61,8 @@ pub(super) extern "C" fn handle(signal: i32, info: &HostSigInfo, frame: &mut UCo
     // A process that guest code has made behind the kernel's back: a copy of its parent without words of its own.
     let Some(thread) = Interrupted::new(frame) else { host::exit_process(1) };
     let context = &mut frame.context;
+    // The kernel calls the vdso, with its keys.
+    let in_kernel = in_kernel || thread.keys == KEYS_OPEN && vdso::contains(context.rip);
     match signal {
         // On its way in, with a gs base of its own.
         SIGILL if at_foreign => {
@@ -106,6 +110,10 @@ fn in_kernel_code(signal: u8, info: &HostSigInfo, context: &mut SigContext, thre
             context.rip = memory::fixup(context.rip).unwrap_or(context.rip);
         }
         _ if info.code <= 0 => {}
+        // The host has no clock any more that the vdso can read, so that asks the host.
+        SIGSYS if vdso::contains(context.rip) && info.syscall as u32 == __NR_clock_gettime => {
+            context.rax = host::clock_gettime_to(context.rdi as i32, context.rsi) as u64;
+        }
         SIGSYS => panic!("host call {} from {:#x}, which the filter refuses", info.syscall, context.rip),
         _ => panic!("host signal {signal} (code {}) at {:#x}, address {:#x}", info.code, context.rip, info.addr),
     }

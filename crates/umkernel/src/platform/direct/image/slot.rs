@@ -3,7 +3,9 @@
 
 use super::arena::arena;
 use super::entry::{FRAME_SIZE, Frame, GUEST_GS};
-use super::layout::{DOOR_OFFSET, DOOR_STRIDE, PRIVATE_BASE, SLOT_SIZE, SLOTS, SLOTS_BASE, THREADS_PER_PROCESS};
+use super::layout::{
+    DOOR_OFFSET, DOOR_STRIDE, HEAP_END, NEAR_SLOTS, PRIVATE_BASE, SLOT_SIZE, SLOTS, SLOTS_BASE, THREADS_PER_PROCESS,
+};
 use super::view::View;
 use crate::errno::{Errno, Error, Result};
 use crate::kernel::Ctx;
@@ -17,7 +19,8 @@ use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
-/// Written at the lower end of each stack; a stack that reached it has overrun its neighbour.
+/// Written at the lower end of each stack; a stack that reached it has overrun its neighbour. Looked at when the slot is taken again: every
+/// other look would cost a process a page fault.
 const CANARY: u64 = 0x756d_6c66_7321_7374;
 
 /// What a new thread does first.
@@ -98,6 +101,9 @@ impl Slots {
     /// A slot for a thread that is not started yet.
     pub(super) fn take(&self, own: Own, index: u32) -> Result<&'static Slot> {
         let address = self.take_address()?;
+        // SAFETY: the lower end of the slot's own memory.
+        let word = unsafe { *(stack_bottom(address) as *const u64) };
+        assert!(word == CANARY || word == 0, "a kernel stack has overrun");
         let slot = Slot {
             next: AtomicU64::new(0),
             context: AtomicU64::new(0),
@@ -129,7 +135,11 @@ impl Slots {
             return Err(Error::new(Errno::EAGAIN, "no kernel stack is left"));
         }
         *fresh += 1;
-        Ok(SLOTS_BASE + SLOT_SIZE * *fresh as u64 - size_of::<Slot>() as u64)
+        let end = match *fresh {
+            near @ ..=NEAR_SLOTS => SLOTS_BASE + SLOT_SIZE * near as u64,
+            far => HEAP_END + SLOT_SIZE * (far - NEAR_SLOTS) as u64,
+        };
+        Ok(end - size_of::<Slot>() as u64)
     }
 }
 
@@ -160,13 +170,6 @@ impl Slot {
     pub(super) unsafe fn own(&self) -> &mut Own {
         // SAFETY: the caller's promise.
         unsafe { &mut *self.own.get() }
-    }
-
-    /// Whether the stack has kept within its bounds.
-    pub(super) fn check_stack(&self) {
-        // SAFETY: the lower end of the slot's own memory.
-        let word = unsafe { *(stack_bottom(self.address()) as *const u64) };
-        assert!(word == CANARY, "a kernel stack has overrun");
     }
 
     /// Puts the slot on the free list; nobody has it any more.

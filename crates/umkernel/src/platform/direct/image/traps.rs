@@ -63,5 +63,4 @@ pub(super) fn back(ctx: &Ctx, regs: &mut TrapFrame, result: Option<Result<usize>
         regs.gs_base != 0 || regs.eflags & SINGLE_STEP != 0 || regs.cs != TrapFrame::USER_CS || slot.guest_gs() != 0;
     // SAFETY: the running thread's own frame; its registers are borrowed, this is not.
     unsafe { (*slot.frame()).long_way = long.into() };
-    slot.check_stack();
 }
