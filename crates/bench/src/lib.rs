@@ -4,7 +4,7 @@
 //! - `guest/`: the program that does and times single operations; it is compiled on the spot and runs, unchanged, everywhere.
 //! - [`measures`]: what is measured, and what it is to cost.
 //! - [`system`]: where it runs.
-//! - [`run`]: rounds of it. Each round asks every system in turn, and a ratio is taken within a round.
+//! - [`run()`]: rounds of it. Each round asks every system in turn, and a ratio is taken within a round.
 //! - [`report`]: what came out, as a table and as JSON, and compared with an earlier run.
 
 mod error;

@@ -135,7 +135,7 @@ impl Place {
             from: from.to_vec(),
             size: Size::Auto { free: FREE },
             owner: Owner::All { uid: 0, gid: 0 },
-            ..Options::new(&self.path("base.img"))
+            ..Options::new(self.path("base.img"))
         };
         imgtool::create(&options, &mut |_| {})?;
         Ok(())
