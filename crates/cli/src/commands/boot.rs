@@ -117,6 +117,8 @@ pub(crate) fn boot_image(image: PathBuf, machine: &MachineArgs) -> CommandResult
 }
 
 fn boot(image: PathBuf, words: &Words, args: &MachineArgs) -> CommandResult {
+    // Looked at first: it says what a thing is that is no file at all.
+    imgtool::identify(&image).map_err(super::image::report)?;
     let chain = layers(&image, args.cow.as_deref()).map_err(super::image::report)?;
     let image = chain.base;
     // The kernel would refuse what is no image as well; this says what it is instead.

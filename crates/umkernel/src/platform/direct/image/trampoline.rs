@@ -164,6 +164,9 @@ impl Tail {
         }
         let start = site + SYSCALL.len();
         let code = text.get(start..text.len().min(start + JMP_LEN + LONGEST))?;
+        if !looks_at_result(code) {
+            return None;
+        }
         let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
         let (mut pieces, mut goes_on) = (Vec::new(), true);
         while SYSCALL.len() + decoder.position() < JMP_LEN {
@@ -205,6 +208,12 @@ impl Tail {
         }
         Some((out.bytes, BACK))
     }
+}
+
+/// Whether code begins with a look at what a system call has returned: `cmp $-4096, %rax` or nearly, `test %rax, %rax`, `test %eax, %eax`. What
+/// follows a call that does not return, such as a signal handler's last, may be anything, even another function.
+fn looks_at_result(code: &[u8]) -> bool {
+    matches!(code, [0x48, 0x3d, _, 0xf0, 0xff, 0xff, ..] | [0x48, 0x85, 0xc0, ..] | [0x85, 0xc0, ..])
 }
 
 /// Whether a direct jump or call leads into a range of the text from at most `near` bytes away: looked for at every byte, so some
@@ -408,17 +417,25 @@ mod tests {
         assert_eq!((decoded[2].ip(), decoded[2].near_branch_target()), (start + back as u64 - 2, start));
         assert_eq!(decoded[3].ip(), start + back as u64);
         assert_eq!(decoded[4].near_branch_target(), from + 6);
+        const TEST: [u8; 2] = [0x85, 0xc0];
         // A return ends it; padding may be overwritten, another function's code may not.
-        assert!(tail(&[0xc3, 0x90, 0x90]).is_some_and(|tail| !tail.goes_on && tail.pieces.len() == 1));
-        assert!(tail(&[0xc3, 0x0f, 0x1f, 0x40, 0]).is_some());
-        assert!(tail(&[0xc3, 0x55, 0x53]).is_none());
-        assert!(tail(&[0xe8, 0, 0, 0, 0]).is_none(), "a call's return address would lie in the trampoline");
+        assert!(tail(&[&TEST[..], &[0xc3]].concat()).is_some_and(|tail| !tail.goes_on && tail.pieces.len() == 2));
+        assert!(tail(&[&TEST[..], &[0xe8, 0, 0, 0, 0]].concat()).is_none(), "a call would return into the trampoline");
+    }
+
+    /// musl's `__restore_rt` ends with a call that does not return, and another function follows.
+    #[test]
+    fn a_call_whose_result_nobody_looks_at_may_not_return() {
+        assert!(tail(&[0x55, 0x48, 0x89, 0xe5]).is_none());
+        assert!(tail(&[0xc3, 0x90, 0x90]).is_none());
+        assert!(tail(&[0x48, 0x89, 0xc3]).is_none());
     }
 
     #[test]
     fn nothing_is_overwritten_that_a_jump_leads_to() {
-        const MOV: [u8; 2] = [0x89, 0xd8];
-        let text = |jump: &[u8]| [&[0x90; 64][..], &SYSCALL, &MOV, &MOV, &[0x90; 16], jump, &[0x90; 64]].concat();
+        const TEST: [u8; 3] = [0x48, 0x85, 0xc0];
+        const MOV: [u8; 1] = [0x90];
+        let text = |jump: &[u8]| [&[0x90; 64][..], &SYSCALL, &TEST, &MOV, &[0x90; 16], jump, &[0x90; 64]].concat();
         // From 86: back to 66, behind the call, and to 71, where nothing is overwritten.
         let found = |jump: &[u8]| Tail::behind(&text(jump), 64).is_some();
         assert!(!found(&[0x74, (66 - 88_i8) as u8]));

@@ -34,6 +34,10 @@ impl Clock {
 
 /// Nanoseconds of a clock; `None` if the host has to be asked.
 pub(crate) fn clock_gettime(clock: i32) -> Option<u64> {
+    // Tests are ordinary programs, without an arena.
+    if cfg!(test) {
+        return None;
+    }
     let Clock(address) = arena().facts.clock;
     if address == 0 || !CLOCKS.contains(&clock) {
         return None;
@@ -57,12 +61,13 @@ fn symbol(image: &[u8], name: &CStr) -> Option<usize> {
     const SYMBOL: usize = 24;
     let word = |at: usize| Some(u64::from_le_bytes(image.get(at..at.checked_add(8)?)?.try_into().ok()?));
     let half = |at: usize| Some(u32::from_le_bytes(image.get(at..at.checked_add(4)?)?.try_into().ok()?));
-    let (headers, count) = (word(32)? as usize, half(56)? & 0xffff);
+    let inside = |at: u64| usize::try_from(at).ok().filter(|&at| at < image.len());
+    let (headers, count) = (inside(word(32)?)?, half(56)? & 0xffff);
     let dynamic = (0..count as usize).map(|i| headers + 56 * i).find(|&header| half(header) == Some(PT_DYNAMIC))?;
-    let entries = word(dynamic + 8)? as usize;
+    let entries = inside(word(dynamic + 8)?)?;
     let entry = |tag: u64| {
         let at = (0..64).map(|i| entries + 16 * i).find(|&at| word(at) == Some(tag))?;
-        Some(word(at + 8)? as usize)
+        inside(word(at + 8)?)
     };
     let (names, symbols) = (entry(DT_STRTAB)?, entry(DT_SYMTAB)?);
     // Linkers put the names right behind the symbols.
@@ -71,8 +76,7 @@ fn symbol(image: &[u8], name: &CStr) -> Option<usize> {
         let text = half(at).and_then(|offset| image.get(names.checked_add(offset as usize)?..));
         text.is_some_and(|text| CStr::from_bytes_until_nul(text) == Ok(name))
     })?;
-    let value = word(found + 8)? as usize;
-    (value != 0 && value < image.len()).then_some(value)
+    inside(word(found + 8)?).filter(|&value| value != 0)
 }
 
 #[cfg(test)]
