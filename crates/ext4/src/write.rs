@@ -30,12 +30,16 @@ impl<D: BlockDevice> Fs<D> {
         let mut done = 0;
         let mut chunk = CHUNK;
         while done < data.len() {
-            let part = bytes_at(data, done, chunk);
             let at = offset.checked_add(done as u64).ok_or(Error::TooBig)?;
+            // Parts end where blocks end: one that ran out of space in its second block would have written its first.
+            let skip = (at % self.bs as u64) as usize;
+            let part = bytes_at(data, done, chunk - skip);
             match self.operation(|fs| fs.write_step(ino, at, part, now)) {
                 Ok(n) => done += n,
                 // As much as fits is written, down to single blocks.
-                Err(Error::NoSpace) if part.len() > self.bs => chunk = (part.len() / 2).next_multiple_of(self.bs),
+                Err(Error::NoSpace) if skip + part.len() > self.bs => {
+                    chunk = ((skip + part.len()) / 2).next_multiple_of(self.bs);
+                }
                 Err(Error::NoSpace | Error::TooBig) if done > 0 => break,
                 Err(e) => return Err(e),
             }

@@ -148,6 +148,23 @@ fn full_disk_takes_what_fits() {
 }
 
 #[test]
+fn a_write_without_room_leaves_what_it_says() {
+    let s = Scratch::new();
+    make(&s, FsType::Ext4, 1024, 8 << 20, None);
+    let mut fs = mount(&s.image());
+    let f = fs.create(2, b"f", &new(FileType::Regular)).unwrap();
+    assert_eq!(fs.write(f, 0, &[1; 1024], NOW), Ok(1024));
+    let g = fs.create(2, b"g", &new(FileType::Regular)).unwrap();
+    fs.write(g, 0, &vec![2; 9 << 20], NOW).unwrap();
+    // The first half of the bytes has a block, the other half finds none: a short write, as on Linux.
+    assert_eq!(fs.write(f, 512, &[3; 1024], NOW), Ok(512));
+    assert_eq!(fs.write(f, 1024, &[4; 1], NOW), Err(Error::NoSpace));
+    assert_eq!(read_all(&mut fs, f), [[1; 512], [3; 512]].concat());
+    fs.unmount().unwrap();
+    fsck(&s.image());
+}
+
+#[test]
 fn times_and_devices() {
     let s = Scratch::new();
     make(&s, FsType::Ext4, 4096, 64 << 20, None);
