@@ -47,6 +47,20 @@ fn shared_directory() -> PathBuf {
     dir
 }
 
+/// Whether this host has what the `direct` platform needs: only one that has can judge it.
+pub fn has_direct() -> bool {
+    fs::read_to_string("/proc/cpuinfo").unwrap().contains(" ospke")
+}
+
+/// The platforms that run here.
+pub fn platforms() -> &'static [&'static str] {
+    if has_direct() {
+        return &["ptrace", "direct"];
+    }
+    eprintln!("this processor has no protection keys: the direct platform is not tried");
+    &["ptrace"]
+}
+
 /// A directory of a test's own with a program of its own, by which its processes are told from all others, and a copy
 /// of the tiny image.
 pub struct Scratch {

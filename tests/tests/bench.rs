@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use umlfs_tests::machine::tiny_image;
+use umlfs_tests::machine::{platforms, tiny_image};
 use umlfs_tests::{judge, umlfs};
 
 const SHORT: [&str; 4] = ["--rounds", "1", "--milliseconds", "1"];
@@ -40,15 +40,15 @@ fn every_system_gives_every_figure_and_a_later_run_compares() {
     for row in run["rows"].as_array().unwrap() {
         let name = row["name"].as_str().unwrap();
         let systems: Vec<&String> = row["systems"].as_object().unwrap().keys().collect();
-        let expected: &[&str] = if name.starts_with("boot-") {
-            &["direct", "ptrace", "uml"]
-        } else {
-            &["direct", "native", "ptrace", "uml"]
-        };
+        let mut expected = [platforms(), &["uml"]].concat();
+        if !name.starts_with("boot-") {
+            expected.push("native");
+        }
+        expected.sort_unstable();
         assert_eq!(systems, expected, "{name}: {text}");
     }
     let (table, errors, status) =
-        bench(dir.path(), &["getppid", "--on", "direct", "--compare", saved.to_str().unwrap()]);
+        bench(dir.path(), &["getppid", "--on", "ptrace", "--compare", saved.to_str().unwrap()]);
     assert_eq!(status, Some(0), "{errors}");
     let row = table.lines().find(|line| line.starts_with("getppid")).unwrap();
     assert!(row.contains(" ns ") && row.ends_with(" %)"), "{table}");
@@ -62,6 +62,9 @@ fn what_cannot_be_measured_is_an_error_at_once() {
     let (_, errors, status) = bench(dir.path(), &["no-such-thing"]);
     assert_eq!(status, Some(1));
     assert!(errors.contains("no-such-thing") && errors.contains("--list"), "{errors}");
+    let (_, errors, status) = bench(dir.path(), &["--on", "uml", "--uml", "/nonexistent/linux", "getppid"]);
+    assert_eq!(status, Some(1));
+    assert!(errors.contains("/nonexistent/linux"), "{errors}");
     let (_, errors, status) = bench(dir.path(), &["--compare", "/dev/null", "getppid"]);
     assert_eq!(status, Some(1));
     assert!(errors.contains("is no saved run"), "{errors}");

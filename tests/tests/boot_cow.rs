@@ -6,10 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use umlfs_tests::machine::{BOOT_TIMEOUT, Scratch, run_within};
+use umlfs_tests::machine::{BOOT_TIMEOUT, Scratch, platforms, run_within};
 use umlfs_tests::{Run, expect_clean_ext, run};
-
-const PLATFORMS: [&str; 2] = ["ptrace", "direct"];
 
 /// A machine directory whose image has blocks of a page, so that guests map the host files themselves.
 fn scratch() -> (Scratch, PathBuf) {
@@ -38,7 +36,7 @@ fn state(path: &Path) -> (Vec<u8>, std::time::SystemTime) {
 
 #[test]
 fn the_image_stays_and_the_overlay_has_the_changes() {
-    for platform in PLATFORMS {
+    for platform in platforms() {
         let (scratch, image) = scratch();
         let before = state(&image);
         let disk = ["base.img", "--cow", "x.cow"];
@@ -78,7 +76,7 @@ fn the_image_stays_and_the_overlay_has_the_changes() {
 /// Shared and private mappings of files whose blocks are in the image, in the overlay, and in both.
 #[test]
 fn mappings_agree_with_reads() {
-    for platform in PLATFORMS {
+    for platform in platforms() {
         let (scratch, _) = scratch();
         let program = scratch.path("mappings");
         let source = umlfs_tests::repository().join("tests/guest/mappings.c");
@@ -104,7 +102,7 @@ fn mappings_agree_with_reads() {
 /// Several machines from one image, at the same time; one is killed, and its overlay is as after a power cut.
 #[test]
 fn machines_share_an_image() {
-    for platform in PLATFORMS {
+    for platform in platforms() {
         let (scratch, image) = scratch();
         let before = state(&image);
         let mut machines: Vec<_> = (0..3)

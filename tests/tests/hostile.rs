@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use umlfs_tests::machine::{BOOT_TIMEOUT, Scratch, run_within, wait_within};
+use umlfs_tests::machine::{BOOT_TIMEOUT, Scratch, has_direct, platforms, run_within, wait_within};
 use umlfs_tests::{expect_clean_ext, judge, repository, run};
 
 /// What the program prints of all that must leave a machine whole; `int 0x80` does what it does without 32-bit programs.
@@ -139,15 +139,6 @@ impl Drop for Victim {
     }
 }
 
-/// Whether this host has what `direct` needs. Only one that has can judge it.
-fn has_direct() -> bool {
-    let has = fs::read_to_string("/proc/cpuinfo").unwrap().contains(" ospke");
-    if !has {
-        eprintln!("this processor has no protection keys: the direct platform is not tried");
-    }
-    has
-}
-
 fn leaves_the_machine_whole(platform: &str) {
     let mut victim = Victim::new();
     let mut boot = victim.boot(platform, "all");
@@ -165,15 +156,10 @@ fn leaves_the_machine_whole(platform: &str) {
 }
 
 #[test]
-fn harm_without_a_key_leaves_a_direct_machine_whole() {
-    if has_direct() {
-        leaves_the_machine_whole("direct");
+fn harm_without_a_key_leaves_the_machine_whole() {
+    for platform in platforms() {
+        leaves_the_machine_whole(platform);
     }
-}
-
-#[test]
-fn harm_leaves_a_ptrace_machine_whole() {
-    leaves_the_machine_whole("ptrace");
 }
 
 /// Behind the protection key, or through the kernel's own call instruction: the machine may break, the host may not.

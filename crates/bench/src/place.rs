@@ -42,28 +42,33 @@ impl Place {
 
     /// For work in the system that `root` holds (a directory, an archive or an image), on a package's sources.
     pub(crate) fn with_root(parent: &Path, root: &Path, package: &Path) -> Result<Place> {
-        let mut place = Place::new(parent)?;
-        place.package = true;
+        let place = Place { package: true, ..Place::new(parent)? };
         place.fill(root, Some(package))?;
         Ok(place)
     }
 
-    /// Makes the image, and the host's copy of its files.
+    /// Makes the image, and an archive of its files for the host.
     fn fill(&self, root: &Path, package: Option<&Path>) -> Result<()> {
         let additions = self.additions(package)?;
         self.make_image(&[root.to_path_buf(), additions])?;
-        let tar = self.path("root.tar");
-        Image::open(self.path("base.img").as_path())?.export_tar_to(b"/", &tar, true)?;
+        Image::open(self.path("base.img").as_path())?.export_tar_to(b"/", &self.path("root.tar"), true)?;
+        Ok(())
+    }
+
+    /// Unpacks a root directory for the host, in place of what an earlier round has left.
+    fn unpack_root(&self) -> Result<()> {
         let tree = self.native_root();
+        if tree.exists() {
+            std::fs::remove_dir_all(&tree).map_err(Error::file(&tree))?;
+        }
         std::fs::create_dir(&tree).map_err(Error::file(&tree))?;
         let mut command = Command::new("tar");
         command
             .args(["--extract", "--no-same-owner", "--exclude=./dev/*", "--file"])
-            .arg(&tar)
+            .arg(self.path("root.tar"))
             .arg("--directory")
             .arg(&tree);
-        output_of("unpacking the root directory", "tar", &mut command)?;
-        std::fs::remove_file(&tar).map_err(Error::file(&tar))
+        output_of("unpacking the root directory", "tar", &mut command).map(drop)
     }
 
     fn new(parent: &Path) -> Result<Place> {
@@ -141,12 +146,14 @@ impl Place {
         Ok(())
     }
 
-    /// Gives each system its image, fresh, and the host the tree for scripts.
+    /// Gives each system its image, and the host its root directory, fresh.
     pub(crate) fn prepare(&self, systems: &[System]) -> Result<()> {
         let base = self.path("base.img");
-        for system in systems.iter().filter(|system| **system != System::Native) {
-            let image = self.image(*system);
-            copy_sparse(&base, &image)?;
+        for system in systems {
+            match system {
+                System::Native => self.unpack_root()?,
+                _ => copy_sparse(&base, &self.image(*system))?,
+            }
         }
         Ok(())
     }

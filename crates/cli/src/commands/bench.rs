@@ -7,6 +7,7 @@ use bench::report::Report;
 use bench::system::{Programs, System};
 use bench::{Config, run as measure};
 use lfsbuild::store::Store;
+use umkernel::platform::direct::load::check_host;
 
 use super::build::report as store_error;
 use super::up;
@@ -37,8 +38,8 @@ pub(crate) struct Args {
     #[arg(long)]
     list: bool,
 
-    /// The systems to measure beside the host
-    #[arg(long, value_enum, value_name = "SYSTEM", value_delimiter = ',', default_values_t = [On::Direct, On::Ptrace, On::Uml])]
+    /// The systems to measure beside the host [default: all that run here]
+    #[arg(long, value_enum, value_name = "SYSTEM", value_delimiter = ',')]
     on: Vec<On>,
 
     /// A User-Mode Linux kernel [default: linux.uml, where that is installed]
@@ -131,14 +132,15 @@ fn list() -> Result<(), CliError> {
 
 fn config(args: &Args) -> Result<Config, CliError> {
     let uml = match &args.uml {
+        Some(path) if !path.is_file() => {
+            let what = format_args!("--uml: {} is no file", path.display());
+            return Err(
+                CliError::failed(what).hint("name a User-Mode Linux kernel, as Debian's user-mode-linux has it")
+            );
+        }
         Some(path) => Some(path.clone()),
         None => installed("linux.uml"),
     };
-    let systems = args.on.iter().filter_map(|on| match on {
-        On::Direct => Some(System::Direct),
-        On::Ptrace => Some(System::Ptrace),
-        On::Uml => uml.is_some().then_some(System::Uml),
-    });
     let directory = match &args.directory {
         Some(directory) => directory.clone(),
         None => Store::open_default().and_then(|store| store.dir("work")).map_err(store_error)?,
@@ -146,7 +148,7 @@ fn config(args: &Args) -> Result<Config, CliError> {
     let umlfs = std::env::current_exe()
         .map_err(|error| CliError::failed(format_args!("cannot find this program's own file: {error}")))?;
     Ok(Config {
-        systems: systems.collect(),
+        systems: systems(&args.on, uml.is_some())?,
         programs: Programs { umlfs, uml },
         names: args.names.clone(),
         image: match &args.image {
@@ -158,6 +160,29 @@ fn config(args: &Args) -> Result<Config, CliError> {
         milliseconds: args.milliseconds,
         directory,
     })
+}
+
+/// What to measure beside the host: what the user has named, or all that runs here.
+fn systems(named: &[On], has_uml: bool) -> Result<Vec<System>, CliError> {
+    let direct = check_host();
+    if named.is_empty() {
+        if let Err(what) = &direct {
+            tracing::warn!("the direct platform is left out: {what}");
+        }
+        let all = [(System::Direct, direct.is_ok()), (System::Ptrace, true), (System::Uml, has_uml)];
+        return Ok(all.into_iter().filter_map(|(system, runs)| runs.then_some(system)).collect());
+    }
+    let system = |on: &On| match on {
+        On::Direct => direct.as_ref().map(|()| System::Direct).map_err(|what| {
+            CliError::failed(format_args!("the direct platform cannot run here: {what}"))
+                .hint("leave `direct` out of --on, or `--on` as a whole: then all that runs here is measured")
+        }),
+        On::Ptrace => Ok(System::Ptrace),
+        On::Uml if has_uml => Ok(System::Uml),
+        On::Uml => Err(CliError::failed("there is no linux.uml on the path")
+            .hint("install user-mode-linux, or name a kernel with --uml PATH")),
+    };
+    named.iter().map(system).collect()
 }
 
 /// A program on the path.

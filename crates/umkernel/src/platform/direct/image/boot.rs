@@ -30,7 +30,8 @@ pub fn main(handover: &Handover) -> ! {
     });
     let vdso = reserved.iter().find(|range| range.name == VDSO);
     let facts = Facts {
-        clock: vdso.map_or(Clock::none(), |range| Clock::find(range.start, range.end)),
+        // SAFETY: the host has mapped it there, in every process, and nothing unmaps it.
+        clock: vdso.map_or_else(Clock::default, |range| unsafe { Clock::find(range.start, range.end) }),
         kernel_pid: host::getpid(),
         broker_pid: handover.broker_pid,
         image_file: if handover.image_size <= VIEW_SIZE { handover.image_file } else { -1 },

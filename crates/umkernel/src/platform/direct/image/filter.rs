@@ -9,14 +9,17 @@
 
 use super::arena::arena;
 use super::entry::at;
+use super::vdso::{self, CLOCKS};
 use crate::errno::Result;
 use crate::host;
 use alloc::vec::Vec;
+use core::ops::Range;
 use linux_raw_sys::general::*;
 use linux_raw_sys::ioctl::{TCGETS, TCSETS, TIOCGWINSZ};
 use linux_raw_sys::ptrace::AUDIT_ARCH_X86_64;
 
 const LD_W_ABS: u16 = 0x20;
+const JA: u16 = 0x05;
 const JEQ: u16 = 0x15;
 const JGT: u16 = 0x25;
 const JGE: u16 = 0x35;
@@ -129,13 +132,31 @@ pub(super) enum Role {
     KernelProcess,
 }
 
-fn program(role: Role, broker: u32, zygote: u32) -> Vec<Instruction> {
+/// Allows the host's vdso, where it cannot read the clock itself, to ask the host for the time. Guests see the host's time anyway.
+fn allow_clock(program: &mut Vec<Instruction>, vdso: &Range<u64>) {
+    let (high, start, end) = ((vdso.start >> 32) as u32, vdso.start as u32, vdso.end as u32);
+    let clocks = CLOCKS.len() as u8;
+    // From each jump to behind the last instruction.
+    program.extend([
+        op(LD_W_ABS, NR, 0, 0),
+        op(JEQ, __NR_clock_gettime, 0, clocks + 8),
+        op(LD_W_ABS, IP + 4, 0, 0),
+        op(JEQ, high, 0, clocks + 6),
+        op(LD_W_ABS, IP, 0, 0),
+        op(JGE, start, 0, clocks + 4),
+        op(JGE, end, clocks + 3, 0),
+        op(LD_W_ABS, ARGS, 0, 0),
+    ]);
+    program.extend((1..=clocks).rev().zip(CLOCKS).map(|(left, clock)| op(JEQ, clock as u32, left, 0)));
+    program.extend([op(JA, 1, 0, 0), op(RET, ALLOW, 0, 0)]);
+}
+
+fn program(role: Role, broker: u32, zygote: u32, vdso: &Range<u64>) -> Vec<Instruction> {
     let range = at::hostcall();
     let (high, start, end) = ((range.start >> 32) as u32, range.start as u32, range.end as u32);
-    let mut program = alloc::vec![
-        op(LD_W_ABS, ARCH, 0, 0),
-        op(JEQ, AUDIT_ARCH_X86_64, 1, 0),
-        op(RET, TRAP, 0, 0),
+    let mut program = alloc::vec![op(LD_W_ABS, ARCH, 0, 0), op(JEQ, AUDIT_ARCH_X86_64, 1, 0), op(RET, TRAP, 0, 0),];
+    allow_clock(&mut program, vdso);
+    program.extend([
         op(LD_W_ABS, IP + 4, 0, 0),
         op(JEQ, high, 1, 0),
         op(RET, TRAP, 0, 0),
@@ -145,7 +166,7 @@ fn program(role: Role, broker: u32, zygote: u32) -> Vec<Instruction> {
         op(JGT, end, 0, 1),
         op(RET, TRAP, 0, 0),
         op(LD_W_ABS, NR, 0, 0),
-    ];
+    ]);
     for nr in ALLOWED {
         program.push(op(JEQ, *nr, 0, 1));
         program.push(op(RET, ALLOW, 0, 0));
@@ -181,7 +202,7 @@ const PR_SET_PDEATHSIG: u32 = 1;
 /// What the host says; a host without seccomp cannot run guests this way.
 pub(super) fn install(role: Role) -> Result<()> {
     let arena = arena();
-    let program = program(role, arena.broker.socket() as u32, arena.zygote.host_pid() as u32);
+    let program = program(role, arena.broker.socket() as u32, arena.zygote.host_pid() as u32, &vdso::range());
     let filter = Program { len: program.len() as u16, filter: program.as_ptr() };
     host::set_seccomp_filter(&raw const filter as usize)
 }
@@ -189,6 +210,8 @@ pub(super) fn install(role: Role) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const VDSO: Range<u64> = 0x7fff_1234_5000..0x7fff_1234_7000;
 
     /// Runs a filter as the host would.
     fn decide(program: &[Instruction], data: &[u32; 16]) -> u32 {
@@ -203,6 +226,7 @@ mod tests {
                 JGT => at += jump(acc > i.k),
                 JGE => at += jump(acc >= i.k),
                 JSET => at += jump(acc & i.k != 0),
+                JA => at += i.k as usize,
                 RET => return i.k,
                 _ => panic!("unknown code"),
             }
@@ -220,7 +244,7 @@ mod tests {
 
     #[test]
     fn only_the_kernels_own_calls_pass() {
-        let program = program(Role::GuestProcess, 7, 0);
+        let program = program(Role::GuestProcess, 7, 0, &VDSO);
         let inside = at::hostcall().start + 2;
         assert_eq!(decide(&program, &data(__NR_futex, inside, [0; 6])), ALLOW);
         assert_eq!(decide(&program, &data(__NR_futex, inside - 0x1000, [0; 6])), TRAP);
@@ -242,9 +266,35 @@ mod tests {
         assert_eq!(decide(&program, &foreign), TRAP);
     }
 
+    /// On hosts whose clock is not the processor's, the vdso makes a call.
+    #[test]
+    fn the_vdso_asks_for_the_time_and_for_nothing_else() {
+        let program = program(Role::GuestProcess, 7, 0, &VDSO);
+        let clock =
+            |ip: u64, clock: i32| decide(&program, &data(__NR_clock_gettime, ip, [clock as u64, 0, 0, 0, 0, 0]));
+        for known in CLOCKS {
+            assert_eq!(clock(VDSO.start, known), ALLOW, "{known}");
+            assert_eq!(clock(VDSO.end - 1, known), ALLOW, "{known}");
+            for outside in [VDSO.start - 1, VDSO.end, VDSO.start + (1 << 32)] {
+                assert_eq!(clock(outside, known), TRAP, "{known}");
+            }
+        }
+        // Those of a process, of a thread, and of devices.
+        for other in [2, 3, 8, -2, -6] {
+            assert_eq!(clock(VDSO.start, other), TRAP, "{other}");
+        }
+        for nr in [__NR_futex, __NR_clock_settime, __NR_write] {
+            assert_eq!(decide(&program, &data(nr, VDSO.start, [0; 6])), TRAP, "{nr}");
+        }
+        assert_eq!(
+            decide(&super::program(Role::GuestProcess, 7, 0, &(0..0)), &data(__NR_clock_gettime, 0, [0; 6])),
+            TRAP
+        );
+    }
+
     #[test]
     fn arguments_are_looked_at() {
-        let program = program(Role::GuestProcess, 7, 0);
+        let program = program(Role::GuestProcess, 7, 0, &VDSO);
         let inside = at::hostcall().start + 2;
         let clone = |flags: u32| decide(&program, &data(__NR_clone, inside, [flags.into(), 0, 0, 0, 0, 0]));
         assert_eq!(clone(CLONE_FILES | CLONE_PARENT | SIGCHLD), ALLOW);
@@ -258,7 +308,7 @@ mod tests {
         assert_eq!(prctl(15, SIGKILL), TRAP);
         let read = |program: &[Instruction], fd: u64| decide(program, &data(__NR_read, inside, [fd, 0, 0, 0, 0, 0]));
         assert_eq!((read(&program, 7), read(&program, 0), read(&program, 3)), (ALLOW, TRAP, TRAP));
-        let kernel = super::program(Role::KernelProcess, 7, 1234);
+        let kernel = super::program(Role::KernelProcess, 7, 1234, &VDSO);
         assert_eq!((read(&kernel, 7), read(&kernel, 0), read(&kernel, 3)), (ALLOW, ALLOW, TRAP));
         let kill = |pid: u64, sig: u64| decide(&kernel, &data(__NR_kill, inside, [pid, sig, 0, 0, 0, 0]));
         assert_eq!((kill(1234, 9), kill(1, 9), kill(1234, 19)), (ALLOW, TRAP, TRAP));

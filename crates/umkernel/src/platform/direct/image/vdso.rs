@@ -3,6 +3,7 @@
 use super::arena::arena;
 use crate::host::TimeSpec;
 use core::ffi::CStr;
+use core::ops::Range;
 
 /// `__vdso_clock_gettime`.
 type ClockGettime = extern "C" fn(i32, *mut TimeSpec) -> i32;
@@ -11,24 +12,22 @@ type ClockGettime = extern "C" fn(i32, *mut TimeSpec) -> i32;
 pub(super) const VDSO: &str = "[vdso]";
 
 /// Clocks that the vdso can have: `CLOCK_REALTIME`, `CLOCK_MONOTONIC`, `CLOCK_MONOTONIC_RAW`, the two coarse ones, `CLOCK_BOOTTIME`. It
-/// makes a system call for others, which the filter would refuse from there.
-const CLOCKS: [i32; 6] = [0, 1, 4, 5, 6, 7];
+/// asks the host for them by itself where the host's clock is not the processor's: the filter lets it.
+pub(super) const CLOCKS: [i32; 6] = [0, 1, 4, 5, 6, 7];
 
-/// Where the vdso's clock is; 0 if it has none.
-#[derive(Clone, Copy)]
+/// Where the vdso's clock is; 0 if it has none, and the host is asked.
+#[derive(Clone, Copy, Default)]
 pub(super) struct Clock(u64);
 
 impl Clock {
     /// Looks in the vdso that lies in this range.
-    pub(super) fn find(start: u64, end: u64) -> Clock {
-        // SAFETY: the caller names a range that is mapped, for as long as the machine runs.
+    ///
+    /// # Safety
+    /// The range is mapped, for as long as the clock is used.
+    pub(super) unsafe fn find(start: u64, end: u64) -> Clock {
+        // SAFETY: the caller's promise.
         let image = unsafe { core::slice::from_raw_parts(start as *const u8, (end - start) as usize) };
         Clock(symbol(image, c"__vdso_clock_gettime").map_or(0, |offset| start + offset as u64))
-    }
-
-    /// None: the host is asked.
-    pub(super) fn none() -> Clock {
-        Clock(0)
     }
 }
 
@@ -48,9 +47,14 @@ pub(crate) fn clock_gettime(clock: i32) -> Option<u64> {
     (call(clock, &raw mut time) == 0).then(|| time.sec as u64 * 1_000_000_000 + time.nsec as u64)
 }
 
+/// Where the vdso lies; nowhere if the host has none.
+pub(super) fn range() -> Range<u64> {
+    arena().facts.reserved.iter().find(|range| range.name == VDSO).map_or(0..0, |range| range.start..range.end)
+}
+
 /// Whether an address is in the vdso.
 pub(super) fn contains(address: u64) -> bool {
-    arena().facts.reserved.iter().any(|range| range.name == VDSO && (range.start..range.end).contains(&address))
+    range().contains(&address)
 }
 
 /// Where a function of a shared object in memory begins (`elf(5)`): the object's own addresses begin at 0.
@@ -91,7 +95,8 @@ mod tests {
         let range = line.split(' ').next().and_then(|range| range.split_once('-'));
         let address = |text: &str| u64::from_str_radix(text, 16).unwrap_or(0);
         let Some((start, end)) = range.map(|(start, end)| (address(start), address(end))) else { panic!("{line}") };
-        let Clock(found) = Clock::find(start, end);
+        // SAFETY: mapped as long as the process runs.
+        let Clock(found) = unsafe { Clock::find(start, end) };
         assert!((start..end).contains(&found));
         // SAFETY: that function, found in this process's own vdso.
         let call: ClockGettime = unsafe { core::mem::transmute(found) };
