@@ -9,6 +9,7 @@ pub mod machine;
 pub mod place;
 pub mod terminal;
 pub mod tree;
+pub mod uml;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -84,7 +85,6 @@ pub fn judge(tool: &str) -> Command {
         "sfdisk" => "fdisk",
         "swaplabel" => "util-linux",
         "sgdisk" => "gdisk",
-        "linux" | "linux.uml" => "user-mode-linux",
         other => other,
     };
     let path = found.unwrap_or_else(|| panic!("{tool} is missing; run: apt-get install {package}"));

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use umlfs_tests::machine::{platforms, tiny_image};
-use umlfs_tests::{judge, umlfs};
+use umlfs_tests::uml::linux_uml;
+use umlfs_tests::umlfs;
 
 const SHORT: [&str; 4] = ["--rounds", "1", "--milliseconds", "1"];
 
@@ -29,8 +30,7 @@ fn bench(dir: &Path, args: &[&str]) -> (String, String, Option<i32>) {
 fn every_system_gives_every_figure_and_a_later_run_compares() {
     let dir = tempfile::tempdir().unwrap();
     let saved = dir.path().join("run.json");
-    let linux = judge("linux.uml").get_program().to_owned();
-    let uml = ["--uml", linux.to_str().unwrap()];
+    let uml = ["--uml", linux_uml().to_str().unwrap()];
     let (text, errors, status) =
         bench(dir.path(), &[&uml[..], &["--json", "--save", saved.to_str().unwrap()]].concat());
     assert_eq!(status, Some(0), "{errors}");

@@ -8,11 +8,12 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use umlfs_tests::machine::{BOOT_TIMEOUT, Scratch, run_within, wait_within};
 use umlfs_tests::terminal::Terminal;
+use umlfs_tests::uml::linux_uml;
 use umlfs_tests::{Run, expect_clean_ext, judge, run};
 
 /// An ordinary user: `nobody`.
@@ -409,7 +410,7 @@ fn kill_kernel(monitor: u32) {
 fn the_real_user_mode_linux_boots_the_image() {
     let scratch = Scratch::new();
     scratch.exec("echo from umlfs >/root/f").expect_success();
-    let mut command = judge("linux.uml");
+    let mut command = Command::new(linux_uml());
     command.arg(format!("ubda={}", scratch.image().display()));
     command.args(["root=/dev/ubda", "rw", "mem=128M", "con=null", "con0=fd:0,fd:1", "init=/bin/sh", "umid="]);
     command.env("HOME", scratch.path("."));

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "../../../tests/src/uml.rs"]
+mod uml;
 
 use common::*;
 use ext4::FileType;
@@ -13,6 +15,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use uml::linux_uml;
 
 /// Boots Linux on the host's own root (read through hostfs) with `script` as init, until it prints `UML-DONE`, then
 /// cuts its power.
@@ -21,7 +24,7 @@ fn boot(s: &Scratch, image: &Path, script: &str) -> String {
     fs::write(&init, script).unwrap();
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).unwrap();
     let log = s.path("log");
-    let mut child = Command::new("linux.uml")
+    let mut child = Command::new(linux_uml())
         .args(["mem=128M", "rootfstype=hostfs", "rootflags=/", "ro", "con=null", "con0=null,fd:1", "ssl=null"])
         .arg(format!("init={}", init.display()))
         .arg(format!("ubd0={}", image.display()))
@@ -30,9 +33,7 @@ fn boot(s: &Scratch, image: &Path, script: &str) -> String {
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()
-        .unwrap_or_else(|e| {
-            panic!("linux.uml cannot run ({e}): this test needs user-mode-linux (apt install user-mode-linux)")
-        });
+        .unwrap();
     let start = Instant::now();
     loop {
         std::thread::sleep(Duration::from_millis(200));
