@@ -380,6 +380,10 @@ static void segment_bases(void) {
 
 // Flags that the kernel must not inherit.
 static void step(int sig) { signals++; (void)sig; }
+static void jump_back_unchecked(int sig) {
+    asm volatile("pushfq\n andq $~0x40000, (%%rsp)\n popfq" ::: "memory", "cc");
+    jump_back(sig);
+}
 static void flags(void) {
     asm volatile("pushfq\n orq $0x40000, (%%rsp)\n popfq" ::: "memory", "cc");
     long id = syscall(SYS_getpid), parent = syscall(SYS_getppid);
@@ -402,10 +406,9 @@ static void flags(void) {
     id = getpid();
     say("and no more afterwards: %d", signals - before);
     char *unaligned = malloc(64);
-    asm volatile("pushfq\n orq $0x40000, (%%rsp)\n popfq" ::: "memory", "cc");
+    signal(SIGBUS, jump_back_unchecked);
     int sig = sigsetjmp(back, 1);
-    if (!sig) { signal(SIGBUS, jump_back); asm volatile("movl $1, (%0)" :: "r"(unaligned + 1) : "memory"); }
-    asm volatile("pushfq\n andq $~0x40000, (%%rsp)\n popfq" ::: "memory", "cc");
+    if (!sig) asm volatile("pushfq\n orq $0x40000, (%%rsp)\n popfq\n movl $1, (%0)" :: "r"(unaligned + 1) : "memory", "cc");
     say("an unaligned store with alignment checks: signal %d", sig);
 }
 

@@ -65,7 +65,8 @@ with the direction flag: 1
 with the nested task flag: 1
 single steps through a call: 1 1
 and no more afterwards: 0
-flags: signal 7
+an unaligned store with alignment checks: signal 7
+flags: exit 0
 a short robust list: EINVAL
 rseq in the kernel: -1
 still there: 0
