@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[allow(unreachable_pub, reason = "public where it belongs")]
 #[path = "../../../tests/src/uml.rs"]
 mod uml;
 
