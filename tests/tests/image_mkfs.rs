@@ -116,3 +116,31 @@ fn a_manifest_makes_what_it_says() {
     run(umlfs().args(["image", "create", "--from", "manifest:m"]).arg(path("y.img")).current_dir(directory.path()))
         .expect_one_error(&["m: line 1", "missing"]);
 }
+
+/// The same bytes for the same input, where a time is given; debugfs sees that time.
+#[test]
+fn a_given_time_makes_the_same_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    let make = |name: &str, arguments: &[&str], environment: Option<&str>| {
+        let path = directory.path().join(name);
+        let mut command = umlfs();
+        command.args(["image", "mkfs.ext4", "-q", "-d", "/etc/alternatives"]).args(arguments).arg(&path).arg("16M");
+        if let Some(value) = environment {
+            command.env("SOURCE_DATE_EPOCH", value);
+        }
+        let done = run(&mut command);
+        (done, path)
+    };
+    let bytes = |(done, path): (umlfs_tests::Run, std::path::PathBuf)| {
+        done.expect_success();
+        std::fs::read(path).unwrap()
+    };
+    let first = bytes(make("a", &["--source-date-epoch", "1500000000"], None));
+    assert!(bytes(make("b", &[], Some("1500000000"))) == first, "option and variable differ");
+    assert!(bytes(make("c", &["--source-date-epoch", "1500000000"], Some("1"))) == first, "the option comes first");
+    assert!(bytes(make("d", &[], None)) != first);
+    let said = run(judge("dumpe2fs").arg("-h").arg(directory.path().join("a"))).expect_success().stdout;
+    let created = said.lines().find(|line| line.starts_with("Filesystem created:")).unwrap();
+    assert!(created.ends_with("Fri Jul 14 02:40:00 2017"), "{created}");
+    assert!(make("e", &[], Some("yesterday")).0.expect_code(2).stderr.contains("yesterday"));
+}

@@ -35,6 +35,7 @@ mod namei;
 mod orphan;
 mod superblock;
 mod types;
+mod usage;
 mod write;
 mod xattr;
 
@@ -48,3 +49,4 @@ pub use types::{
     Attr, DirEntry, FallocateMode, FileType, Ino, Mapping, MountOptions, NAME_MAX, NewInode, ROOT_INO, RenameFlags,
     SetAttr, StatFs, Timestamp, Unlinked, XattrMode,
 };
+pub use usage::BlockUse;

@@ -148,6 +148,33 @@ fn damage_by_debugfs() {
     }
 }
 
+/// A leaf without names and checksums looks much like a node of the index.
+#[test]
+fn emptied_leaves_are_no_nodes() {
+    for features in ["^metadata_csum", "metadata_csum"] {
+        let s = Scratch::new();
+        mke2fs(&s.image(), &["-t", "ext4", "-b", "1024", "-O", features], "8M");
+        let mut fs = mount(&s.image());
+        for i in 0..300 {
+            fs.create(2, format!("a-file-with-a-name-{i}").as_bytes(), &new(ext4::FileType::Regular)).unwrap();
+        }
+        for i in 0..299 {
+            let gone = fs.unlink(2, format!("a-file-with-a-name-{i}").as_bytes(), NOW).unwrap();
+            fs.release(gone.ino).unwrap();
+        }
+        fs.unmount().unwrap();
+        fsck(&s.image());
+        assert!(check(&s.image()).unwrap().is_clean(), "{features}");
+        let mut fs = mount(&s.image());
+        for i in 0..600 {
+            fs.create(2, format!("another-file-with-a-name-{i}").as_bytes(), &new(ext4::FileType::Regular)).unwrap();
+        }
+        fs.unmount().unwrap();
+        fsck(&s.image());
+        assert!(check(&s.image()).unwrap().is_clean(), "{features}");
+    }
+}
+
 /// Blocks of metadata worth damaging: inode tables, bitmaps, directories, extent and attribute blocks.
 fn metadata_blocks(image: &Path) -> Vec<u64> {
     let mut blocks = vec![1, 2];

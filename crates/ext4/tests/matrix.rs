@@ -137,7 +137,11 @@ fn work(image: &Path, seed: u64) {
         }
         model.check(&mut fs);
         fs.unmount().unwrap();
-        fsck(image);
+        if long() {
+            fsck_worked(image)
+        } else {
+            fsck(image)
+        }
         fs = mount(image);
         let report = fs.check().unwrap();
         assert!(report.is_clean(), "e2fsck finds nothing, we do: {:#?}", report.findings);
@@ -157,9 +161,13 @@ fn for_all(shapes: &[Shape], f: impl Fn(&Shape, u64, &Scratch) + Sync) {
                     let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     let Some(shape) = shapes.get(n) else { return };
                     let s = Scratch::new();
+                    let started = std::time::Instant::now();
                     let run = std::panic::AssertUnwindSafe(|| f(shape, n as u64 + 1, &s));
                     if std::panic::catch_unwind(run).is_err() {
                         failed.lock().unwrap().push(format!("seed {}: {shape:?}", n + 1));
+                    }
+                    if long() {
+                        println!("{} of {} after {:?}: {shape:?}", n + 1, shapes.len(), started.elapsed());
                     }
                 }
             });

@@ -1,6 +1,7 @@
 //! Damaged images: whatever the bytes, no panic, no hang, no memory beyond a bound.
 //!
-//! `EXT4_MUTATIONS=N` sets the number of images a shape (default 250), `EXT4_SEED=N` where to start.
+//! `EXT4_MUTATIONS=N` sets the number of images of each of the four shapes (default 250; with `UMLFS_LONG_TESTS=1`
+//! 250,000, a million in all), `EXT4_SEED=N` where to start.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -103,7 +104,9 @@ fn change(fs: &mut Fs<&Memory>, seen: &[(u32, Vec<u8>, u32)], x: &mut u64) {
 }
 
 fn mutate(args: &[&str]) {
-    let count: u64 = std::env::var("EXT4_MUTATIONS").ok().and_then(|v| v.parse().ok()).unwrap_or(250);
+    let long = std::env::var_os("UMLFS_LONG_TESTS").is_some_and(|v| v == "1");
+    let count = std::env::var("EXT4_MUTATIONS").ok().and_then(|v| v.parse().ok());
+    let count: u64 = count.unwrap_or(if long { 250_000 } else { 250 });
     let first: u64 = std::env::var("EXT4_SEED").ok().and_then(|v| v.parse().ok()).unwrap_or(1);
     let s = Scratch::new();
     let tree = s.path("tree");

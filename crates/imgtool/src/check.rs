@@ -4,7 +4,7 @@ use ext4::{BlockDevice, Finding, Fs, MountOptions, Report};
 use serde::Serialize;
 
 use crate::image::{Image, Target};
-use crate::{Contents, Error, identify, partition};
+use crate::{Contents, Error};
 
 /// What a check found.
 #[derive(Debug, Default, Serialize)]
@@ -62,11 +62,7 @@ impl Checked {
 /// error, but a finding.
 pub fn check(target: impl Into<Target>) -> Result<Checked, Error> {
     let target = target.into();
-    let contents = match target.partition {
-        Some(number) => partition::find(&target.path, number)?.contents,
-        None => identify(&target.path)?,
-    };
-    if let Contents::BrokenExt { fault, .. } = &contents {
+    if let Contents::BrokenExt { fault, .. } = &target.contents()? {
         return Ok(Checked::unusable(format!("superblock: {fault}")));
     }
     let device = Image::device(&target)?;

@@ -17,7 +17,7 @@ use crate::populate::{Need, Stop, populate};
 use crate::source::{ImageSource, open_archive, read_directory, read_manifest, read_oci_layer, read_tar};
 use crate::table::Table;
 use crate::tree::{NodeId, Tree};
-use crate::{Contents, Error, FileDevice, HumanSize, Image, identify};
+use crate::{Contents, Error, FileDevice, HumanSize, Image, Target};
 
 /// Block size in bytes unless another is asked for: whole pages, so that a kernel can map file contents.
 const BLOCK_SIZE: u32 = 4096;
@@ -357,7 +357,8 @@ fn read_inputs(options: &Options, spool: &Path) -> Result<(Vec<Input>, Tree), Er
         } else if path.is_dir() {
             read_directory(path, number, &mut tree)?;
             inputs.push(Input::Directory(path.clone()));
-        } else if path != Path::new("-") && matches!(identify(path), Ok(Contents::Ext { .. })) {
+        } else if path != Path::new("-") && matches!(Target::from(path.as_path()).contents(), Ok(Contents::Ext { .. }))
+        {
             let image = ImageSource::new(Image::open(path.as_path())?);
             image.read_tree(number, &mut tree)?;
             inputs.push(Input::Image(Box::new(image)));

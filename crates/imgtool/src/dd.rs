@@ -1,13 +1,18 @@
 //! Raw copies between files, devices and partitions.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use ext4::BlockDevice;
+
+use crate::backing::host_error;
 use crate::device::is_zero;
 use crate::identify::size_of;
 use crate::output::Output;
-use crate::{Error, HumanSize, Target, partition};
+use crate::{Disk, Error, FileDevice, HumanSize, Target, backing};
 
 /// Bytes copied at a time.
 const CHUNK: usize = 1 << 20;
@@ -50,51 +55,51 @@ pub struct DdDone {
 /// The source is shorter than `skip`, the copy does not fit a partition or device, or the host fails.
 pub fn dd(what: &Dd, report: &mut dyn FnMut(u64, u64)) -> Result<DdDone, Error> {
     let started = Instant::now();
-    let path = &what.from.path;
-    let source = File::open(path).map_err(|error| Error::io("open", path, &error))?;
-    let (base, size) = place(&what.from, &source)?;
+    let disk = open_source(&what.from)?;
+    let size = disk.size();
     let Some(rest) = size.checked_sub(what.skip) else {
         return Err(Error::new(format_args!("{} has {size} bytes, fewer than the {} to skip", what.from, what.skip)));
     };
     let total = what.count.map_or(rest, |count| count.min(rest));
-    let source = Source { file: &source, path, start: base + what.skip };
+    let source = Source { disk: &*disk, path: &what.from.path, start: what.skip };
     let to = &what.to.path;
     let kind = std::fs::metadata(to).map(|metadata| metadata.file_type());
     let holes = match kind {
         Ok(kind) if kind.is_file() || kind.is_block_device() => {
-            let same = nix::sys::stat::stat(to).ok().zip(nix::sys::stat::fstat(source.file).ok());
+            let same = nix::sys::stat::stat(to).ok().zip(nix::sys::stat::stat(source.path).ok());
             if same.is_some_and(|(a, b)| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)) {
                 return Err(Error::new(format_args!("{} is source and destination at once", to.display())));
             }
-            let file = OpenOptions::new().read(true).write(true).open(to);
-            let file = file.map_err(|error| Error::io("open for writing", to, &error))?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    return Err(Error::new(format_args!("{} is in use by another process", to.display()))
-                        .hint("power off the machine that runs from it first"));
-                }
-                Err(TryLockError::Error(error)) => return Err(Error::io("lock", to, &error)),
-            }
-            let whole = what.to.partition.is_none() && kind.is_file();
-            let (start, room) = if whole { (0, u64::MAX) } else { place(&what.to, &file)? };
-            if what.seek.checked_add(total).is_none_or(|end| end > room) {
-                return Err(Error::new(format_args!(
+            let fits = |room: u64| match what.seek.checked_add(total) {
+                Some(end) if end <= room => Ok(()),
+                _ => Err(Error::new(format_args!(
                     "{} from byte {} on do not fit {}, which has {}",
                     HumanSize(total),
                     what.seek,
                     what.to,
                     HumanSize(room)
-                )));
+                ))),
+            };
+            if what.to.partition.is_some() || kind.is_block_device() {
+                let out = what.to.open_writable()?;
+                fits(out.size())?;
+                copy(&source, &*out, to, what.seek, total, what.sparse.then_some(u64::MAX), report)?;
+                out.flush().map_err(|error| Error::io("write", to, &host_error(error)))?;
+                return Ok(DdDone { bytes: total, holes: 0, elapsed: started.elapsed() });
             }
-            let end = start + what.seek + total;
-            if whole && !what.keep_rest {
+            let file = OpenOptions::new().read(true).write(true).open(to);
+            let file = file.map_err(|error| Error::io("open for writing", to, &error))?;
+            backing::lock(&file, to)?;
+            fits(i64::MAX as u64)?;
+            if !what.keep_rest {
                 file.set_len(what.seek).map_err(|error| Error::io("cut", to, &error))?;
             }
             // Holes are possible only where nothing was.
-            let fresh = if whole { size_of(&file).map_err(|error| Error::io("stat", to, &error))? } else { u64::MAX };
-            let holes = copy(&source, &file, to, start + what.seek, total, what.sparse.then_some(fresh), report)?;
-            if whole && size_of(&file).map_err(|error| Error::io("stat", to, &error))? < end {
+            let fresh = size_of(&file).map_err(|error| Error::io("stat", to, &error))?;
+            let out = endless(&file, to)?;
+            let holes = copy(&source, &out, to, what.seek, total, what.sparse.then_some(fresh), report)?;
+            let end = what.seek + total;
+            if size_of(&file).map_err(|error| Error::io("stat", to, &error))? < end {
                 file.set_len(end).map_err(|error| Error::io("set the length of", to, &error))?;
             }
             file.sync_data().map_err(|error| Error::io("write", to, &error))?;
@@ -111,7 +116,8 @@ pub fn dd(what: &Dd, report: &mut dyn FnMut(u64, u64)) -> Result<DdDone, Error> 
         }
         Err(_) => {
             let output = Output::create(to, false)?;
-            let holes = copy(&source, output.file(), to, what.seek, total, what.sparse.then_some(0), report)?;
+            let out = endless(output.file(), to)?;
+            let holes = copy(&source, &out, to, what.seek, total, what.sparse.then_some(0), report)?;
             let set = output.file().set_len(what.seek + total);
             set.map_err(|error| Error::io("set the length of", to, &error))?;
             output.publish()?;
@@ -121,26 +127,34 @@ pub fn dd(what: &Dd, report: &mut dyn FnMut(u64, u64)) -> Result<DdDone, Error> 
     Ok(DdDone { bytes: total, holes, elapsed: started.elapsed() })
 }
 
-fn place(target: &Target, file: &File) -> Result<(u64, u64), Error> {
-    match target.partition {
-        Some(number) => partition::find(&target.path, number).map(|part| (part.start, part.size)),
-        None => {
-            size_of(file).map(|size| (0, size)).map_err(|error| Error::io("find the size of", &target.path, &error))
-        }
+/// A partition, or a file as it is.
+fn open_source(target: &Target) -> Result<Disk, Error> {
+    if target.partition.is_some() {
+        return target.open();
     }
+    let path = &target.path;
+    let file = File::open(path).map_err(|error| Error::io("open", path, &error))?;
+    let size = size_of(&file).map_err(|error| Error::io("find the size of", path, &error))?;
+    Ok(Box::new(FileDevice::new(file, size)))
+}
+
+/// A file that grows as it is written.
+fn endless(file: &File, path: &Path) -> Result<FileDevice, Error> {
+    let file = file.try_clone().map_err(|error| Error::io("open", path, &error))?;
+    Ok(FileDevice::new(file, i64::MAX as u64))
 }
 
 struct Source<'a> {
-    file: &'a File,
-    path: &'a std::path::Path,
+    disk: &'a dyn BlockDevice,
+    path: &'a Path,
     start: u64,
 }
 
 /// Copies `total` bytes; from byte `blank` of the output on (if given), zeros are left out. Returns how many were.
 fn copy(
     source: &Source<'_>,
-    out: &File,
-    to: &std::path::Path,
+    out: &dyn BlockDevice,
+    to: &Path,
     at: u64,
     total: u64,
     blank: Option<u64>,
@@ -151,7 +165,7 @@ fn copy(
     while done < total {
         let len = (total - done).min(CHUNK as u64) as usize;
         let data = buffer.get_mut(..len).unwrap_or_default();
-        let read = source.file.read_exact_at(data, source.start + done);
+        let read = source.disk.read_at(source.start + done, data).map_err(host_error);
         read.map_err(|error| Error::io("read", source.path, &error))?;
         let mut from = 0;
         for piece in data.chunks(HOLE) {
@@ -169,19 +183,23 @@ fn copy(
 }
 
 /// Writes runs that are not zeros in whole.
-fn write(out: &File, data: &[u8], at: u64, blank: Option<u64>) -> std::io::Result<()> {
+fn write(out: &dyn BlockDevice, data: &[u8], at: u64, blank: Option<u64>) -> io::Result<()> {
+    let put = |data: &[u8], at: u64| match data.is_empty() {
+        true => Ok(()),
+        false => out.write_at(at, data).map_err(host_error),
+    };
     let Some(blank) = blank else {
-        return out.write_all_at(data, at);
+        return put(data, at);
     };
     let mut start = 0;
     let mut offset = 0;
     for piece in data.chunks(HOLE) {
         let end = offset + piece.len();
         if at + offset as u64 >= blank && is_zero(piece) {
-            out.write_all_at(data.get(start..offset).unwrap_or_default(), at + start as u64)?;
+            put(data.get(start..offset).unwrap_or_default(), at + start as u64)?;
             start = end;
         }
         offset = end;
     }
-    out.write_all_at(data.get(start..).unwrap_or_default(), at + start as u64)
+    put(data.get(start..).unwrap_or_default(), at + start as u64)
 }

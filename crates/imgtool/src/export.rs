@@ -13,47 +13,59 @@ use crate::image::Image;
 use crate::output::Output;
 use crate::{Copied, Error, ReadError};
 
+/// Lets `export` write the archive `output`, compressed as its name says.
+///
+/// # Errors
+/// What `export` returns; the file is there already and not to be replaced, or cannot be written.
+pub(crate) fn to_file(
+    output: &Path,
+    replace: bool,
+    export: &mut dyn FnMut(&mut dyn Write) -> Result<Copied, ReadError>,
+) -> Result<Copied, Error> {
+    let file = Output::create(output, replace)?;
+    let failed = |error: io::Error| Error::io("write", output, &error);
+    let told = |error: ReadError| match error {
+        ReadError::Image(error) => error,
+        ReadError::Output(error) => failed(error),
+    };
+    let mut plain = io::BufWriter::with_capacity(1 << 18, file.file());
+    let name = output.as_os_str().as_bytes();
+    let done = if name.ends_with(b"gz") {
+        let mut out = flate2::write::GzEncoder::new(&mut plain, flate2::Compression::default());
+        let done = export(&mut out).map_err(told)?;
+        out.finish().map_err(failed)?;
+        done
+    } else if name.ends_with(b"xz") {
+        let mut out = liblzma::write::XzEncoder::new(&mut plain, 6);
+        let done = export(&mut out).map_err(told)?;
+        out.finish().map_err(failed)?;
+        done
+    } else if name.ends_with(b"zst") {
+        let mut out = zstd::Encoder::new(&mut plain, 0).map_err(failed)?;
+        let done = export(&mut out).map_err(told)?;
+        out.finish().map_err(failed)?;
+        done
+    } else if name.ends_with(b"bz2") {
+        let mut out = bzip2::write::BzEncoder::new(&mut plain, bzip2::Compression::default());
+        let done = export(&mut out).map_err(told)?;
+        out.finish().map_err(failed)?;
+        done
+    } else {
+        export(&mut plain).map_err(told)?
+    };
+    plain.flush().map_err(failed)?;
+    drop(plain);
+    file.publish()?;
+    Ok(done)
+}
+
 impl<D: BlockDevice> Image<D> {
     /// Writes the archive to the file `output`, compressed as its name says; it appears when it is whole.
     ///
     /// # Errors
     /// As [`Image::export_tar`]; the file is there already and not to be replaced.
     pub fn export_tar_to(&mut self, path: &[u8], output: &Path, replace: bool) -> Result<Copied, Error> {
-        let file = Output::create(output, replace)?;
-        let failed = |error: io::Error| Error::io("write", output, &error);
-        let told = |error: ReadError| match error {
-            ReadError::Image(error) => error,
-            ReadError::Output(error) => failed(error),
-        };
-        let mut plain = io::BufWriter::with_capacity(1 << 18, file.file());
-        let name = output.as_os_str().as_bytes();
-        let done = if name.ends_with(b"gz") {
-            let mut out = flate2::write::GzEncoder::new(&mut plain, flate2::Compression::default());
-            let done = self.export_tar(path, &mut out).map_err(told)?;
-            out.finish().map_err(failed)?;
-            done
-        } else if name.ends_with(b"xz") {
-            let mut out = liblzma::write::XzEncoder::new(&mut plain, 6);
-            let done = self.export_tar(path, &mut out).map_err(told)?;
-            out.finish().map_err(failed)?;
-            done
-        } else if name.ends_with(b"zst") {
-            let mut out = zstd::Encoder::new(&mut plain, 0).map_err(failed)?;
-            let done = self.export_tar(path, &mut out).map_err(told)?;
-            out.finish().map_err(failed)?;
-            done
-        } else if name.ends_with(b"bz2") {
-            let mut out = bzip2::write::BzEncoder::new(&mut plain, bzip2::Compression::default());
-            let done = self.export_tar(path, &mut out).map_err(told)?;
-            out.finish().map_err(failed)?;
-            done
-        } else {
-            self.export_tar(path, &mut plain).map_err(told)?
-        };
-        plain.flush().map_err(failed)?;
-        drop(plain);
-        file.publish()?;
-        Ok(done)
+        to_file(output, replace, &mut |out| self.export_tar(path, out))
     }
 
     /// Writes the directory at `path`, and all below it, to `out`. Names in the archive are relative to `path`;

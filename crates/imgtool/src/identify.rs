@@ -6,10 +6,13 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use crate::{Error, HumanSize};
+use ext4::BlockDevice;
+
+use crate::backing::host_error;
+use crate::{Error, FileDevice, HumanSize};
 
 /// Offset of the ext superblock from the start of the file system.
 const EXT_SUPERBLOCK: u64 = 1024;
@@ -151,7 +154,7 @@ impl Contents {
     }
 }
 
-/// Tells what the file at `path` holds.
+/// Tells what the file at `path` holds; see [`crate::Target::contents`] for what the disk of an overlay does.
 ///
 /// # Errors
 /// The file cannot be opened or read, or is neither a regular file nor a block device.
@@ -170,18 +173,7 @@ pub fn identify(path: &Path) -> Result<Contents, Error> {
         )));
     }
     let size = size_of(&file).map_err(|error| Error::io("find the size of", path, &error))?;
-    identify_file(&Part { file: &file, start: 0 }, size).map_err(|error| Error::io("read", path, &error))
-}
-
-/// A file from some byte on: a partition.
-struct Part<'a> {
-    file: &'a File,
-    start: u64,
-}
-
-/// Tells what the `size` bytes of `file` from `start` on hold.
-pub(crate) fn identify_part(file: &File, start: u64, size: u64) -> io::Result<Contents> {
-    identify_file(&Part { file, start }, size)
+    identify_device(&FileDevice::new(file, size)).map_err(|error| Error::io("read", path, &error))
 }
 
 /// The length of a regular file or block device.
@@ -194,12 +186,17 @@ pub(crate) fn size_of(file: &File) -> io::Result<u64> {
     Ok(nix::unistd::lseek(file, 0, nix::unistd::Whence::SeekEnd)?.unsigned_abs())
 }
 
-fn identify_file(file: &Part<'_>, size: u64) -> io::Result<Contents> {
+/// Tells what a disk or a part of one holds.
+///
+/// # Errors
+/// The host's.
+pub(crate) fn identify_device(device: &dyn BlockDevice) -> io::Result<Contents> {
+    let size = device.size();
     if size == 0 {
         return Ok(Contents::Empty);
     }
     let mut head = vec![0; HEAD];
-    let got = read_up_to(file, 0, &mut head)?;
+    let got = read_up_to(device, 0, &mut head)?;
     head.truncate(got);
     let ext_magic = le16(&head, 1024 + 56);
     if ext_magic == Some(EXT_MAGIC) {
@@ -209,13 +206,13 @@ fn identify_file(file: &Part<'_>, size: u64) -> io::Result<Contents> {
                 Contents::BrokenExt { fault: ExtFault::Truncated { expected: ext.size, actual: size }, backup: None }
             }
             Ok(ext) => Contents::Ext { version: ext.version, size: ext.size },
-            Err(fault) => Contents::BrokenExt { fault, backup: find_backup(file, size)? },
+            Err(fault) => Contents::BrokenExt { fault, backup: find_backup(device, size)? },
         });
     }
     if let Some(found) = signature(&head, size) {
         return Ok(found);
     }
-    if let Some(backup) = find_backup(file, size)? {
+    if let Some(backup) = find_backup(device, size)? {
         return Ok(Contents::BrokenExt { fault: ExtFault::Magic(ext_magic.unwrap_or(0)), backup: Some(backup) });
     }
     if head.iter().all(|byte| *byte == 0) {
@@ -359,7 +356,7 @@ fn ext_superblock(bytes: &[u8]) -> Result<ExtSummary, ExtFault> {
 }
 
 /// Looks for a whole backup superblock where mke2fs puts them: at the start of groups 1, 3, 5, 7 and 9.
-fn find_backup(file: &Part<'_>, size: u64) -> io::Result<Option<(u64, u32)>> {
+fn find_backup(device: &dyn BlockDevice, size: u64) -> io::Result<Option<(u64, u32)>> {
     for block_size in [4096u32, 1024, 2048] {
         let first_data_block = u64::from(block_size == 1024);
         for group in [1u16, 3, 5, 7, 9] {
@@ -369,7 +366,7 @@ fn find_backup(file: &Part<'_>, size: u64) -> io::Result<Option<(u64, u32)>> {
                 break;
             }
             let mut superblock = [0; 1024];
-            if read_up_to(file, offset, &mut superblock)? == superblock.len()
+            if read_up_to(device, offset, &mut superblock)? == superblock.len()
                 && le16(&superblock, 56) == Some(EXT_MAGIC)
                 && ext_superblock(&superblock).is_ok_and(|found| found.group == group)
             {
@@ -380,18 +377,11 @@ fn find_backup(file: &Part<'_>, size: u64) -> io::Result<Option<(u64, u32)>> {
     Ok(None)
 }
 
-/// Reads until the buffer is full or the file ends; returns the count of bytes.
-fn read_up_to(part: &Part<'_>, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut done = 0;
-    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match part.file.read_at(rest, part.start + offset + done as u64) {
-            Ok(0) => break,
-            Ok(count) => done += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(done)
+/// Reads as much as the device has; returns the count of bytes.
+fn read_up_to(device: &dyn BlockDevice, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let len = device.size().saturating_sub(offset).min(buffer.len() as u64) as usize;
+    device.read_at(offset, buffer.get_mut(..len).unwrap_or_default()).map_err(host_error)?;
+    Ok(len)
 }
 
 fn le16(bytes: &[u8], offset: usize) -> Option<u16> {

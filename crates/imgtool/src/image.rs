@@ -1,14 +1,15 @@
 //! An ext image, or an ext partition of a disk, opened to be looked at or changed.
 
-use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ext4::{Attr, BlockDevice, FileType, Fs, Ino, MountOptions, ROOT_INO};
 
+use crate::backing::Part;
+use crate::identify::identify_device;
 use crate::overlay::Overlay;
 use crate::text::shown;
-use crate::{Error, FileDevice, cow, identify, partition};
+use crate::{Contents, Disk, Error, backing, partition};
 
 /// Symbolic links followed in one path, as Linux limits them (`path_resolution(7)`).
 const MAX_LINKS: u32 = 40;
@@ -18,7 +19,7 @@ const CHUNK: usize = 1 << 20;
 /// An ext2, ext3 or ext4 image. Opened for reading ([`Image::open`]), the file is never written: a journal left by a
 /// crash is replayed in memory, so what is seen is what a mount would show. Opened for changes
 /// ([`Image::open_writable`]), it is mounted as a kernel would.
-pub struct Image<D: BlockDevice = Overlay<Box<dyn BlockDevice>>> {
+pub struct Image<D: BlockDevice = Overlay<Disk>> {
     path: PathBuf,
     pub(crate) fs: Fs<D>,
     /// The journal holds changes that are not in place yet.
@@ -41,16 +42,43 @@ impl From<&Path> for Target {
 }
 
 impl Target {
-    /// Where the file system lies in the file, which is open already: start and size in bytes.
-    pub(crate) fn place(&self, file: &File) -> Result<(u64, u64), Error> {
-        let path = &self.path;
-        if let Some(number) = self.partition {
-            let part = partition::find(path, number)?;
-            part.contents.require_ext(Path::new(&self.to_string()))?;
-            return Ok((part.start, part.size));
-        }
-        identify(path)?.require_ext(path)?;
-        Ok((0, crate::identify::size_of(file).map_err(|error| Error::io("find the size of", path, &error))?))
+    /// Opens what is meant to be looked at.
+    ///
+    /// # Errors
+    /// The file is no disk, or has no such partition, or cannot be read.
+    pub(crate) fn open(&self) -> Result<Disk, Error> {
+        self.part(backing::open(&self.path)?)
+    }
+
+    /// Opens what is meant for writing, under the lock that a running machine holds.
+    ///
+    /// # Errors
+    /// As [`Target::open`]; it is in use or cannot be written.
+    pub(crate) fn open_writable(&self) -> Result<Disk, Error> {
+        self.part(backing::open_writable(&self.path)?)
+    }
+
+    fn part(&self, disk: Disk) -> Result<Disk, Error> {
+        let Some(number) = self.partition else { return Ok(disk) };
+        let part = partition::find_on(&*disk, &self.path, number)?;
+        Ok(Box::new(Part::new(disk, part.start, part.size)))
+    }
+
+    /// Tells what it holds; for an overlay, what its disk does.
+    ///
+    /// # Errors
+    /// As for opening.
+    pub fn contents(&self) -> Result<Contents, Error> {
+        self.identify(&*self.open()?)
+    }
+
+    pub(crate) fn identify(&self, disk: &dyn BlockDevice) -> Result<Contents, Error> {
+        identify_device(disk).map_err(|error| Error::io("read", &self.path, &error))
+    }
+
+    /// Fails unless the disk holds an ext file system.
+    fn require_ext(&self, disk: &dyn BlockDevice) -> Result<(), Error> {
+        self.identify(disk)?.require_ext(Path::new(&self.to_string()))
     }
 }
 
@@ -87,23 +115,17 @@ impl Image {
         Self::mount(&target, Self::device(&target)?, true)
     }
 
-    /// The disk, to be looked at: an overlay with all that lies below it, too. What is written stays in memory.
-    pub(crate) fn device(target: &Target) -> Result<Overlay<Box<dyn BlockDevice>>, Error> {
-        let path = &target.path;
-        // Says what a directory or a missing file is before it is opened.
-        identify(path)?;
-        if target.partition.is_none() && cow::is_overlay(path)? {
-            return Ok(Overlay::new(Box::new(cow::Layers::open(path)?)));
-        }
-        let file = File::open(path).map_err(|error| Error::io("open", path, &error))?;
-        let (start, size) = target.place(&file)?;
-        Ok(Overlay::new(Box::new(FileDevice::part(file, start, size))))
+    /// The disk, to be looked at. What is written stays in memory.
+    pub(crate) fn device(target: &Target) -> Result<Overlay<Disk>, Error> {
+        let disk = target.open()?;
+        target.require_ext(&*disk)?;
+        Ok(Overlay::new(disk))
     }
 }
 
-impl Image<FileDevice> {
+impl Image<Disk> {
     /// Opens an image to change it. Changes are complete after [`Image::close`]; until then a crash leaves what a
-    /// power cut leaves.
+    /// power cut leaves. Changes of an overlay leave the image below as it is.
     ///
     /// # Errors
     /// As [`Image::open`]; or a machine is running from it, or it is not writable, or has features that only a
@@ -114,22 +136,11 @@ impl Image<FileDevice> {
         Self::mount(&target, device, false)
     }
 
-    /// Opens the file for writing, under the lock that a running machine holds.
-    pub(crate) fn lock(target: &Target) -> Result<FileDevice, Error> {
-        let path = &target.path;
-        identify(path)?;
-        let file = OpenOptions::new().read(true).write(true).open(path);
-        let file = file.map_err(|error| Error::io("open for writing", path, &error))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::new(format_args!("{} is in use by another process", path.display()))
-                    .hint("power off the machine that runs from it first"));
-            }
-            Err(TryLockError::Error(error)) => return Err(Error::io("lock", path, &error)),
-        }
-        let (start, size) = target.place(&file)?;
-        Ok(FileDevice::part(file, start, size))
+    /// Opens the disk for writing, under the lock that a running machine holds.
+    pub(crate) fn lock(target: &Target) -> Result<Disk, Error> {
+        let disk = target.open_writable()?;
+        target.require_ext(&*disk)?;
+        Ok(disk)
     }
 
     /// Writes everything in place and marks the file system clean.

@@ -3,6 +3,7 @@
 //! Everything here works on ordinary files through the host's page cache; nothing is mounted and no loop device is
 //! needed. The on-disk format itself is the `ext4` crate's.
 
+mod backing;
 mod check;
 pub mod cow;
 mod create;
@@ -21,6 +22,7 @@ mod feed;
 mod identify;
 mod image;
 mod info;
+mod map;
 mod output;
 mod overlay;
 mod partition;
@@ -34,8 +36,11 @@ mod text;
 mod time;
 mod transfer;
 mod tree;
+mod vfat;
+mod volume;
 mod writer;
 
+pub use backing::Disk;
 pub use check::{Checked, check, fsck};
 pub use create::{Created, Kind, Options, Owner, Progress, Size, Snapshot, Tuning, create, create_disk};
 pub use dd::{Dd, DdDone, dd};
@@ -49,6 +54,7 @@ pub use ext4::{Attr, BlockDevice, FileType, Timestamp};
 pub use identify::{Contents, ExtFault, identify};
 pub use image::{Attribute, Entry, Image, ReadError, Target, join};
 pub use info::Info;
+pub use map::Map;
 pub use overlay::Overlay;
 pub use partition::{Partition, partitions};
 pub use resize::resize;
@@ -57,3 +63,5 @@ pub use table::Table;
 pub use text::glob;
 pub use time::{civil, iso8601};
 pub use transfer::Copied;
+pub use vfat::{FatImage, FatInfo};
+pub use volume::Volume;

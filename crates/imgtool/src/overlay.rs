@@ -32,6 +32,47 @@ impl<D: BlockDevice> Overlay<D> {
         }
     }
 
+    /// Writes to the disk below at once what no page here covers.
+    pub(crate) fn write_through(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
+        self.check(offset, buf.len())?;
+        let end = offset + buf.len() as u64;
+        let covered = self.pages().range(offset / PAGE..end.div_ceil(PAGE)).next().is_some();
+        if !covered {
+            return self.below.write_at(offset, buf);
+        }
+        let mut at = offset;
+        while at < end {
+            let stop = end.min((at / PAGE + 1) * PAGE);
+            let part = buf.get((at - offset) as usize..(stop - offset) as usize).unwrap_or_default();
+            let covered = self.pages().contains_key(&(at / PAGE));
+            if covered {
+                self.write_at(at, part)?
+            } else {
+                self.below.write_at(at, part)?
+            }
+            at = stop;
+        }
+        Ok(())
+    }
+
+    /// Brings all pages to the disk below, what was written there before first.
+    pub(crate) fn commit(&self) -> Result<(), IoError> {
+        self.below.flush()?;
+        let mut pages = self.pages();
+        for (page, bytes) in pages.iter() {
+            let start = page * PAGE;
+            let len = (self.size() - start).min(PAGE) as usize;
+            self.below.write_at(start, bytes.get(..len).unwrap_or_default())?;
+        }
+        pages.clear();
+        self.below.flush()
+    }
+
+    /// Forgets all pages.
+    pub(crate) fn discard_all(&self) {
+        self.pages().clear();
+    }
+
     /// The page from below; the last one of the disk may be short there and ends in zeros here.
     fn fetch(&self, page: u64) -> Result<Box<[u8]>, IoError> {
         let mut bytes = vec![0; PAGE as usize];
@@ -142,5 +183,25 @@ mod tests {
             disk.read_at(from as u64, &mut part).unwrap();
             prop_assert_eq!(&part[..], &model[from..to]);
         }
+    }
+
+    #[test]
+    fn pages_go_below_at_a_commit_only() {
+        let below = Overlay::new(Zeros(9000));
+        let disk = Overlay::new(&below);
+        let byte = |disk: &dyn BlockDevice, at: u64| {
+            let mut byte = [0];
+            disk.read_at(at, &mut byte).unwrap();
+            byte[0]
+        };
+        disk.write_at(100, &[1]).unwrap();
+        disk.write_through(4000, &[2; 200]).unwrap();
+        assert_eq!([byte(&below, 100), byte(&below, 4000), byte(&below, 4096)], [0, 0, 2]);
+        assert_eq!([byte(&disk, 100), byte(&disk, 4000), byte(&disk, 4096)], [1, 2, 2]);
+        disk.discard_all();
+        assert_eq!([byte(&disk, 100), byte(&disk, 4000), byte(&disk, 4199)], [0, 0, 2]);
+        disk.write_at(8999, &[3]).unwrap();
+        disk.commit().unwrap();
+        assert_eq!(byte(&below, 8999), 3);
     }
 }

@@ -1,12 +1,13 @@
 //! Partition tables, read: GPT (UEFI specification, chapter 5) and the DOS table of the master boot record.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::identify::{identify_part, size_of};
+use ext4::BlockDevice;
+
+use crate::backing::{Part, host_error};
+use crate::identify::identify_device;
 use crate::text::uuid_text;
-use crate::{Contents, Error, HumanSize, identify};
+use crate::{Contents, Error, HumanSize, backing};
 
 /// Bytes of a sector in both tables as disks of files have them.
 pub(crate) const SECTOR: u64 = 512;
@@ -30,17 +31,19 @@ pub struct Partition {
     pub contents: Contents,
 }
 
-/// The disk's table, numbers ascending.
+/// The table of the disk at `path`, which may be an overlay; numbers ascending.
 ///
 /// # Errors
 /// It has none, or one that points outside the disk.
 pub fn partitions(path: &Path) -> Result<Vec<Partition>, Error> {
-    let contents = identify(path)?;
-    let file = File::open(path).map_err(|error| Error::io("open", path, &error))?;
-    let size = size_of(&file).map_err(|error| Error::io("find the size of", path, &error))?;
-    let mut found = match contents {
-        Contents::Gpt => gpt(&file, path, size)?,
-        Contents::Mbr => mbr(&file, path)?,
+    partitions_of(&*backing::open(path)?, path)
+}
+
+fn partitions_of(disk: &dyn BlockDevice, path: &Path) -> Result<Vec<Partition>, Error> {
+    let size = disk.size();
+    let mut found = match identify_device(disk).map_err(|error| Error::io("read", path, &error))? {
+        Contents::Gpt => gpt(disk, path, size)?,
+        Contents::Mbr => mbr(disk, path)?,
         other => {
             return Err(Error::new(format_args!("{} has no partition table: it is {other}", path.display()))
                 .hint("leave the partition number out"));
@@ -56,17 +59,18 @@ pub fn partitions(path: &Path) -> Result<Vec<Partition>, Error> {
             ))
             .hint("copy the disk again; its end is missing"));
         }
-        one.contents = identify_part(&file, one.start, one.size).map_err(|error| Error::io("read", path, &error))?;
+        let part = Part::new(disk, one.start, one.size);
+        one.contents = identify_device(&part).map_err(|error| Error::io("read", path, &error))?;
     }
     Ok(found)
 }
 
-/// One partition of the disk at `path`.
+/// One partition of a disk that is open; `path` is for messages.
 ///
 /// # Errors
 /// As [`partitions`]; or there is none of this number.
-pub(crate) fn find(path: &Path, number: u32) -> Result<Partition, Error> {
-    let all = partitions(path)?;
+pub(crate) fn find_on(disk: &dyn BlockDevice, path: &Path, number: u32) -> Result<Partition, Error> {
+    let all = partitions_of(disk, path)?;
     let Some(one) = all.iter().find(|one| one.number == number) else {
         let have: Vec<String> = all.iter().map(|one| format!("{} ({})", one.number, HumanSize(one.size))).collect();
         let have = if have.is_empty() { "none at all".to_owned() } else { have.join(", ") };
@@ -76,8 +80,9 @@ pub(crate) fn find(path: &Path, number: u32) -> Result<Partition, Error> {
     Ok(one.clone())
 }
 
-fn read(file: &File, path: &Path, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
-    file.read_exact_at(buffer, offset).map_err(|error| Error::io("read the partition table of", path, &error))
+fn read(disk: &dyn BlockDevice, path: &Path, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+    let read = disk.read_at(offset, buffer).map_err(host_error);
+    read.map_err(|error| Error::io("read the partition table of", path, &error))
 }
 
 fn le32(bytes: &[u8], at: usize) -> u32 {
@@ -89,9 +94,9 @@ fn le64(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// The four entries of the master boot record; an extended partition is shown as one.
-fn mbr(file: &File, path: &Path) -> Result<Vec<Partition>, Error> {
+fn mbr(disk: &dyn BlockDevice, path: &Path) -> Result<Vec<Partition>, Error> {
     let mut sector = [0; SECTOR as usize];
-    read(file, path, 0, &mut sector)?;
+    read(disk, path, 0, &mut sector)?;
     let entries = sector.get(446..510).unwrap_or_default().chunks_exact(16);
     Ok((1..)
         .zip(entries)
@@ -110,11 +115,11 @@ fn mbr(file: &File, path: &Path) -> Result<Vec<Partition>, Error> {
 }
 
 /// The primary table, or the backup at the disk's end if that one is damaged.
-fn gpt(file: &File, path: &Path, size: u64) -> Result<Vec<Partition>, Error> {
+fn gpt(disk: &dyn BlockDevice, path: &Path, size: u64) -> Result<Vec<Partition>, Error> {
     let last = (size / SECTOR).saturating_sub(1) * SECTOR;
     let mut damage = None;
     for at in [SECTOR, last] {
-        match gpt_at(file, path, at) {
+        match gpt_at(disk, path, at) {
             Ok(found) => return Ok(found),
             Err(error) => damage = damage.or(Some(error)),
         }
@@ -122,13 +127,13 @@ fn gpt(file: &File, path: &Path, size: u64) -> Result<Vec<Partition>, Error> {
     Err(damage.unwrap_or_else(|| Error::new(format_args!("{} is too short for a GPT", path.display()))))
 }
 
-fn gpt_at(file: &File, path: &Path, at: u64) -> Result<Vec<Partition>, Error> {
+fn gpt_at(disk: &dyn BlockDevice, path: &Path, at: u64) -> Result<Vec<Partition>, Error> {
     let damaged = |what: &str| {
         Error::new(format_args!("{}: the GUID partition table at byte {at} is damaged: {what}", path.display()))
             .hint("`sgdisk --verify` tells more, and mends it from its backup")
     };
     let mut header = [0; SECTOR as usize];
-    read(file, path, at, &mut header)?;
+    read(disk, path, at, &mut header)?;
     let used = le32(&header, 12) as usize;
     if !header.starts_with(b"EFI PART") || !(92..=header.len()).contains(&used) {
         return Err(damaged("there is no header"));
@@ -145,7 +150,7 @@ fn gpt_at(file: &File, path: &Path, at: u64) -> Result<Vec<Partition>, Error> {
     }
     let mut table = vec![0; (count * len) as usize];
     let offset = entries.checked_mul(SECTOR).ok_or_else(|| damaged("the entries lie beyond any disk"))?;
-    read(file, path, offset, &mut table)?;
+    read(disk, path, offset, &mut table)?;
     if crc32(&table) != le32(&header, 88) {
         return Err(damaged("the entries' checksum is wrong"));
     }

@@ -1,14 +1,14 @@
 //! `image resize`: an image grows or shrinks by being written anew. That takes a second where e2fsck and resize2fs
 //! take several, leaves the files packed, and a power cut finds either the old image or the new one.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use ext4::{Compat, Incompat, mkfs};
 
 use crate::create::{Created, Kind, Options, Size, Snapshot, create};
-use crate::{Error, Image, identify};
+use crate::{Error, Image, backing, identify};
 
 /// Features of the running system or of single files, or that mkfs here does not make; files lose nothing by it.
 const DROPPED: [&str; 6] =
@@ -22,14 +22,7 @@ const DROPPED: [&str; 6] =
 pub fn resize(path: &Path, size: Size, report: &mut dyn FnMut(&Snapshot)) -> Result<Created, Error> {
     identify(path)?.require_ext(path)?;
     let locked = File::open(path).map_err(|error| Error::io("open", path, &error))?;
-    match locked.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(Error::new(format_args!("{} is in use by another process", path.display()))
-                .hint("power off the machine that runs from it first"));
-        }
-        Err(TryLockError::Error(error)) => return Err(Error::io("lock", path, &error)),
-    }
+    backing::lock(&locked, path)?;
     let image = Image::open(path)?;
     let superblock = image.fs.superblock();
     let features = superblock.features;

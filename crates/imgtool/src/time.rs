@@ -32,6 +32,14 @@ pub fn civil(seconds: i64) -> (i64, i64, i64, i64, i64, i64) {
     (year, month, day, rest / 3600, rest / 60 % 60, rest % 60)
 }
 
+/// Days since the epoch of a date in the proleptic Gregorian calendar; [`civil`] the other way round.
+pub(crate) fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +56,8 @@ mod tests {
             (15_032_385_535, "2446-05-10T22:38:55Z"),
         ] {
             assert_eq!(iso8601(seconds), text);
+            let (year, month, day, ..) = civil(seconds);
+            assert_eq!(days(year, month, day), seconds.div_euclid(86_400), "{text}");
         }
     }
 }

@@ -131,7 +131,7 @@ fn split(argument: &OsStr) -> (Target, Option<Vec<u8>>) {
         _ => None,
     };
     match (number, path) {
-        (Some(_), Some(path)) if imgtool::identify(&image).is_ok_and(|what| what.is_disk()) => {
+        (Some(_), Some(path)) if Target::from(&*image).contents().is_ok_and(|what| what.is_disk()) => {
             (Target { path: image, partition: number }, path)
         }
         _ => (Target { path: image, partition: None }, Some(rest)),

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::features::Compat;
 use crate::fs::Fs;
 use crate::inode::{FL_ENCRYPT, FL_INDEX, FL_INLINE_DATA, Inode};
-use crate::le::{bytes_at, u8_at, u32_at};
+use crate::le::{bytes_at, u8_at, u16_at, u32_at};
 use crate::types::{Ino, NAME_MAX};
 
 /// An entry inside a directory block.
@@ -195,7 +195,13 @@ impl<D: BlockDevice> Fs<D> {
     }
 }
 
-/// Whether a block starts with the fake entry of an index node.
+/// Whether a block is an index node: it starts with a fake entry without a name. So does a leaf without checksums whose
+/// last name was removed, but a node states its limit behind it.
 pub(crate) fn is_node(data: &[u8]) -> bool {
-    u32_at(data, 0) == 0 && rec_len(data, 0, data.len()) == data.len()
+    let limit = usize::from(u16_at(data, 8));
+    let (plain, with_tail) = (data.len().saturating_sub(8) / 8, data.len().saturating_sub(16) / 8);
+    u32_at(data, 0) == 0
+        && rec_len(data, 0, data.len()) == data.len()
+        && u8_at(data, 6) == 0
+        && (limit == plain || limit == with_tail)
 }

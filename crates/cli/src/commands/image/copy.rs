@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use imgtool::{Copied, Image, Owner, Target};
+use imgtool::{Copied, Owner, Target, Volume};
 
 use super::create::owner;
 use super::{report, split};
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
             ))
             .hint("copy out first, then in; `umlfs image mv` and `ln` work inside one image"));
         }
-        let mut image = Image::open_writable(target).map_err(report)?;
+        let mut image = Volume::open_writable(target).map_err(report)?;
         let many = args.from.len() > 1;
         let done = args.from.iter().try_for_each(|from| {
             if many && !image.is_directory(&to) {
@@ -86,7 +86,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
             ))
             .hint("say, for example, `umlfs image cp FILE root.img:/etc/`"));
         };
-        let copied = Image::open(target).map_err(report)?.copy_out(&path, to, args.recursive).map_err(report)?;
+        let copied = Volume::open(target).map_err(report)?.copy_out(&path, to, args.recursive).map_err(report)?;
         skipped += copied.skipped;
     }
     if skipped > 0 {

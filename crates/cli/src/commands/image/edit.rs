@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use imgtool::{FileDevice, Image, ModeChange, Target};
+use imgtool::{Disk, ModeChange, Target, Volume};
 
 use super::{list, report, split, split_with_path};
 use crate::CommandResult;
@@ -29,10 +29,10 @@ fn by_image(arguments: &[OsString]) -> Result<Vec<Named>, CliError> {
 /// file system is left clean.
 fn change(
     arguments: &[OsString],
-    mut change: impl FnMut(&mut Image<FileDevice>, &[u8]) -> Result<(), CliError>,
+    mut change: impl FnMut(&mut Volume<Disk>, &[u8]) -> Result<(), CliError>,
 ) -> CommandResult {
     for (target, paths) in by_image(arguments)? {
-        let mut image = Image::open_writable(target).map_err(report)?;
+        let mut image = Volume::open_writable(target).map_err(report)?;
         let done = paths.iter().try_for_each(|path| change(&mut image, path));
         let closed = image.close().map_err(report);
         done.and(closed)?;
@@ -58,7 +58,7 @@ pub(crate) struct Rm {
 impl Rm {
     pub(crate) fn run(&self) -> CommandResult {
         change(&self.files, |image, path| {
-            if self.force && image.resolve(path, false).is_err() {
+            if self.force && image.stat(path).is_err() {
                 return Ok(());
             }
             image.remove(path, self.recursive).map_err(report)
@@ -110,7 +110,7 @@ impl Mv {
     pub(crate) fn run(&self) -> CommandResult {
         let (target, from) = split_with_path(&self.from)?;
         let to = same_image(&target, &self.to)?;
-        let mut image = Image::open_writable(target).map_err(report)?;
+        let mut image = Volume::open_writable(target).map_err(report)?;
         let done = image.rename(&from, &to).map_err(report);
         done.and(image.close().map_err(report))?;
         Ok(0)
@@ -153,8 +153,9 @@ impl Ln {
             true => self.target.as_bytes().to_vec(),
             false => same_image(&image, &self.target)?,
         };
-        let mut image = Image::open_writable(image).map_err(report)?;
-        let done = image.link(&target, &path, self.symbolic, self.force).map_err(report);
+        let mut image = Volume::open_writable(image).map_err(report)?;
+        let done =
+            image.ext("links").and_then(|image| image.link(&target, &path, self.symbolic, self.force)).map_err(report);
         done.and(image.close().map_err(report))?;
         Ok(0)
     }
@@ -183,7 +184,10 @@ fn mode(text: &str) -> Result<ModeChange, &'static str> {
 
 impl Chmod {
     pub(crate) fn run(&self) -> CommandResult {
-        change(&self.files, |image, path| image.change_mode(path, &self.mode, self.recursive).map_err(report))
+        change(&self.files, |image, path| {
+            let done = image.ext("modes").and_then(|image| image.change_mode(path, &self.mode, self.recursive));
+            done.map_err(report)
+        })
     }
 }
 
@@ -214,12 +218,13 @@ impl Chown {
             if uid.is_none() && gid.is_none() {
                 return Err(CliError::usage("the owner is empty, expected USER, USER:GROUP or :GROUP"));
             }
-            image.change_owner(path, uid, gid, self.recursive).map_err(report)
+            let done = image.ext("owners").and_then(|image| image.change_owner(path, uid, gid, self.recursive));
+            done.map_err(report)
         })
     }
 }
 
-fn number(image: &mut Image<FileDevice>, name: &str, file: &[u8], what: &str) -> Result<Option<u32>, CliError> {
+fn number(image: &mut Volume<Disk>, name: &str, file: &[u8], what: &str) -> Result<Option<u32>, CliError> {
     if name.is_empty() {
         return Ok(None);
     }
@@ -243,7 +248,7 @@ pub(crate) struct Label {
     /// The image
     #[arg(value_name = "IMAGE[:PARTITION]")]
     image: OsString,
-    /// The new label, at most 16 bytes
+    /// The new label: at most 16 bytes, 11 for FAT
     label: Option<OsString>,
 }
 
@@ -251,15 +256,17 @@ impl Label {
     pub(crate) fn run(&self) -> CommandResult {
         let (target, _) = split(&self.image);
         let Some(label) = &self.label else {
-            let info = Image::open(target).map_err(report)?.info();
-            crate::ui::with_stdout(|out| {
-                writeln!(out, "{}", info.label.unwrap_or_default()).map_err(|error| CliError::output(&error))
-            })?;
+            let label = Volume::open(target).and_then(|mut volume| match &mut volume {
+                Volume::Ext(image) => Ok(image.info().label),
+                Volume::Fat(image) => image.info().map(|info| info.label),
+            });
+            let label = label.map_err(report)?.unwrap_or_default();
+            crate::ui::with_stdout(|out| writeln!(out, "{label}").map_err(|error| CliError::output(&error)))?;
             return Ok(0);
         };
         let label =
             String::from_utf8(label.clone().into_vec()).map_err(|_| CliError::usage("the label is no UTF-8 text"))?;
-        let mut image = Image::open_writable(target).map_err(report)?;
+        let mut image = Volume::open_writable(target).map_err(report)?;
         let done = image.set_label(&label).map_err(report);
         done.and(image.close().map_err(report))?;
         Ok(0)

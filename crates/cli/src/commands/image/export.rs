@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use imgtool::{Image, ReadError};
+use imgtool::{ReadError, Volume};
 
 use super::{report, split};
 use crate::error::CliError;
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     let Format::Tar = args.format;
     let (target, path) = split(&args.image);
     let path = path.filter(|path| !path.is_empty()).unwrap_or_else(|| b"/".to_vec());
-    let mut image = Image::open(target).map_err(report)?;
+    let mut image = Volume::open(target).map_err(report)?;
     let mut skipped = 0;
     match &args.output {
         Some(output) => skipped = image.export_tar_to(&path, output, args.force).map_err(report)?.skipped,

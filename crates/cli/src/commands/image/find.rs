@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use imgtool::{Attr, FileType, Image, ModeChange, glob, parse_size};
+use imgtool::{Attr, FileType, ModeChange, Volume, glob, parse_size};
 
 use super::{report, split};
 use crate::error::CliError;
@@ -98,7 +98,7 @@ impl Args {
 pub(crate) fn run(args: &Args) -> CommandResult {
     let (target, path) = split(&args.image);
     let path = path.filter(|path| !path.is_empty()).unwrap_or_else(|| b"/".to_vec());
-    let mut image = Image::open(target).map_err(report)?;
+    let mut image = Volume::open(target).map_err(report)?;
     let end: &[u8] = if args.null { b"\0" } else { b"\n" };
     ui::with_stdout(|out| {
         let mut failure = None;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::Write;
 
-use imgtool::{Entry, FileType, Image, civil, join};
+use imgtool::{Entry, FileType, Volume, civil, join};
 
 use super::{report, split};
 use crate::error::CliError;
@@ -40,7 +40,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> CommandResult {
     let (image, path) = split(&args.image);
     let path = path.filter(|path| !path.is_empty()).unwrap_or_else(|| b"/".to_vec());
-    let mut image = Image::open(image).map_err(report)?;
+    let mut image = Volume::open(image).map_err(report)?;
     let owners = match args.long && !args.numeric {
         true => Owners { users: names(&mut image, b"/etc/passwd"), groups: names(&mut image, b"/etc/group") },
         false => Owners::default(),
@@ -50,9 +50,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         // A link to a directory is shown as what it is with -l, as ls does.
         let enter = match itself.attr.file_type {
             FileType::Directory => !args.directory,
-            FileType::Symlink if !args.long && !args.directory => {
-                image.resolve(&path, true).and_then(|_| image.list(&path)).is_ok()
-            }
+            FileType::Symlink if !args.long && !args.directory => image.is_directory(&path),
             _ => false,
         };
         if !enter {
@@ -90,11 +88,11 @@ struct Owners {
 }
 
 /// Names by number from a passwd or group file; an image without a readable one has none.
-pub(super) fn names<D: imgtool::BlockDevice>(image: &mut Image<D>, path: &[u8]) -> HashMap<u32, String> {
+pub(super) fn names<D: imgtool::BlockDevice>(image: &mut Volume<D>, path: &[u8]) -> HashMap<u32, String> {
     /// Larger files than this are no lists of users.
     const LARGEST: u64 = 1 << 20;
     let mut text = Vec::new();
-    let small = image.resolve(path, true).is_ok() && image.stat(path).is_ok_and(|entry| entry.attr.size <= LARGEST);
+    let small = image.stat(path).is_ok_and(|entry| entry.attr.size <= LARGEST);
     if !small || image.read_to(path, &mut text).is_err() {
         return HashMap::new();
     }

@@ -74,6 +74,10 @@ pub(crate) struct Args {
     /// Creator's system (only linux)
     #[arg(short = 'o', value_name = "OS", hide = true)]
     creator: Option<String>,
+    /// Time of the file system, in seconds since the epoch; newer times of files are set to it, and the UUID follows
+    /// from the contents
+    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH", hide_env_values = true)]
+    source_date_epoch: Option<i64>,
     /// Replace whatever the file holds, as is done in any case
     #[arg(short = 'F', action = clap::ArgAction::Count)]
     force: u8,
@@ -233,7 +237,7 @@ pub(crate) fn run(args: &Args, default: Kind) -> CommandResult {
     let id = match &args.uuid {
         Some(text) => Some(uuid(text)?),
         // The same bytes for the same input, where that is asked for.
-        None if std::env::var_os("SOURCE_DATE_EPOCH").is_some() => None,
+        None if args.source_date_epoch.is_some() => None,
         None => Some(uuid("random")?),
     };
     let options = Options {
@@ -243,7 +247,7 @@ pub(crate) fn run(args: &Args, default: Kind) -> CommandResult {
         size: Size::Bytes(size),
         label: args.label.clone(),
         uuid: id,
-        epoch: std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok()),
+        epoch: args.source_date_epoch,
         block_size: Some(args.block_size.unwrap_or(block_size)),
         inode_size: args.inode_size,
         inodes: args.inodes,

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use imgtool::{Image, ReadError};
+use imgtool::{ReadError, Volume};
 
 use super::{report, split};
 use crate::error::CliError;
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         return Err(CliError::usage(format_args!("no path in {image} is named, expected one to print"))
             .hint(format_args!("say `umlfs image cat {image}:/PATH`")));
     }
-    let mut image = Image::open(image).map_err(report)?;
+    let mut image = Volume::open(image).map_err(report)?;
     ui::with_stdout(|mut out| {
         for path in &paths {
             image.read_to(path, &mut out).map_err(|error| match error {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 
-use imgtool::{FileType, Image, Timestamp, iso8601};
+use imgtool::{FileType, Timestamp, Volume, iso8601};
 
 use super::list::mode_text;
 use super::{report, split_with_path};
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     ui::with_stdout(|out| {
         for file in &args.files {
             let (target, path) = split_with_path(file)?;
-            let mut image = Image::open(target).map_err(report)?;
+            let mut image = Volume::open(target).map_err(report)?;
             let entry = image.stat(&path).map_err(report)?;
             let xattrs = image.xattrs(&path).map_err(report)?;
             let attr = &entry.attr;

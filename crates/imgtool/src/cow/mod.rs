@@ -15,7 +15,7 @@
 //! | 104, 108 | length of its path; the path from the overlay's directory on |
 //! | 4092 | CRC-32 of the header before |
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -27,7 +27,13 @@ use sha2::{Digest, Sha256};
 use crate::identify::size_of;
 use crate::output::Output;
 use crate::partition::crc32;
-use crate::{Error, identify};
+use crate::{Error, backing, identify};
+
+mod commit;
+mod layers;
+
+pub use commit::commit;
+pub(crate) use layers::Layers;
 
 /// The first bytes of an overlay.
 pub(crate) const MAGIC: &[u8; 8] = b"umlfscow";
@@ -42,8 +48,6 @@ const SAMPLE: usize = 64 * 1024;
 const DATA_ALIGN: u64 = 64 * 1024;
 /// The most overlays on top of each other.
 const MAX_OVERLAYS: usize = 7;
-/// Blocks moved at a time by a commit.
-const RUN: u64 = 256;
 
 /// What tells whether the file below is still the one that an overlay was made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -268,9 +272,7 @@ pub fn create(overlay: &Path, below: &Path, force: bool) -> Result<(), Error> {
     let file = open(below, false)?;
     let base = open(&chain.base, false)?;
     for (path, file) in [(below, &file), (&chain.base, &base)] {
-        if let Err(TryLockError::WouldBlock) = file.try_lock_shared() {
-            return Err(in_use(path));
-        }
+        backing::lock_shared(file, path)?;
     }
     let size = size_of(&base).map_err(|error| Error::io("find the size of", &chain.base, &error))?;
     let full = below.canonicalize().map_err(|error| Error::io("find", below, &error))?;
@@ -291,11 +293,6 @@ pub fn create(overlay: &Path, below: &Path, force: bool) -> Result<(), Error> {
     output.file().set_len(header.data_at() + size).map_err(failed)?;
     output.file().sync_all().map_err(failed)?;
     output.publish()
-}
-
-fn in_use(path: &Path) -> Error {
-    Error::new(format_args!("{} is in use by another process", path.display()))
-        .hint("power off the machine that runs from it first")
 }
 
 /// What is known of an overlay.
@@ -345,137 +342,6 @@ fn bitmap(path: &Path, file: &File, header: &Header) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// Merges an overlay into the file below it and leaves it empty. An interrupted commit is finished by the next one;
-/// until then neither file can be booted through this overlay. Returns the bytes moved.
-///
-/// # Errors
-/// As [`chain`]; or one of the files is in use or cannot be written.
-pub fn commit(overlay: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<u64, Error> {
-    let file = open(overlay, true)?;
-    let mut header = Header::read(overlay, &file)?;
-    if !header.committing {
-        chain(overlay)?;
-    }
-    let below = header.below(overlay);
-    let target = open(&below, true)?;
-    for (path, file) in [(overlay, &file), (&below, &target)] {
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
-            return Err(in_use(path));
-        }
-    }
-    let read = |error: io::Error| Error::io("read", overlay, &error);
-    let write = |error: io::Error| Error::io("write", &below, &error);
-    let note = |error: io::Error| Error::io("write", overlay, &error);
-    let bitmap = bitmap(overlay, &file, &header)?;
-    let lower = if is_overlay(&below)? { Some(Header::read(&below, &target)?) } else { None };
-    let size = match &lower {
-        Some(lower) => lower.size,
-        None => size_of(&target).map_err(|error| Error::io("find the size of", &below, &error))?,
-    };
-    if size != header.size {
-        return Err(Error::new(format_args!("{}: {} has another size", overlay.display(), below.display())));
-    }
-    let shift = lower.as_ref().map_or(0, Header::data_at);
-    let total: u64 = bitmap.iter().map(|byte| u64::from(byte.count_ones())).sum();
-    // From here on the file below may be half the old and half the new one.
-    header.committing = true;
-    file.write_all_at(&header.encode()?, 0).and_then(|()| file.sync_data()).map_err(note)?;
-    let has = |block: u64| bitmap.get((block / 8) as usize).is_some_and(|byte| byte >> (block % 8) & 1 != 0);
-    let (mut block, mut done) = (0, 0);
-    let blocks = size.div_ceil(BLOCK);
-    let mut buffer = vec![0; (RUN * BLOCK) as usize];
-    while block < blocks {
-        if !has(block) {
-            block += 1;
-            continue;
-        }
-        let end = (block..blocks.min(block + RUN)).find(|block| !has(*block)).unwrap_or(blocks.min(block + RUN));
-        let (from, to) = (block * BLOCK, (end * BLOCK).min(size));
-        let part = buffer.get_mut(..(to - from) as usize).unwrap_or_default();
-        file.read_exact_at(part, header.data_at() + from).map_err(read)?;
-        target.write_all_at(part, shift + from).map_err(write)?;
-        done += end - block;
-        progress(done * BLOCK, total * BLOCK);
-        block = end;
-    }
-    target.sync_data().map_err(write)?;
-    if let Some(lower) = &lower {
-        // The lower overlay has the blocks now; its bits follow what they stand for.
-        let mut merged = self::bitmap(&below, &target, lower)?;
-        merged.iter_mut().zip(&bitmap).for_each(|(into, from)| *into |= from);
-        target.write_all_at(&merged, Header::bitmap_at()).map_err(write)?;
-    }
-    target.sync_all().map_err(write)?;
-    // An empty overlay on the new state: first the bits, since with them it would be the same disk.
-    let empty = vec![0; bitmap.len()];
-    file.write_all_at(&empty, Header::bitmap_at()).and_then(|()| file.sync_data()).map_err(note)?;
-    header.committing = false;
-    header.below = Identity::of(&below, &target)?;
-    file.write_all_at(&header.encode()?, 0).and_then(|()| file.sync_data()).map_err(note)?;
-    // Its blocks take no space any more.
-    let free = file.set_len(header.data_at()).and_then(|()| file.set_len(header.data_at() + header.size));
-    free.and_then(|()| file.sync_all()).map_err(note)?;
-    Ok(done * BLOCK)
-}
-
-/// A disk in layers, to be read.
-pub(crate) struct Layers {
-    /// Each with its bitmap, the topmost first.
-    overlays: Vec<(File, Vec<u8>)>,
-    base: File,
-    data_at: u64,
-    size: u64,
-}
-
-impl Layers {
-    /// Opens an overlay with all below it.
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let chain = chain(path)?;
-        let base = open(&chain.base, false)?;
-        let size = size_of(&base).map_err(|error| Error::io("find the size of", &chain.base, &error))?;
-        let mut overlays = Vec::new();
-        for path in chain.overlays.iter().rev() {
-            let file = open(path, false)?;
-            let header = Header::read(path, &file)?;
-            let bitmap = bitmap(path, &file, &header)?;
-            overlays.push((file, bitmap));
-        }
-        Ok(Self { overlays, base, data_at: chain.data_at, size })
-    }
-}
-
-impl ext4::BlockDevice for Layers {
-    fn size(&self) -> u64 {
-        self.size
-    }
-
-    fn read_at(&self, mut offset: u64, mut buf: &mut [u8]) -> Result<(), ext4::IoError> {
-        while !buf.is_empty() {
-            let block = offset / BLOCK;
-            let len = usize::try_from((block + 1) * BLOCK - offset).unwrap_or(usize::MAX).min(buf.len());
-            let (part, rest) = buf.split_at_mut(len);
-            let has = |bitmap: &[u8]| bitmap.get((block / 8) as usize).is_some_and(|b| b >> (block % 8) & 1 != 0);
-            let read = match self.overlays.iter().find(|(_, bitmap)| has(bitmap)) {
-                Some((file, _)) => file.read_exact_at(part, self.data_at + offset),
-                None => self.base.read_exact_at(part, offset),
-            };
-            read.map_err(|error| crate::device::io_error(&error))?;
-            offset += len as u64;
-            buf = rest;
-        }
-        Ok(())
-    }
-
-    fn write_at(&self, _offset: u64, _buf: &[u8]) -> Result<(), ext4::IoError> {
-        const EROFS: i32 = 30;
-        Err(ext4::IoError { errno: EROFS })
-    }
-
-    fn flush(&self) -> Result<(), ext4::IoError> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -501,8 +367,8 @@ mod tests {
     }
 
     fn contents(path: &Path) -> Vec<u8> {
-        let layers = Layers::open(path).unwrap();
-        let mut bytes = vec![0; layers.size as usize];
+        let layers = Layers::open(path, false).unwrap();
+        let mut bytes = vec![0; ext4::BlockDevice::size(&layers) as usize];
         ext4::BlockDevice::read_at(&layers, 0, &mut bytes).unwrap();
         bytes
     }

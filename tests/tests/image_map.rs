@@ -1,0 +1,79 @@
+//! `umlfs image info --map`, judged by dumpe2fs.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs;
+use std::path::Path;
+
+use umlfs_tests::{judge, run, umlfs};
+
+/// Blocks behind `name` in the legend, from its size in the SVG.
+fn cells(text: &str, sign: char) -> usize {
+    text.lines().skip(1).take_while(|line| !line.starts_with('S')).map(|line| line.matches(sign).count()).sum()
+}
+
+fn make(image: &Path, size: &str, options: &[&str]) {
+    run(judge("mke2fs").args(["-q", "-F", "-t", "ext4"]).args(options).arg(image).arg(size)).expect_success();
+}
+
+#[test]
+fn each_block_is_drawn_where_dumpe2fs_has_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("x.img");
+    // One group of 512 blocks: a cell for each block.
+    make(&image, "512k", &["-b", "1024", "-N", "64", "-O", "^has_journal,^resize_inode"]);
+    run(judge("debugfs").args(["-w", "-R", "write /etc/passwd f"]).arg(&image)).expect_success();
+    let map = run(umlfs().args(["image", "info", "--map"]).arg(&image)).expect_success().stdout;
+    assert!(map.starts_with("1 block group; 8 rows are a block group, a cell 1 block (1 KiB)\n"), "{map}");
+    assert!(!map.contains('\x1b'), "colours on a pipe: {map}");
+    let said = run(judge("dumpe2fs").arg(&image)).expect_success().stdout;
+    let number = |name: &str| -> usize {
+        let line = said.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in {said}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert_eq!(cells(&map, '·'), number("Free blocks:"), "{map}");
+    assert_eq!(cells(&map, 'B'), 2, "{map}");
+    assert_eq!(cells(&map, 'I'), number("Inode blocks per group:"), "{map}");
+    // The primary superblock and its descriptors.
+    assert_eq!(cells(&map, 'S'), 2, "{map}");
+    assert_eq!(cells(&map, '█'), fs::read("/etc/passwd").unwrap().len().div_ceil(1024), "{map}");
+
+    // Free ranges, block by block.
+    let rows: Vec<char> = map.lines().skip(1).take(8).flat_map(|line| line.chars().skip(7)).collect();
+    let free = said.split("Free blocks: ").nth(2).unwrap().lines().next().unwrap();
+    let mut wanted: Vec<usize> = Vec::new();
+    for range in free.split(", ") {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        wanted.extend(first.parse::<usize>().unwrap()..=last.parse().unwrap());
+    }
+    // Blocks of 1 KiB count from 1.
+    let found: Vec<usize> = (1..).zip(&rows).filter(|(_, sign)| **sign == '·').map(|(block, _)| block).collect();
+    assert_eq!(found, wanted, "{map}{said}");
+}
+
+#[test]
+fn many_groups_partitions_and_pictures() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("x.img");
+    make(&image, "1G", &["-b", "1024"]);
+    let map = run(umlfs().args(["image", "info", "--map"]).arg(&image)).expect_success().stdout;
+    assert!(map.starts_with("128 block groups; a row is 2 block groups, "), "{map}");
+    for words in ["journal", "inode tables", "bitmaps", "superblocks and group descriptors", "directories", "free"] {
+        assert!(map.contains(words), "{words} is missing in\n{map}");
+    }
+    let picture = directory.path().join("x.svg");
+    run(umlfs().args(["image", "info"]).arg(format!("--map={}", picture.display())).arg(&image)).expect_success();
+    let svg = fs::read_to_string(&picture).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"), "{svg}");
+    // Well-formed for a parser that is not ours.
+    let parse = "import sys, xml.dom.minidom as m; print(len(m.parse(sys.argv[1]).getElementsByTagName('rect')))";
+    let count = run(judge("python3").args(["-c", parse]).arg(&picture)).expect_success().stdout;
+    assert!((100..30_000).contains(&count.trim().parse::<u32>().unwrap()), "{count}");
+
+    let disk = directory.path().join("disk.img");
+    run(umlfs().args(["image", "disk"]).arg(&disk).arg(format!("root={}", image.display()))).expect_success();
+    run(umlfs().args(["image", "info", "--map"]).arg(&disk)).expect_one_error(&["a whole disk", ":1"]);
+    let part = run(umlfs().args(["image", "info", "--map"]).arg(format!("{}:1", disk.display()))).expect_success();
+    assert_eq!(part.stdout, map);
+    run(umlfs().args(["image", "info", "--map", "/etc/passwd"])).expect_one_error(&["no ext2, ext3 or ext4 image"]);
+}
