@@ -193,7 +193,7 @@ fn what_is_there_is_told() {
     let long = image(&["ls", "-l", &at(&disk, "/readme.txt")]).expect_success().stdout;
     assert!(long.contains("-rw-r--r--") && long.contains(" 512 2020-02-02 02:02 "), "{long}");
     let said = image(&["cat", &at(&disk, "/efi/boot/GRUB.CFG")]).expect_success();
-    assert_eq!(said.stdout.as_bytes().len(), String::from_utf8_lossy(&noise(1, 77)).len());
+    assert_eq!(said.stdout.len(), String::from_utf8_lossy(&noise(1, 77)).len());
     let found = image(&["find", "--name", "*number 1?", disk.to_str().unwrap()]).expect_success().stdout;
     assert_eq!(found.lines().count(), 10, "{found}");
     let stat = image(&["stat", "--json", &at(&disk, "/EFI/BOOT/BOOTX64.EFI")]).expect_success().stdout;

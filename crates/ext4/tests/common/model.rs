@@ -262,7 +262,7 @@ impl Model {
                     return;
                 }
                 let ino = pick(&files, a);
-                let size = if d.is_multiple_of(2) { u64::from(b) } else { u64::from(c) % 4_000_000 };
+                let size = if d.is_multiple_of(16) { u64::from(c) % 4_000_000 } else { u64::from(b) };
                 fs.set_attr(ino, &SetAttr { size: Some(size), mtime: Some(now), ..SetAttr::default() }).unwrap();
                 let Body::File(f) = &mut self.nodes.get_mut(&ino).unwrap().body else { panic!() };
                 f.resize(size as usize, 0);

@@ -406,7 +406,7 @@ fn stamp(time: Timestamp) -> (u16, u16, u8) {
         2108.. => (127 << 9 | 12 << 5 | 31, 0, 0),
         _ => {
             let date = ((year - 1980) as u16) << 9 | (month as u16) << 5 | day as u16;
-            let clock = (hour as u16) << 11 | (minute as u16) << 5 | second as u16 / 2;
+            let clock = (hour as u16) << 11 | (minute as u16) << 5 | (second / 2) as u16;
             (date, clock, (second % 2 * 100) as u8 + (time.nsec / 10_000_000) as u8)
         }
     }

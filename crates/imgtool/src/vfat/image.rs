@@ -50,6 +50,11 @@ pub struct FatInfo {
     pub state: String,
 }
 
+/// What takes the pieces of a file, with their offsets.
+type Taker<'a, E> = dyn FnMut(u64, &[u8]) -> Result<(), E> + 'a;
+/// What is called with each path and what is there.
+type NodeVisitor<'a, E> = dyn FnMut(&mut FatImage, &[u8], &Node) -> Result<(), E> + 'a;
+
 /// A file or directory that was found.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
@@ -225,7 +230,7 @@ impl FatImage {
         &mut self,
         path: &[u8],
         node: &Node,
-        take: &mut dyn FnMut(u64, &[u8]) -> Result<(), E>,
+        take: &mut Taker<'_, E>,
     ) -> Result<u64, E> {
         let size = node.entry.as_ref().map_or(0, |entry| entry.size);
         let runs = self.volume.file_chain(node.cluster, size);
@@ -249,7 +254,7 @@ impl FatImage {
         path: &[u8],
         node: &Node,
         depth: usize,
-        visit: &mut dyn FnMut(&mut Self, &[u8], &Node) -> Result<(), E>,
+        visit: &mut NodeVisitor<'_, E>,
     ) -> Result<(), E> {
         if depth > DEEPEST {
             return Err(self.failed(path, "damaged: the directories are nested without an end").into());
