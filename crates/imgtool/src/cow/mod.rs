@@ -1,5 +1,5 @@
 //! Copy-on-write files: what a machine writes goes to an overlay file, and the image below stays as it is. Overlays can
-//! lie on overlays; [`commit`] merges one into what is below it.
+//! lie on overlays; [`commit()`] merges one into what is below it.
 //!
 //! An overlay is a sparse file: a header, a bitmap of the blocks that it has, and the disk's bytes, each at its own
 //! offset behind `data_at`. Numbers are little-endian:
