@@ -4,7 +4,7 @@
 use super::{BootError, DOCTOR, MachineConfig, Outcome, RootDisk, Run, WATCHED_SIGNALS};
 use crate::block::{MAX_OVERLAYS, OverlayFiles};
 use crate::host::{HostFd, process};
-use crate::platform::direct::handover::{self, Handover, Text};
+use crate::platform::direct::handover::{self, Handover, Text, Trace};
 use crate::platform::direct::load;
 use crate::platform::ptrace::Ptrace;
 use crate::trace::{HostStream, Options, Tracer};
@@ -60,12 +60,12 @@ pub fn run(config: &LaunchConfig, report: BorrowedFd<'_>) -> Result<Outcome, Boo
     // The platform's threads inherit the mask.
     process::block_signals(WATCHED_SIGNALS.0).map_err(|e| BootError::new(format!("cannot block signals: {e}"), ""))?;
     let disk = config.open_disk()?;
-    match choose(config)? {
-        Chosen::Direct => Err(enter(config, &disk, report)),
+    let chosen = choose(config)?;
+    let trace = config.trace.as_ref().map(TraceConfig::open).transpose().map_err(|what| BootError::new(what, ""))?;
+    match chosen {
+        Chosen::Direct => Err(enter(config, &disk, trace.as_ref(), report)),
         Chosen::Ptrace(platform) => {
-            let trace = config.trace.as_ref().map(TraceConfig::open).transpose();
-            let trace = trace.map_err(|what| BootError::new(what, ""))?;
-            let tracer = trace.map(|(options, stream)| Tracer::new(options, Box::new(stream)));
+            let tracer = trace.map(|trace| trace.tracer());
             super::run(&config.machine, Box::new(platform), disk, tracer)
         }
     }
@@ -93,10 +93,6 @@ fn choose(config: &LaunchConfig) -> Result<Chosen, BootError> {
     let direct = || load::check_host().map(|()| Chosen::Direct);
     match config.platform {
         PlatformChoice::Ptrace => ptrace(),
-        PlatformChoice::Direct if config.trace.is_some() => Err(BootError::new(
-            "the direct platform has no traces",
-            "leave `--platform` out: traces are made on the ptrace platform",
-        )),
         PlatformChoice::Direct => direct().map_err(|what| {
             BootError::new(
                 format!("the direct platform cannot run here: {what}"),
@@ -109,17 +105,12 @@ fn choose(config: &LaunchConfig) -> Result<Chosen, BootError> {
 }
 
 /// Hands the process over to the kernel image; returns only if that fails.
-fn enter(config: &LaunchConfig, disk: &RootDisk, report: BorrowedFd<'_>) -> BootError {
+fn enter(config: &LaunchConfig, disk: &RootDisk, trace: Option<&OpenTrace>, report: BorrowedFd<'_>) -> BootError {
     let machine = &config.machine;
-    let list = |strings: &mut dyn Iterator<Item = &String>| -> Text {
-        let all: Vec<u8> = strings.flat_map(|s| s.bytes().filter(|&b| b != 0).chain([0])).collect();
-        Text::new(all.leak())
-    };
-    let text = |s: &str| Text::new(Vec::from(s.as_bytes()).leak());
     let (run_kind, run) = match &machine.run {
-        Run::Init(None) => (handover::RUN_ANY_INIT, text("")),
-        Run::Init(Some(path)) => (handover::RUN_INIT, list(&mut [path.clone()].iter())),
-        Run::Command(argv) => (handover::RUN_COMMAND, list(&mut argv.iter())),
+        Run::Init(None) => (handover::RUN_ANY_INIT, Text::from("")),
+        Run::Init(Some(path)) => (handover::RUN_INIT, Text::list([path.as_str()])),
+        Run::Command(argv) => (handover::RUN_COMMAND, Text::list(argv.iter().map(String::as_str))),
     };
     let termios = config.terminal;
     let mut overlay_files = [-1; MAX_OVERLAYS];
@@ -141,19 +132,21 @@ fn enter(config: &LaunchConfig, disk: &RootDisk, report: BorrowedFd<'_>) -> Boot
         verbose: machine.verbose.into(),
         cpus: machine.cpus,
         memory: machine.memory,
-        image_name: text(&disk.name),
-        command_line: text(&machine.command_line),
+        image_name: Text::from(disk.name.as_str()),
+        command_line: Text::from(machine.command_line.as_str()),
         run_kind,
         has_terminal: termios.is_some().into(),
         run,
-        env: list(&mut machine.env.iter().flat_map(|(name, value)| [name, value])),
+        env: Text::list(machine.env.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()])),
+        trace: trace.map_or_else(Trace::none, OpenTrace::handover),
         host_ranges: Default::default(),
         hardware: Default::default(),
         termios: termios.unwrap_or([0; process::TERMIOS_SIZE]),
     };
     let files = disk.overlays.iter().flat_map(|overlays| &overlays.files).chain([&disk.image]);
     // SAFETY: open for as long as `disk` lives.
-    let keep = files.map(|file| unsafe { BorrowedFd::borrow_raw(file.raw()) }).chain([report]).collect::<Vec<_>>();
+    let keep = files.map(|file| unsafe { BorrowedFd::borrow_raw(file.raw()) }).chain([report]);
+    let keep: Vec<_> = keep.chain(trace.map(|trace| trace.stream.as_fd())).collect();
     BootError::new(load::enter(config.kernel_image, handover, &keep), "`--platform ptrace` works without it")
 }
 
@@ -248,7 +241,7 @@ impl TraceConfig {
     ///
     /// # Errors
     /// A sentence about a file that cannot be written.
-    pub fn open(&self) -> Result<(Options, HostStream), String> {
+    pub fn open(&self) -> Result<OpenTrace, String> {
         let (stream, raw): (OwnedFd, bool) = match &self.file {
             Some(path) => {
                 let file = File::options().append(true).create(true).open(path);
@@ -262,7 +255,26 @@ impl TraceConfig {
                 (stream.map_err(|e| format!("cannot write the trace to standard error: {e}"))?, raw)
             }
         };
-        Ok((self.options.clone(), HostStream::new(HostFd::new(stream.into_raw_fd()), raw)))
+        Ok(OpenTrace { options: self.options.clone(), stream, raw })
+    }
+}
+
+/// A trace whose file is open.
+#[derive(Debug)]
+pub struct OpenTrace {
+    options: Options,
+    stream: OwnedFd,
+    /// It is a terminal in raw mode.
+    raw: bool,
+}
+
+impl OpenTrace {
+    fn tracer(self) -> Tracer {
+        Tracer::new(self.options, Box::new(HostStream::new(HostFd::new(self.stream.into_raw_fd()), self.raw)))
+    }
+
+    fn handover(&self) -> Trace {
+        Trace::new(self.stream.as_raw_fd(), self.raw, &self.options)
     }
 }
 

@@ -7,23 +7,31 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 /// Above all call numbers.
-const NUMBERS: usize = 512;
+const NUMBERS: u64 = 512;
 
 /// A set of system calls.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallFilter {
-    /// By number; calls beyond are shown with the rest.
-    shown: [bool; NUMBERS],
+    /// A bit a number; calls beyond are shown with the rest.
+    shown: [u64; NUMBERS.div_ceil(64) as usize],
 }
 
 impl Default for CallFilter {
     /// All calls.
     fn default() -> CallFilter {
-        CallFilter { shown: [true; NUMBERS] }
+        CallFilter { shown: [u64::MAX; _] }
     }
 }
 
 impl CallFilter {
+    fn set(&mut self, nr: u64, show: bool) {
+        if let Some(word) = self.shown.get_mut((nr / 64) as usize) {
+            let bit = 1 << (nr % 64);
+            *word = if show { *word | bit } else { *word & !bit };
+        }
+    }
+
     /// Reads a list such as `open,%file,!read`: names of calls and `%families`, each added, or with `!` taken away. A list that
     /// begins with `!` starts from all calls.
     ///
@@ -34,11 +42,11 @@ impl CallFilter {
         let Some(first) = words.peek() else {
             return Err("the list of calls is empty: give names of calls or %families, such as open,%file,!read".into());
         };
-        let mut filter = CallFilter { shown: [first.starts_with('!'); NUMBERS] };
+        let mut filter = if first.starts_with('!') { CallFilter::default() } else { CallFilter { shown: [0; _] } };
         for word in words {
             let (word, show) = word.strip_prefix('!').map_or((word, true), |rest| (rest, false));
             let numbers: Vec<u64> = match word.strip_prefix('%') {
-                Some("all") => (0..NUMBERS as u64).collect(),
+                Some("all") => (0..NUMBERS).collect(),
                 Some(family) => {
                     let family = Family::by_name(family).ok_or_else(|| {
                         let known: Vec<String> = Family::ALL.iter().map(|f| format!("%{}", f.name())).collect();
@@ -53,18 +61,15 @@ impl CallFilter {
                     [number].to_vec()
                 }
             };
-            for number in numbers {
-                if let Some(shown) = filter.shown.get_mut(number as usize) {
-                    *shown = show;
-                }
-            }
+            numbers.iter().for_each(|number| filter.set(*number, show));
         }
         Ok(filter)
     }
 
     /// Whether a call is to be shown.
     pub fn matches(&self, nr: u64) -> bool {
-        usize::try_from(nr).ok().and_then(|nr| self.shown.get(nr)).copied().unwrap_or(true)
+        let word = usize::try_from(nr / 64).ok().and_then(|at| self.shown.get(at));
+        word.is_none_or(|word| word & (1 << (nr % 64)) != 0)
     }
 }
 

@@ -31,6 +31,7 @@ pub trait Sink: Send + Sync {
 }
 
 /// How a trace looks.
+#[repr(u32)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Style {
     /// A line a call, as `strace -f` prints it.
@@ -41,6 +42,7 @@ pub enum Style {
 }
 
 /// Which time stands at the beginning of each line.
+#[repr(u32)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Clock {
     /// None.

@@ -3,6 +3,9 @@
 
 use crate::block::MAX_OVERLAYS;
 use crate::host::process::TERMIOS_SIZE;
+use crate::trace::{CallFilter, Clock, Options, Style, TaskFilter};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 /// Ranges of the host's own in every process: vdso, vvar and what goes with them.
 pub const MAX_RESERVED: usize = 8;
@@ -41,6 +44,85 @@ impl Text {
         // SAFETY: made by `new`, in memory that both programs have.
         unsafe { core::slice::from_raw_parts(self.start, self.len) }
     }
+
+    /// Strings in a row, each with a NUL behind it; NULs of their own are dropped.
+    pub fn list<'a>(strings: impl IntoIterator<Item = &'a str>) -> Text {
+        let all: Vec<u8> = strings.into_iter().flat_map(|s| s.bytes().filter(|&b| b != 0).chain([0])).collect();
+        Text::new(all.leak())
+    }
+
+    /// The strings of a list.
+    pub fn strings(&self) -> Vec<String> {
+        let all = self.bytes().strip_suffix(b"\0").map(|all| all.split(|&b| b == 0));
+        all.into_iter().flatten().map(|string| String::from_utf8_lossy(string).into_owned()).collect()
+    }
+}
+
+impl From<&str> for Text {
+    /// A copy that outlives the machine.
+    fn from(text: &str) -> Text {
+        Text::new(Vec::from(text.as_bytes()).leak())
+    }
+}
+
+/// Who watches the guests: [`Options`] as plain data.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Trace {
+    /// The host's file that it goes to; -1 if nobody watches.
+    pub file: i32,
+    /// 1 if that is a terminal in raw mode.
+    pub raw: u32,
+    /// See [`Options::style`].
+    pub style: Style,
+    /// See [`Options::clock`].
+    pub clock: Clock,
+    /// 1 for [`Options::durations`].
+    pub durations: u32,
+    /// See [`Options::string_limit`].
+    pub string_limit: u32,
+    /// See [`Options::calls`].
+    pub calls: CallFilter,
+    /// See [`TaskFilter::pids`]: a list of numbers.
+    pub pids: Text,
+    /// See [`TaskFilter::comms`].
+    pub comms: Text,
+}
+
+impl Trace {
+    /// A trace to a file of the host.
+    pub fn new(file: i32, raw: bool, options: &Options) -> Trace {
+        let pids: Vec<String> = options.tasks.pids.iter().map(ToString::to_string).collect();
+        Trace {
+            file,
+            raw: raw.into(),
+            style: options.style,
+            clock: options.clock,
+            durations: options.durations.into(),
+            string_limit: options.string_limit as u32,
+            calls: options.calls,
+            pids: Text::list(pids.iter().map(String::as_str)),
+            comms: Text::list(options.tasks.comms.iter().map(String::as_str)),
+        }
+    }
+
+    /// No trace.
+    pub fn none() -> Trace {
+        Trace::new(-1, false, &Options::default())
+    }
+
+    /// What it shows.
+    pub fn options(&self) -> Options {
+        let pids = self.pids.strings().iter().filter_map(|pid| pid.parse().ok()).collect();
+        Options {
+            style: self.style,
+            clock: self.clock,
+            durations: self.durations != 0,
+            calls: self.calls,
+            tasks: TaskFilter { pids, comms: self.comms.strings() },
+            string_limit: self.string_limit as usize,
+        }
+    }
 }
 
 /// Why [`Handover::run`] holds nothing: the machine looks for an init by itself.
@@ -50,7 +132,7 @@ pub const RUN_INIT: u32 = 1;
 /// [`Handover::run`] is a command.
 pub const RUN_COMMAND: u32 = 2;
 
-/// Everything. Lists are strings that end with NUL each.
+/// Everything. Lists are made by [`Text::list`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Handover {
@@ -94,8 +176,10 @@ pub struct Handover {
     pub has_terminal: u32,
     /// See [`RUN_INIT`] and [`RUN_COMMAND`].
     pub run: Text,
-    /// The first program's environment: name, value, name, value.
+    /// The first program's environment, a list: name, value, name, value.
     pub env: Text,
+    /// Who watches the guests.
+    pub trace: Trace,
     /// See [`HostRange`].
     pub host_ranges: [HostRange; MAX_RESERVED],
     /// `AT_HWCAP`, `AT_HWCAP2`, `AT_MINSIGSTKSZ` of the host's auxiliary vector, with their keys.

@@ -1,7 +1,7 @@
 //! Where the kernel image begins, and where it ends.
 
 use super::arena::{self, Facts, Files, arena};
-use super::handover::{Handover, RANGE_NAMES, RUN_ANY_INIT, RUN_INIT, Text};
+use super::handover::{Handover, RANGE_NAMES, RUN_ANY_INIT, RUN_INIT, Text, Trace};
 use super::layout::VIEW_SIZE;
 use super::platform::Direct;
 use super::slot::{HostMemory, Own};
@@ -13,9 +13,9 @@ use crate::block::OverlayFiles;
 use crate::host::{self, HostFd, process};
 use crate::machine::{self, MachineConfig, RootDisk, Run, report};
 use crate::platform::Reserved;
+use crate::trace::{HostStream, Tracer};
 use alloc::boxed::Box;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::fmt::Write;
 
 /// Exit status of a host process in which the kernel panicked.
@@ -61,7 +61,12 @@ pub fn main(handover: &Handover) -> ! {
         read_only: handover.read_only != 0,
         name: text(handover.image_name),
     };
-    let outcome = machine::run(&config(handover), Box::new(Direct), disk, None);
+    let Trace { file, raw, .. } = handover.trace;
+    let trace = (file != -1).then(|| {
+        let stream = HostStream::new(HostFd::new(file), raw != 0);
+        Tracer::new(handover.trace.options(), Box::new(stream))
+    });
+    let outcome = machine::run(&config(handover), Box::new(Direct), disk, trace);
     spawn::stop_zygote();
     // A process that would not end has the image open longer than this one.
     overlay_files.chain([&handover.image_file]).for_each(|file| process::unlock(*file));
@@ -78,12 +83,7 @@ fn text(text: Text) -> String {
 }
 
 fn config(handover: &Handover) -> MachineConfig {
-    let strings = |text: Text| -> Vec<String> {
-        let all = text.bytes();
-        let all = all.strip_suffix(b"\0").map(|all| all.split(|&b| b == 0));
-        all.into_iter().flatten().map(|string| String::from_utf8_lossy(string).into_owned()).collect()
-    };
-    let run = strings(handover.run);
+    let run = handover.run.strings();
     MachineConfig {
         memory: handover.memory,
         cpus: handover.cpus,
@@ -93,7 +93,7 @@ fn config(handover: &Handover) -> MachineConfig {
             RUN_INIT => Run::Init(run.into_iter().next()),
             _ => Run::Command(run),
         },
-        env: strings(handover.env).chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect(),
+        env: handover.env.strings().chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect(),
         verbose: handover.verbose != 0,
     }
 }
