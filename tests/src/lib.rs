@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 pub mod ext;
+pub mod guest;
 pub mod machine;
 pub mod place;
 pub mod terminal;

@@ -5,31 +5,23 @@
 
 use std::fs;
 
-use umlfs_tests::{expect_clean_ext, judge, repository, run, umlfs};
+use umlfs_tests::guest::GuestProgram;
+use umlfs_tests::{expect_clean_ext, judge, run, umlfs};
 
 /// Runs `guest/NAME.c` here and there, with a directory on a disk and one on a tmpfs as its arguments, and compares.
 #[track_caller]
 fn same_as_native(name: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("root");
-    for made in ["root", "root/tmp", "root/dev", "root/proc", "disk", "memory"] {
+    let GuestProgram { program, image } = GuestProgram::new(name, dir.path());
+    for made in ["disk", "memory"] {
         fs::create_dir(dir.path().join(made)).unwrap();
     }
-    let source = repository().join("tests/guest").join(name).with_extension("c");
-    run(judge("gcc")
-        .args(["-static", "-pthread", "-O1", "-Wall", "-Wno-unused-result", "-o"])
-        .arg(root.join(name))
-        .arg(source))
-    .expect_success();
 
     // On the host any directory serves: file systems behave alike in what the programs look at.
     let mut native = judge("timeout");
-    native.args(["-s", "KILL", "60"]).arg(root.join(name)).arg(dir.path().join("disk")).arg(dir.path().join("memory"));
+    native.args(["-s", "KILL", "60"]).arg(program).arg(dir.path().join("disk")).arg(dir.path().join("memory"));
     let native = run(&mut native).expect_success();
 
-    let image = dir.path().join("image");
-    run(umlfs().args(["image", "create", "--quiet", "--free", "16M", "--from"]).arg(&root).arg(&image))
-        .expect_success();
     let mut guest = umlfs();
     guest.arg("boot").arg(&image).arg("--").arg(format!("/{name}")).args(["/tmp", "/dev/shm"]);
     let guest = run(&mut guest).expect_success();

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use umlfs_tests::guest::GuestProgram;
 use umlfs_tests::machine::{BOOT_TIMEOUT, Scratch, has_direct, platforms, run_within, wait_within};
-use umlfs_tests::{expect_clean_ext, judge, repository, run};
+use umlfs_tests::expect_clean_ext;
 
 /// What the program prints of all that must leave a machine whole; `int 0x80` does what it does without 32-bit programs.
 const WHOLE: &str = "\
@@ -99,17 +100,7 @@ struct Victim {
 impl Victim {
     fn new() -> Victim {
         let scratch = Scratch::without_image();
-        let root = scratch.path("root");
-        for made in ["", "tmp", "dev", "proc"] {
-            fs::create_dir(root.join(made)).unwrap();
-        }
-        run(judge("gcc")
-            .args(["-static", "-pthread", "-O1", "-Wall", "-Wno-unused-result", "-o"])
-            .arg(root.join("hostile"))
-            .arg(repository().join("tests/guest/hostile.c")))
-        .expect_success();
-        run(scratch.umlfs().args(["image", "create", "--quiet", "--free", "16M", "--from", "root", "t.img"]))
-            .expect_success();
+        GuestProgram::new("hostile", &scratch.path("."));
         let file = scratch.path("host-file");
         fs::write(&file, "the host's").unwrap();
         let process = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();

@@ -171,6 +171,15 @@ errnos! {
 }
 
 impl Errno {
+    /// The greatest number of an error in a system call's return value (`MAX_ERRNO`).
+    const MAX: usize = 4095;
+
+    /// The error that a system call's return value stands for, if it stands for one.
+    pub fn from_return_value(value: usize) -> Option<Errno> {
+        let number = value.wrapping_neg();
+        (1..=Self::MAX).contains(&number).then_some(Errno(number as u16))
+    }
+
     /// Same number as `EAGAIN`.
     pub const EWOULDBLOCK: Errno = Errno::EAGAIN;
     /// Same number as `EOPNOTSUPP`.

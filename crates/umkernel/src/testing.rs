@@ -19,6 +19,10 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 struct TestPlatform;
 
 impl Platform for TestPlatform {
+    fn way_in(&self) -> &'static str {
+        "came into a test's kernel"
+    }
+
     fn name(&self) -> &'static str {
         "test"
     }

@@ -8,7 +8,7 @@ use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::mm::{IoDst, IoSrc};
-use crate::signal::{self, SigInfo, number};
+use crate::signal::{self, number};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -62,8 +62,7 @@ impl Socket {
             && !no_signal
             && self.by_connection()
         {
-            // A task that is ending already misses nothing.
-            let _ = signal::send_to_task(ctx.kernel, ctx.task, SigInfo::kernel(number::SIGPIPE));
+            signal::raise(ctx, number::SIGPIPE);
         }
         result
     }

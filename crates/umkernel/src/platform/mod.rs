@@ -75,6 +75,9 @@ pub trait Platform: Send + Sync {
     /// `"ptrace"` or `"direct"`.
     fn name(&self) -> &'static str;
 
+    /// How the kernel comes to service a system call, in words that continue "the program ...": for learners.
+    fn way_in(&self) -> &'static str;
+
     /// The kernel exists: called once, before the first task is made.
     fn start(&self, kernel: &Arc<Kernel>) -> Result<()>;
 

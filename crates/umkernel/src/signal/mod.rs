@@ -32,7 +32,9 @@ pub use job::{child_ended, hang_up_orphans, is_orphaned, thread_ended};
 pub use number::{DefaultAction, default_action};
 pub use queue::{PendingQueue, QueuedByUser, TimerSignal};
 use send::force_action;
-pub use send::{force, may_signal, send_timer, send_to_all, send_to_group, send_to_process, send_to_task};
+pub use send::{
+    force, may_signal, raise, send_timer, send_to_all, send_to_group, send_to_process, send_to_task, sent_by,
+};
 pub use set::SigSet;
 pub use state::{
     FaultRecord, ProcessSignals, TaskSignals, dequeue, pending, recalculate_attention, set_action, set_blocked,

@@ -81,6 +81,18 @@ pub fn may_signal(ctx: &Ctx, target: &Arc<Process>, sig: u8) -> Result<()> {
     bail!(EPERM, "another user's process")
 }
 
+/// What `kill(2)` and the like say of the running task as the sender.
+pub fn sent_by(ctx: &Ctx, sig: u8, code: i32) -> SigInfo {
+    SigInfo::user(sig, code, ctx.task.process.pid, ctx.task.creds().uid)
+}
+
+/// Sends the running thread a signal for what it does, as if it had done so itself (`send_sig(..., current, 0)`): `SIGPIPE`,
+/// `SIGXFSZ`.
+pub fn raise(ctx: &Ctx, sig: u8) {
+    // A thread that is ending already misses nothing.
+    let _ = send_to_task(ctx.kernel, ctx.task, sent_by(ctx, sig, code::SI_USER));
+}
+
 /// Sends the running thread a signal that it cannot escape: a fault of its own doing. Where the thread blocks or ignores the
 /// signal, the default action happens.
 pub fn force(ctx: &Ctx, info: SigInfo) {

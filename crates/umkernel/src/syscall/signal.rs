@@ -160,11 +160,6 @@ fn process_of(ctx: &Ctx, pid: Pid) -> Result<Arc<Process>> {
     tasks.process(pid).or_else(|| tasks.task(pid).map(|t| t.process.clone())).ok_or(Errno::ESRCH.into())
 }
 
-/// What `kill(2)` and the like say of the sender.
-fn sender(ctx: &Ctx, sig: u8, code: i32) -> SigInfo {
-    SigInfo::user(sig, code, ctx.task.process.pid, ctx.task.creds().uid)
-}
-
 /// Checks the number and the permission, and sends unless the number is 0.
 fn kill_process(ctx: &Ctx, process: &Arc<Process>, sig: u64, info: impl FnOnce(u8) -> SigInfo) -> Result<()> {
     let sig = signal_or_probe(sig)?;
@@ -174,7 +169,7 @@ fn kill_process(ctx: &Ctx, process: &Arc<Process>, sig: u64, info: impl FnOnce(u
 
 fn sys_kill(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let (pid, sig) = (args[0] as Pid, args[1]);
-    let send = |process: &Arc<Process>| kill_process(ctx, process, sig, |sig| sender(ctx, sig, code::SI_USER));
+    let send = |process: &Arc<Process>| kill_process(ctx, process, sig, |sig| signal::sent_by(ctx, sig, code::SI_USER));
     match pid {
         1.. => send(&process_of(ctx, pid)?)?,
         -1 => {
@@ -225,7 +220,7 @@ fn sys_tkill(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     if tid <= 0 {
         bail!(EINVAL, "tid");
     }
-    kill_thread(ctx, None, tid, args[1], |sig| sender(ctx, sig, code::SI_TKILL))
+    kill_thread(ctx, None, tid, args[1], |sig| signal::sent_by(ctx, sig, code::SI_TKILL))
 }
 
 fn sys_tgkill(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
@@ -233,7 +228,7 @@ fn sys_tgkill(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     if tgid <= 0 || tid <= 0 {
         bail!(EINVAL, "tgid or tid");
     }
-    kill_thread(ctx, Some(tgid), tid, args[2], |sig| sender(ctx, sig, code::SI_TKILL))
+    kill_thread(ctx, Some(tgid), tid, args[2], |sig| signal::sent_by(ctx, sig, code::SI_TKILL))
 }
 
 /// A `siginfo_t` argument; only for a signal to itself may a process claim to be the kernel or `kill(2)`.

@@ -44,7 +44,7 @@ const NO_SIGURG: Support = Support::Partial("no SIGURG");
 
 const SOCKET: &[Arg] = &[Arg::Kind("socket_domain"), Arg::Kind("socket_type"), Arg::Kind("socket_protocol")];
 const SOCKETPAIR: &[Arg] =
-    &[Arg::Kind("socket_domain"), Arg::Kind("socket_type"), Arg::Kind("socket_protocol"), Arg::Ptr];
+    &[Arg::Kind("socket_domain"), Arg::Kind("socket_type"), Arg::Kind("socket_protocol"), Arg::Kind("fd_pair")];
 const ADDRESS_IN: &[Arg] = &[Arg::Fd, Arg::Kind("sockaddr_in"), Arg::Int];
 const ADDRESS_OUT: &[Arg] = &[Arg::Fd, Arg::Ptr, Arg::Ptr];
 const ACCEPT4: &[Arg] = &[Arg::Fd, Arg::Ptr, Arg::Ptr, Arg::Kind("socket_flags")];

@@ -22,9 +22,10 @@ impl Tracer {
         let name = decode::call_name(nr);
         let known = prototype(&name);
         let mut text = format!(
-            "{} calls {name}\n  1. At {:#x} the program executed `syscall` and stopped there: it asks the kernel for something.\n",
+            "{} calls {name}\n  1. At {:#x} the program {}:\n     it asks the kernel for something.\n",
             who(ctx),
-            frame.rip.wrapping_sub(SYSCALL_LEN)
+            frame.rip.wrapping_sub(SYSCALL_LEN),
+            ctx.kernel.platform.way_in()
         );
         text += &register("rax", nr, &format!("the call's number: {name}"));
         let parameters = known.map_or("", |p| p.parameters).split_whitespace();

@@ -35,22 +35,18 @@ pub(super) struct Call {
     column: usize,
     /// Arguments decoded so far.
     pub(super) decoded: usize,
-    /// Another line began meanwhile.
-    unfinished: bool,
 }
 
 impl Tracer {
     pub(super) fn enter_line(&self, ctx: &Ctx, frame: &TrapFrame) {
         let (nr, args) = (frame.orig_rax, frame.args());
         let mut text = self.prefix(ctx);
-        let start = text.chars().count();
         text.push_str(&decode::call_name(nr));
         text.push('(');
         let (decoded, arguments) = decode::entry_arguments(ctx, frame, self.string_limit());
         text.push_str(&arguments);
-        let column = text.chars().count() - start;
         let started = if self.options.durations { host::monotonic_ns() } else { 0 };
-        let call = Call { nr, args, started, text, column, decoded, unfinished: false };
+        let call = Call { nr, args, started, column: text.chars().count(), text, decoded };
         let mut state = self.state.lock();
         self.close_open(&mut state);
         state.calls.insert(ctx.task.tid(), call);
@@ -66,16 +62,15 @@ impl Tracer {
         let rest = decode::exit_arguments(ctx, call.nr, call.args, call.decoded, result, self.string_limit());
         let value = decode::result(ctx, call.nr, call.args, result);
         let mut state = self.state.lock();
-        let mut text = if state.open == Some(tid) {
+        let (mut text, mut column) = if state.open == Some(tid) {
             state.open = None;
-            call.text
+            (call.text, call.column)
         } else {
             self.close_open(&mut state);
-            format!("{}<... {} resumed>", self.prefix(ctx), decode::call_name(call.nr))
+            let text = format!("{}<... {} resumed>", self.prefix(ctx), decode::call_name(call.nr));
+            let column = text.chars().count();
+            (text, column)
         };
-        let resumed = call.unfinished;
-        let mut column =
-            if resumed { format!("<... {} resumed>", decode::call_name(call.nr)).len() } else { call.column };
         text.push_str(&rest);
         text.push(')');
         column += rest.chars().count() + 1;
@@ -111,7 +106,6 @@ impl Tracer {
     /// Ends the current line, whose call goes on.
     fn close_open(&self, state: &mut State) {
         if let Some(call) = state.open.take().and_then(|tid| state.calls.get_mut(&tid)) {
-            call.unfinished = true;
             self.sink.write(&format!("{} <unfinished ...>\n", core::mem::take(&mut call.text)));
         }
     }
@@ -146,7 +140,7 @@ impl Tracer {
     /// Notes a call of the explaining trace, which has no lines.
     pub(super) fn begin_call(&self, ctx: &Ctx, nr: u64, args: [u64; 6]) {
         let started = host::monotonic_ns();
-        let call = Call { nr, args, started, text: String::new(), column: 0, decoded: 0, unfinished: false };
+        let call = Call { nr, args, started, text: String::new(), column: 0, decoded: 0 };
         self.state.lock().calls.insert(ctx.task.tid(), call);
     }
 

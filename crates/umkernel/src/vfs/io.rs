@@ -230,7 +230,7 @@ pub(super) fn file_size_room(ctx: &Ctx, offset: u64) -> Result<usize> {
         return Ok(usize::try_from(limit - offset).unwrap_or(usize::MAX));
     }
     if limit < OFFSET_MAX {
-        super::raise(ctx, crate::signal::number::SIGXFSZ);
+        crate::signal::raise(ctx, crate::signal::number::SIGXFSZ);
     }
     Err(Errno::EFBIG.into())
 }

@@ -58,13 +58,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Sends the running task a signal for what it does with a file.
-fn raise(ctx: &crate::Ctx, signal: u8) {
-    let info = crate::signal::SigInfo::kernel(signal);
-    // A task that is already ending misses nothing.
-    let _ = crate::signal::send_to_task(ctx.kernel, ctx.task, info);
-}
-
 /// Mounts and caches of the machine.
 pub struct Vfs {
     mounts: Mutex<mount::MountTree>,

@@ -286,7 +286,7 @@ impl Pipe {
             let mut state = self.state.lock();
             if state.readers == 0 {
                 drop(state);
-                super::raise(ctx, crate::signal::number::SIGPIPE);
+                crate::signal::raise(ctx, crate::signal::number::SIGPIPE);
                 return if done > 0 { Ok(done) } else { Err(Errno::EPIPE.into()) };
             }
             let merged = if done == 0 { state.merges(total) } else { 0 };
@@ -410,7 +410,7 @@ impl Pipe {
         match room {
             Some(room) => Ok(room),
             None => {
-                super::raise(ctx, crate::signal::number::SIGPIPE);
+                crate::signal::raise(ctx, crate::signal::number::SIGPIPE);
                 bail!(EPIPE)
             }
         }

@@ -9,7 +9,7 @@ use crate::mm::{IoDst, IoSrc};
 use crate::net::endpoint::Outgoing;
 use crate::net::socket::{interrupted, wait_within};
 use crate::net::{Received, RecvFlags};
-use crate::signal::{self, SigInfo, number};
+use crate::signal::{self, number};
 use crate::vfs::PollEvents;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -333,8 +333,7 @@ impl Socket {
             && *e == Errno::EPIPE
             && !how.no_signal
         {
-            // A task that is ending already misses nothing.
-            let _ = signal::send_to_task(ctx.kernel, ctx.task, SigInfo::kernel(number::SIGPIPE));
+            signal::raise(ctx, number::SIGPIPE);
         }
         result
     }

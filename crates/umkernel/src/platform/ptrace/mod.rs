@@ -97,6 +97,10 @@ impl Platform for Ptrace {
         "ptrace"
     }
 
+    fn way_in(&self) -> &'static str {
+        "executed `syscall` and was stopped there by the host, for this kernel, which traces it"
+    }
+
     fn start(&self, _: &Arc<Kernel>) -> Result<()> {
         Ok(())
     }

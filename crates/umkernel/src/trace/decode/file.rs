@@ -1,6 +1,6 @@
 //! Files: open flags, stat structures, directory entries, locks.
 
-use super::{Kind, Printer, mode, text};
+use super::{Kind, Printer, When, mode, text};
 use alloc::format;
 use alloc::string::String;
 
@@ -17,7 +17,7 @@ pub(super) const KINDS: &[Kind] = &[
     Kind::entry("xattr_flags", |p, v| p.flags(v, &[(1, "XATTR_CREATE"), (2, "XATTR_REPLACE")], "XATTR_???")),
     Kind::entry("flock", |p, v| p.flags(v & 0xffff_ffff, FLOCK, "LOCK_???")),
     Kind::entry("fcntl_cmd", |p, v| p.choice(v & 0xffff_ffff, FCNTL, "F_???")),
-    Kind { name: "fcntl_arg", when: super::When::Exit, decode: fcntl_argument },
+    Kind { name: "fcntl_arg", when: When::ExitIf(asks_for_lock), decode: fcntl_argument },
     Kind::entry("close_range_flags", |p, v| {
         p.flags(v, &[(2, "CLOSE_RANGE_UNSHARE"), (4, "CLOSE_RANGE_CLOEXEC")], "CLOSE_RANGE_???");
     }),
@@ -142,6 +142,11 @@ const FCNTL: &[(u64, &str)] = &[
 const SEALS: &[(u64, &str)] =
     &[(1, "F_SEAL_SEAL"), (2, "F_SEAL_SHRINK"), (4, "F_SEAL_GROW"), (8, "F_SEAL_WRITE"), (16, "F_SEAL_FUTURE_WRITE")];
 
+/// Whether this is an `F_GETLK` or `F_OFD_GETLK`.
+fn asks_for_lock(p: &Printer) -> bool {
+    matches!(p.preceding() & 0xffff_ffff, 5 | 36)
+}
+
 /// The argument of `fcntl(2)`, which is no argument at all for some commands.
 fn fcntl_argument(p: &mut Printer, value: u64) {
     match p.preceding() & 0xffff_ffff {
@@ -164,7 +169,7 @@ fn file_lock(p: &mut Printer, addr: u64) {
         p.push(", l_whence=");
         p.choice(whence, WHENCE, "SEEK_???");
         p.push(&format!(", l_start={}, l_len={}", words[1] as i64, words[2] as i64));
-        if matches!(p.preceding(), 5 | 36) {
+        if asks_for_lock(p) {
             p.push(&format!(", l_pid={}", words[3] as i32));
         }
         p.push("}");

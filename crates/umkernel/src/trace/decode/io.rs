@@ -1,10 +1,10 @@
 //! Buffers, vectors of them, and what moves data between descriptors.
 
-use super::{Kind, Printer, When, text};
+use super::{Kind, Printer, When, names, text};
 use alloc::format;
 
 pub(super) const KINDS: &[Kind] = &[
-    Kind { name: "iovec", when: When::ByDirection, decode: iovec },
+    Kind { name: "iovec", when: When::ExitIf(reads), decode: iovec },
     Kind::entry("iovec_in", iovec),
     Kind::exit("iovec_out", iovec),
     Kind::exit("fd_pair", |p, v| p.structure(v, |p, fds: [i32; 2]| p.push(&format!("[{}, {}]", fds[0], fds[1])))),
@@ -25,6 +25,11 @@ pub(super) const KINDS: &[Kind] = &[
         p.flags(v & 0xffff_ffff, &[(1, "GRND_NONBLOCK"), (2, "GRND_RANDOM"), (4, "GRND_INSECURE")], "GRND_???");
     }),
 ];
+
+/// Whether the call fills the buffers of its vector.
+fn reads(p: &Printer) -> bool {
+    names::name(p.nr).is_some_and(|name| name.contains("read") || name.contains("recv"))
+}
 
 const RWF: &[(u64, &str)] =
     &[(1, "RWF_HIPRI"), (2, "RWF_DSYNC"), (4, "RWF_SYNC"), (8, "RWF_NOWAIT"), (16, "RWF_APPEND")];

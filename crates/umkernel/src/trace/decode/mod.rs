@@ -21,7 +21,7 @@ mod tty;
 
 pub(super) use signal::{signal_line, signal_name};
 
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::mm::{PAGE_SIZE, Pod};
 use crate::platform::TrapFrame;
@@ -31,14 +31,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 /// When an argument can be read.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum When {
     /// Before the call.
     Entry,
     /// After it: the kernel fills it.
     Exit,
-    /// After it for calls that read, before it for calls that write.
-    ByDirection,
+    /// After it where this says so: the kernel fills it in some calls.
+    ExitIf(fn(&Printer) -> bool),
 }
 
 /// A decoder of one kind of argument.
@@ -285,7 +285,7 @@ impl Printer<'_> {
             Arg::StrList => self.string_list(value),
             Arg::Signal => self.push(&signal::argument(value)),
             Arg::Kind(name) => match kind(name) {
-                Some(kind) if kind.when == When::Exit && self.failed() => self.address(value),
+                Some(kind) if matches!(kind.when, When::Exit) && self.failed() => self.address(value),
                 Some(kind) => (kind.decode)(self, value),
                 None => self.hex(value),
             },
@@ -298,7 +298,7 @@ impl Printer<'_> {
             Arg::Kind(name) => kind(name).is_some_and(|k| match k.when {
                 When::Entry => false,
                 When::Exit => true,
-                When::ByDirection => names::name(self.nr).is_some_and(|n| n.contains("read") || n.contains("recv")),
+                When::ExitIf(fills) => fills(self),
             }),
             _ => false,
         }
@@ -404,6 +404,11 @@ pub(super) fn result(ctx: &Ctx, nr: u64, args: [u64; 6], result: &Result<usize>)
             Some("mmap" | "brk" | "mremap" | "shmat") => text::hex(*value as u64),
             Some("umask") => format!("{value:#o}").replacen("0o", "0", 1),
             Some("fcntl") => file::fcntl_result(args[1], *value as u64),
+            // What rax was before the signal: perhaps an error.
+            Some("rt_sigreturn") => match Errno::from_return_value(*value) {
+                Some(errno) => error(errno),
+                None => format!("{}", *value as i64),
+            },
             Some("poll" | "ppoll" | "select" | "pselect6") => {
                 let mut p = Printer { result: Some(result), ..printer(ctx, nr, args, 32) };
                 poll::ready(&mut p);
@@ -414,8 +419,12 @@ pub(super) fn result(ctx: &Ctx, nr: u64, args: [u64; 6], result: &Result<usize>)
         Err(e) if super::lines::is_restart(e.errno) => {
             format!("? {:?} ({})", e.errno, text::restart(e.errno))
         }
-        Err(e) => format!("-1 {:?} ({})", e.errno, e.errno.text()),
+        Err(e) => error(e.errno),
     }
+}
+
+fn error(errno: Errno) -> String {
+    format!("-1 {errno:?} ({})", errno.text())
 }
 
 #[cfg(test)]

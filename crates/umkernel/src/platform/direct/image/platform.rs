@@ -36,6 +36,10 @@ impl Platform for Direct {
         "direct"
     }
 
+    fn way_in(&self) -> &'static str {
+        "executed `syscall`, or the jump into this kernel that has taken its place since the first time"
+    }
+
     fn start(&self, kernel: &Arc<Kernel>) -> Result<()> {
         arena().set_kernel(kernel.clone());
         spawn::start_zygote()?;
