@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// A program that runs `linux.uml`, whatever the processor is (`judges/uml-xstate.c`).
+/// A program that runs `linux.uml`, whatever the processor is (`host/uml-xstate.c`).
 ///
 /// # Panics
 /// There is no `linux.uml`, or no C compiler.
@@ -15,7 +15,7 @@ pub fn linux_uml() -> &'static Path {
     PROGRAM.get_or_init(|| {
         let version = Command::new("linux.uml").arg("--version").output();
         assert!(version.is_ok(), "linux.uml is missing; run: apt-get install user-mode-linux");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|dir| dir.join("tests/judges/uml-xstate.c"));
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|dir| dir.join("tests/host/uml-xstate.c"));
         let source = source.into_iter().find(|file| file.is_file()).unwrap();
         // Test programs that run at the same time have one each, which is left to cargo's target directory.
         let test = std::env::current_exe().unwrap();

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use umlfs_tests::expect_clean_ext;
 use umlfs_tests::guest::GuestProgram;
 use umlfs_tests::machine::{BOOT_TIMEOUT, Scratch, has_direct, platforms, run_within, wait_within};
-use umlfs_tests::expect_clean_ext;
 
 /// What the program prints of all that must leave a machine whole; `int 0x80` does what it does without 32-bit programs.
 const WHOLE: &str = "\

@@ -1,13 +1,6 @@
-//! What the host must have to build and boot, and what mends it: for `umlfs doctor` and in front of `up`.
+//! What the host must have to build, and what mends it: for `umlfs doctor` and in front of `up`.
 
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-
-use nix::errno::Errno;
-use nix::libc;
-use nix::sys::ptrace;
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::Pid;
 
 use crate::config::ConfigDir;
 use crate::error::{Error, Result};
@@ -47,17 +40,20 @@ pub struct Check {
 }
 
 impl Check {
-    fn new(name: impl Into<String>, severity: Severity, found: impl Into<String>) -> Self {
+    /// A finding without a remedy.
+    pub fn new(name: impl Into<String>, severity: Severity, found: impl Into<String>) -> Self {
         Check { name: name.into(), severity, found: found.into(), packages: Vec::new(), advice: None }
     }
 
-    fn advice(mut self, advice: impl Into<String>) -> Self {
+    /// With something to do about it.
+    #[must_use]
+    pub fn advice(mut self, advice: impl Into<String>) -> Self {
         self.advice = Some(advice.into());
         self
     }
 }
 
-/// Looks at the host: whether it can build a profile and boot.
+/// Looks at the host: whether it can build a profile.
 ///
 /// # Errors
 /// There is no such profile; `host.yaml` or a recipe is wrong.
@@ -68,9 +64,6 @@ pub fn examine(configs: &ConfigDir, profile: &str, store: &Store) -> Result<Vec<
         checks.push(tool_group(name, group));
     }
     checks.push(namespaces());
-    checks.push(traces());
-    checks.push(seccomp());
-    checks.push(protection_keys());
     checks.push(source_packages());
     checks.push(disk(store));
     Ok(checks)
@@ -161,62 +154,6 @@ fn namespaces() -> Check {
 }
 
 /// Starts a traced program, sees it stop, lets it end.
-fn traces() -> Check {
-    let name = "ptrace";
-    let bad = |reason: String| {
-        Check::new(name, Severity::Missing, reason).advice(
-            "booting needs ptrace: in a container allow it (--cap-add SYS_PTRACE or --security-opt seccomp=unconfined); \
-             as root: sysctl -w kernel.yama.ptrace_scope=1",
-        )
-    };
-    let mut command = Command::new("/proc/self/exe");
-    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // SAFETY: between fork and exec the closure makes one system call and no allocation.
-    unsafe {
-        command.pre_exec(|| ptrace::traceme().map_err(Into::into));
-    }
-    let child = match command.spawn() {
-        Ok(child) => Pid::from_raw(child.id() as i32),
-        Err(e) => return bad(format!("PTRACE_TRACEME: {e}")),
-    };
-    let stopped = matches!(waitpid(child, None), Ok(WaitStatus::Stopped(..)));
-    // It is stopped at its exec, or gone: killing and reaping it leaves nothing behind in either case.
-    let _ = ptrace::kill(child);
-    let _ = waitpid(child, None);
-    if stopped {
-        Check::new(name, Severity::Good, "works: the ptrace platform can boot")
-    } else {
-        bad("a traced program did not stop".into())
-    }
-}
-
-fn seccomp() -> Check {
-    let name = "seccomp";
-    let action: u32 = libc::SECCOMP_RET_TRAP;
-    // SAFETY: SECCOMP_GET_ACTION_AVAIL reads one u32.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action) };
-    match Errno::result(result) {
-        Ok(_) => Check::new(name, Severity::Good, "filters can trap system calls"),
-        Err(e) => Check::new(name, Severity::Limited, format!("SECCOMP_GET_ACTION_AVAIL: {e}"))
-            .advice("the direct platform cannot be used; the ptrace platform can"),
-    }
-}
-
-fn protection_keys() -> Check {
-    let name = "protection keys";
-    // SAFETY: pkey_alloc takes two numbers.
-    let key = unsafe { libc::syscall(libc::SYS_pkey_alloc, 0, 0) };
-    match Errno::result(key) {
-        Ok(key) => {
-            // SAFETY: the key was allocated above and protects nothing.
-            unsafe { libc::syscall(libc::SYS_pkey_free, key) };
-            Check::new(name, Severity::Good, "the processor has them")
-        }
-        Err(e) => Check::new(name, Severity::Limited, format!("pkey_alloc: {e}"))
-            .advice("the direct platform cannot protect its kernel here; the ptrace platform can be used"),
-    }
-}
-
 fn source_packages() -> Check {
     let name = "apt";
     if find_command("apt-get").is_none() {

@@ -77,7 +77,7 @@ pub(crate) struct MachineArgs {
 
 #[derive(Clone, Copy, Default, clap::ValueEnum)]
 enum Platform {
-    /// ptrace; direct where the host forbids that
+    /// direct; ptrace where the host lacks what that needs
     #[default]
     Auto,
     /// The kernel in the guest's own processes, behind a memory protection key

@@ -4,6 +4,7 @@ use lfsbuild::doctor::{self, Check, Severity};
 use lfsbuild::store::Store;
 
 use super::build::{ProfileArgs, report};
+use super::platforms;
 use crate::error::CliError;
 use crate::{CommandResult, ui};
 
@@ -30,13 +31,20 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
-    let configs = args.profile.configs()?;
+/// Looks at the host: whether it can build a profile and boot. With `install`, what is missing is installed before.
+pub(crate) fn examine(profile: &ProfileArgs, install: bool) -> Result<Vec<Check>, CliError> {
+    let configs = profile.configs()?;
     let store = Store::open_default().map_err(report)?;
-    let mut checks = doctor::examine(&configs, &args.profile.profile, &store).map_err(report)?;
-    if args.install && doctor::install(&checks).map_err(report)? {
-        checks = doctor::examine(&configs, &args.profile.profile, &store).map_err(report)?;
+    let mut checks = doctor::examine(&configs, &profile.profile, &store).map_err(report)?;
+    if install && doctor::install(&checks).map_err(report)? {
+        checks = doctor::examine(&configs, &profile.profile, &store).map_err(report)?;
     }
+    checks.extend(platforms::checks());
+    Ok(checks)
+}
+
+pub(crate) fn run(args: &Args) -> CommandResult {
+    let checks = examine(&args.profile, args.install)?;
     let command = doctor::mending_command(&checks);
     if args.json {
         print_json(&checks, command.as_deref())?

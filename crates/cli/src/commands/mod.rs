@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod image;
 pub(crate) mod man;
 pub(crate) mod pkg;
+mod platforms;
 pub(crate) mod report;
 pub(crate) mod sources;
 mod trace;

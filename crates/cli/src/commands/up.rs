@@ -10,6 +10,7 @@ use lfsbuild::{BuildOutput, progress};
 
 use super::boot::{MachineArgs, boot_image};
 use super::build::{ProfileArgs, SourceArgs, report};
+use super::doctor::examine;
 use crate::CommandResult;
 use crate::error::CliError;
 use crate::ui::Bar;
@@ -79,12 +80,7 @@ pub(crate) fn tiny_image() -> Result<PathBuf, CliError> {
 
 /// Stops with the one command to run if the host lacks something; or runs it, where the user has allowed that.
 fn check_host(args: &Args) -> Result<(), CliError> {
-    let configs = args.profile.configs()?;
-    let store = Store::open_default().map_err(report)?;
-    let mut checks = doctor::examine(&configs, &args.profile.profile, &store).map_err(report)?;
-    if args.install && doctor::install(&checks).map_err(report)? {
-        checks = doctor::examine(&configs, &args.profile.profile, &store).map_err(report)?;
-    }
+    let checks = examine(&args.profile, args.install)?;
     let missing: Vec<_> = checks.iter().filter(|c| c.severity == Severity::Missing).map(|c| c.name.as_str()).collect();
     if missing.is_empty() {
         return Ok(());

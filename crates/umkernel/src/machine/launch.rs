@@ -74,7 +74,7 @@ pub fn run(config: &LaunchConfig, report: BorrowedFd<'_>) -> Result<Outcome, Boo
 /// Which mechanism runs the guests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PlatformChoice {
-    /// `ptrace`; `direct` where the host forbids that.
+    /// `direct`; `ptrace` where the host lacks what that needs.
     #[default]
     Auto,
     /// In the guests' own processes.
@@ -89,18 +89,21 @@ enum Chosen {
 }
 
 fn choose(config: &LaunchConfig) -> Result<Chosen, BootError> {
-    let ptrace = || Ptrace::new().map(Chosen::Ptrace).map_err(|what| BootError::new(what, DOCTOR));
+    let ptrace = || Ptrace::new().map(Chosen::Ptrace);
     let direct = || load::check_host().map(|()| Chosen::Direct);
     match config.platform {
-        PlatformChoice::Ptrace => ptrace(),
+        PlatformChoice::Ptrace => ptrace().map_err(|what| BootError::new(what, DOCTOR)),
         PlatformChoice::Direct => direct().map_err(|what| {
             BootError::new(
                 format!("the direct platform cannot run here: {what}"),
                 "`--platform ptrace` works without it",
             )
         }),
-        // `direct` takes over once it has been through as much as `ptrace` has.
-        PlatformChoice::Auto => ptrace().or_else(|e| direct().map_err(|_| e)),
+        PlatformChoice::Auto => direct().or_else(|lacks| {
+            ptrace().map_err(|what| {
+                BootError::new(format!("{what}; and the direct platform cannot run here: {lacks}"), DOCTOR)
+            })
+        }),
     }
 }
 

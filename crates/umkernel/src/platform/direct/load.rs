@@ -28,13 +28,22 @@ pub fn check_host() -> Result<(), String> {
     if unsafe { libc::getauxval(libc::AT_HWCAP2) } & HWCAP2_FSGSBASE == 0 {
         return Err("the host's kernel does not let programs set segment bases (fsgsbase)".into());
     }
+    let key = allocate_key()?;
+    // SAFETY: no memory is involved: nothing has the key.
+    unsafe { libc::syscall(libc::SYS_pkey_free, key) };
     let trap: u32 = libc::SECCOMP_RET_TRAP;
     // SAFETY: asks whether an action is known; the word is ours.
     let known = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const trap) };
     if known != 0 {
-        return Err("the host's kernel does not let programs filter their system calls (seccomp)".into());
+        return Err(host_error("the host does not let programs filter their system calls: seccomp"));
     }
-    Ok(())
+    let no_program: libc::c_long = 0;
+    // SAFETY: without a program nothing happens; a host that allows filters says EFAULT.
+    unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, no_program) };
+    match std::io::Error::last_os_error() {
+        e if e.raw_os_error() == Some(libc::EFAULT) => Ok(()),
+        e => Err(format!("the host does not let programs filter their system calls: seccomp: {e}")),
+    }
 }
 
 /// The fields that the loader fills in itself are those of the host: ranges, hardware, arena.
@@ -155,13 +164,15 @@ fn reset_signals() {
     }
 }
 
-fn take_key() -> Result<(), String> {
+fn allocate_key() -> Result<libc::c_long, String> {
     let none: libc::c_long = 0;
     // SAFETY: no memory is involved.
     let key = unsafe { libc::syscall(libc::SYS_pkey_alloc, none, none) };
-    if key < 0 {
-        return Err(host_error("cannot get a protection key"));
-    }
+    if key < 0 { Err(host_error("the host gives no memory protection key: pkey_alloc")) } else { Ok(key) }
+}
+
+fn take_key() -> Result<(), String> {
+    let key = allocate_key()?;
     if key != libc::c_long::from(KEY) {
         return Err(format!("the host gave protection key {key} where {KEY} is expected"));
     }
