@@ -102,7 +102,7 @@ impl Zygote {
             .name("zygote".into())
             .spawn(move || match prepare() {
                 Ok((tracee, reserved)) => {
-                    if ready.send(Ok(reserved)).is_ok() {
+                    if ready.send(Ok((tracee.pid, reserved))).is_ok() {
                         for reply in inbox {
                             let _ = reply.send(tracee.clone(PROCESS));
                         }
@@ -112,7 +112,8 @@ impl Zygote {
                 Err(e) => drop(ready.send(Err(e))),
             })
             .map_err(|e| format!("cannot start a thread: {e}"))?;
-        let reserved = started.recv().map_err(|_| String::from("the zygote's thread ended"))??;
+        let (pid, reserved) = started.recv().map_err(|_| String::from("the zygote's thread ended"))??;
+        watch(pid)?;
         Ok(Zygote { requests: Mutex::new(requests), reserved })
     }
 
@@ -125,6 +126,24 @@ impl Zygote {
         drop(requests);
         answer.recv().map_err(|_| gone)?
     }
+}
+
+/// Ends the kernel process when the zygote is killed: a machine that cannot make processes is none. The zygote's own thread sleeps
+/// until it is asked for something, and may never notice.
+fn watch(pid: i32) -> core::result::Result<(), String> {
+    // SAFETY: two numbers.
+    let file = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if file < 0 {
+        return Err(format!("cannot watch a process (pidfd_open): {}", std::io::Error::last_os_error()));
+    }
+    let body = move || {
+        let mut polled = libc::pollfd { fd: file as i32, events: libc::POLLIN, revents: 0 };
+        // SAFETY: one entry, which is ours.
+        while unsafe { libc::poll(&raw mut polled, 1, -1) } < 1 {}
+        panic!("the zygote was killed");
+    };
+    thread::Builder::new().name("watch".into()).spawn(body).map_err(|e| format!("cannot start a thread: {e}"))?;
+    Ok(())
 }
 
 /// Clone flags of a guest process: a child of this process, which it shares its descriptors with.
