@@ -24,7 +24,7 @@ done
 while :; do
     i=$((i+1))
     echo "file $i" >"/root/f$i"
-    sync
+    sync || exit
     echo $i
 done
 "#;

@@ -5,8 +5,8 @@ use super::handover::{Handover, RANGE_NAMES, RUN_ANY_INIT, RUN_INIT, Text, Trace
 use super::layout::VIEW_SIZE;
 use super::platform::Direct;
 use super::slot::{HostMemory, Own};
-use super::spawn;
 use super::vdso::{Clock, VDSO};
+use super::zygote;
 
 use super::xstate::XState;
 use crate::block::OverlayFiles;
@@ -67,7 +67,7 @@ pub fn main(handover: &Handover) -> ! {
         Tracer::new(handover.trace.options(), Box::new(stream))
     });
     let outcome = machine::run(&config(handover), Box::new(Direct), disk, trace);
-    spawn::stop_zygote();
+    zygote::stop();
     // A process that would not end has the image open longer than this one.
     overlay_files.chain([&handover.image_file]).for_each(|file| process::unlock(*file));
     // If nobody listens any more, nobody minds.

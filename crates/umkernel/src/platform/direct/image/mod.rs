@@ -17,6 +17,7 @@ mod traps;
 pub(crate) mod vdso;
 mod view;
 mod xstate;
+mod zygote;
 
 pub(crate) use entry::{direct_hostcall as hostcall, sleep};
 pub use heap::ArenaAllocator;

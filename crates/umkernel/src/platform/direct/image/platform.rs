@@ -2,7 +2,7 @@
 
 use super::arena::arena;
 use super::slot::current;
-use super::{filter, layout, memory, spawn};
+use super::{filter, layout, memory, spawn, zygote};
 use crate::errno::{Errno, Result};
 use crate::host;
 use crate::kernel::{Ctx, Kernel};
@@ -42,7 +42,7 @@ impl Platform for Direct {
 
     fn start(&self, kernel: &Arc<Kernel>) -> Result<()> {
         arena().set_kernel(kernel.clone());
-        spawn::start_zygote()?;
+        zygote::start()?;
         filter::install(filter::Role::KernelProcess)?;
         spawn::spawn_service(None, Box::new(|| spawn::reap()))
     }

@@ -7,26 +7,25 @@ use super::arena::arena;
 use super::entry::{FRAME_SIZE, direct_clone, direct_leave, direct_park, direct_unpark, leave_to_user};
 use super::layout::KERNEL_RANGES;
 use super::slot::{HostMemory, IN_KERNEL, IN_USER, Own, Slot, Start, current};
-use super::{filter, signal, traps};
+use super::{signal, traps};
 use crate::errno::{Errno, Error, Result};
 use crate::host;
 use crate::kernel::Ctx;
 use crate::mm::TASK_SIZE;
 use crate::platform::{Spawn, TrapFrame};
 use crate::signal::number::SIGKILL;
-use crate::sync::Mutex;
 use crate::task::{Process, Task, WaitStatus, end_process};
 use crate::trap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 use linux_raw_sys::general::{
     CLONE_FILES, CLONE_FS, CLONE_PARENT, CLONE_PARENT_SETTID, CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_VM,
     SIGCHLD,
 };
 
 /// Flags of a guest process.
-const PROCESS: u32 = CLONE_FILES | CLONE_PARENT | CLONE_PARENT_SETTID | SIGCHLD;
+pub(super) const PROCESS: u32 = CLONE_FILES | CLONE_PARENT | CLONE_PARENT_SETTID | SIGCHLD;
 /// Flags of a thread.
 const THREAD: u32 =
     CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_PARENT_SETTID;
@@ -34,123 +33,17 @@ const THREAD: u32 =
 /// Room below a frame or a parked context for the first steps of a thread that goes on there.
 const FIRST_STEPS: u64 = 1024;
 
-/// The process that fresh guest processes are cloned from. It waits in the kernel's code and has no guest memory.
-#[derive(Default)]
-pub(super) struct Zygote {
-    turn: Mutex<()>,
-    state: AtomicU32,
-    slot: AtomicU64,
-    answer: AtomicI64,
-    /// Its host id.
-    pid: AtomicI32,
-    /// 1 when the machine stops: guest processes are ended from outside; 2 when all have been reaped.
-    stopping: AtomicU32,
-}
-
-const IDLE: u32 = 0;
-const ASKED: u32 = 1;
-const ANSWERED: u32 = 2;
-
-impl Zygote {
-    /// Has a process made that goes on with a slot: where its context is parked, or at its start.
-    fn make(&self, slot: &Slot) -> Result<()> {
-        let _turn = self.turn.lock();
-        self.slot.store(slot.address(), Ordering::Relaxed);
-        self.state.store(ASKED, Ordering::Release);
-        host::futex_wake(&self.state, 1);
-        loop {
-            let state = self.state.load(Ordering::Acquire);
-            if state == ANSWERED {
-                break;
-            }
-            host::futex_wait(&self.state, state, None);
-        }
-        self.state.store(IDLE, Ordering::Relaxed);
-        host_result(self.answer.load(Ordering::Relaxed))
-    }
-
-    /// Its host id.
-    pub(super) fn host_pid(&self) -> i32 {
-        self.pid.load(Ordering::Relaxed)
-    }
-
-    fn serve(&self) -> ! {
-        loop {
-            while self.state.load(Ordering::Acquire) != ASKED {
-                let state = self.state.load(Ordering::Relaxed);
-                if state != ASKED {
-                    host::futex_wait(&self.state, state, None);
-                }
-            }
-            // SAFETY: whoever asked keeps the slot until the answer.
-            let slot = unsafe { &*(self.slot.load(Ordering::Relaxed) as *const Slot) };
-            let context = slot.context.load(Ordering::Relaxed);
-            let top = if context == 0 { slot.stack_top() - FRAME_SIZE } else { context };
-            let id = task_of(slot).map_or(core::ptr::null(), |task| task.host.tid.as_ptr().cast_const());
-            // SAFETY: the stack is the slot's, below all that is live on it.
-            let answer = unsafe { direct_clone(PROCESS.into(), below(top), id, slot.address(), fresh) };
-            self.answer.store(answer, Ordering::Relaxed);
-            self.state.store(ANSWERED, Ordering::Release);
-            host::futex_wake(&self.state, 1);
-        }
-    }
-}
-
-fn below(address: u64) -> u64 {
+pub(super) fn below(address: u64) -> u64 {
     (address - FIRST_STEPS) & !15
 }
 
-fn host_result(value: i64) -> Result<()> {
+pub(super) fn host_result(value: i64) -> Result<()> {
     if value < 0 { Err(Error::new(Errno(-value as u16), "clone")) } else { Ok(()) }
 }
 
-fn task_of(slot: &Slot) -> Option<&Arc<Task>> {
+pub(super) fn task_of(slot: &Slot) -> Option<&Arc<Task>> {
     // SAFETY: the slot is being prepared, or its thread waits for the caller.
     unsafe { slot.own() }.task.as_ref()
-}
-
-/// Starts the zygote: a fork of the kernel process, which empties its memory and goes behind the filter.
-pub(super) fn start_zygote() -> Result<()> {
-    let slot = arena().slots.take(Own { memory: Some(HostMemory::new(0)), ..Own::default() }, 0)?;
-    let flags = u64::from(CLONE_FILES | SIGCHLD);
-    // SAFETY: a stack of its own; the argument lives in the arena.
-    let pid = unsafe { direct_clone(flags, below(slot.stack_top()), core::ptr::null(), slot.address(), zygote) };
-    arena().zygote.pid.store(pid as i32, Ordering::Relaxed);
-    host_result(pid)
-}
-
-/// Ends the zygote and waits until no guest process is left. All tasks have ended.
-pub(super) fn stop_zygote() {
-    const PATIENCE: u64 = 2_000_000_000;
-    let zygote = &arena().zygote;
-    zygote.stopping.store(1, Ordering::SeqCst);
-    host::futex_wake(&zygote.stopping, 1);
-    host::process::kill(zygote.pid.load(Ordering::Relaxed));
-    // The broker ends when nobody can ask any more.
-    host::close(arena().broker.socket());
-    let give_up = host::monotonic_ns() + PATIENCE;
-    while zygote.stopping.load(Ordering::SeqCst) == 1 && host::monotonic_ns() < give_up {
-        host::futex_wait(&zygote.stopping, 1, Some(give_up));
-    }
-}
-
-extern "C" fn zygote(slot: u64) -> ! {
-    // SAFETY: the slot was made for this thread.
-    let slot = unsafe { &*(slot as *const Slot) };
-    // A session of its own: the terminal's signals are for the front process.
-    host::set_session();
-    die_with_kernel();
-    slot.become_current();
-    let prepared = empty_memory()
-        .and_then(|()| host::join_membarrier())
-        .and_then(|()| signal::install())
-        .and_then(|()| signal::set_stack(0))
-        .and_then(|()| host::unblock_signals())
-        .and_then(|()| filter::install(filter::Role::GuestProcess));
-    if let Err(e) = prepared {
-        panic!("cannot prepare guest processes: {e}");
-    }
-    arena().zygote.serve()
 }
 
 /// Reaps guest processes for as long as the machine runs; in the kernel process.
@@ -181,6 +74,9 @@ fn reaped(pid: i32, status: i32) {
     }
     assert!(pid != arena().facts.broker_pid, "the broker was killed (status {status:#x})");
     assert!(pid != arena().zygote.host_pid(), "the zygote was killed (status {status:#x})");
+    if arena().zygote.forget_spare(pid) {
+        return;
+    }
     assert!(status != i32::from(super::boot::PANIC_STATUS) << 8, "the kernel panicked in host process {pid}");
     bury(pid, status);
 }
@@ -235,7 +131,7 @@ fn revive(task: &Arc<Task>, dead: i32) -> Result<()> {
 }
 
 /// The process ends when the kernel process does, be that now.
-fn die_with_kernel() {
+pub(super) fn die_with_kernel() {
     host::die_with_parent();
     if host::getppid() != arena().facts.kernel_pid {
         host::exit_process(1);
@@ -385,7 +281,7 @@ extern "C" fn threaded(slot: u64) -> ! {
     run(slot)
 }
 
-extern "C" fn fresh(slot: u64) -> ! {
+pub(super) extern "C" fn fresh(slot: u64) -> ! {
     let slot = arrive(slot);
     die_with_kernel();
     let context = slot.context.swap(0, Ordering::Relaxed);
