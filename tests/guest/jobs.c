@@ -24,7 +24,7 @@ static void on(int signo, void (*handler)(int))
     sigaction(signo, &action, 0);
 }
 
-static int ready[2];
+static int ready[2], seen[2];
 static int terminal;
 
 /* Prints a result with the error's name. */
@@ -80,8 +80,12 @@ static void reads_ignoring(void)
 
 static void writes_stopped(void)
 {
+    char byte;
     on(SIGTTOU, SIG_DFL);
-    _exit(write(terminal, "w", 1) == 1 ? 7 : 98);
+    long written = write(terminal, "w", 1);
+    /* Not before the leader has seen that it was continued. */
+    read(seen[0], &byte, 1);
+    _exit(written == 1 ? 7 : 98);
 }
 
 static void waits(void)
@@ -123,6 +127,7 @@ static void shell(int keys)
     tcsetpgrp(terminal, pid);
     kill(-pid, SIGCONT);
     status_of("background write, TOSTOP", pid);
+    write(seen[1], "x", 1);
     status_of("now in front", pid);
 
     pid = job(waits);
@@ -173,6 +178,7 @@ int main(void)
     unlockpt(keys);
     terminal = open(ptsname(keys), O_RDWR | O_NOCTTY);
     pipe(ready);
+    pipe(seen);
     struct termios termios;
     tcgetattr(terminal, &termios);
     printf("%x %x %x %x\n", termios.c_iflag, termios.c_oflag, termios.c_cflag, termios.c_lflag);

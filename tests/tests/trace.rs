@@ -65,6 +65,44 @@ fn without_ids(line: &str, processes: &[String]) -> String {
     line
 }
 
+/// Calls by name in a trace, each counted once.
+fn counts(trace: &str) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for line in trace.lines().filter(|line| !line.contains(" resumed>")) {
+        let name = line.split_whitespace().nth(1).and_then(|text| text.split_once('('));
+        if let Some((name, _)) = name {
+            *counts.entry(name.to_owned()).or_default() += 1;
+        }
+    }
+    counts
+}
+
+#[test]
+fn figures_count_what_the_trace_shows() {
+    let dir = tempfile::tempdir().unwrap();
+    let guest = GuestProgram::new("traced", dir.path());
+    for platform in platforms() {
+        let (trace, stats) = (dir.path().join("trace"), dir.path().join("stats"));
+        let mut boot = umlfs();
+        boot.args(["boot", "--platform", platform]).arg(format!("--trace={}", trace.display()));
+        boot.arg(format!("--stats={}", stats.display())).arg(&guest.image);
+        run(boot.args(["--", "/traced", "/tmp"])).expect_code(7);
+        let stats = fs::read_to_string(&stats).unwrap();
+        let mut rest = counts(&fs::read_to_string(&trace).unwrap());
+        let rows: Vec<&str> = stats.lines().skip(1).take_while(|line| !line.contains(" calls in ")).collect();
+        for row in &rows {
+            let fields: Vec<&str> = row.split_whitespace().collect();
+            let seen = rest.remove(fields[0]).map(|count| count.to_string());
+            assert_eq!(seen.as_deref(), Some(fields[1]), "{row} on {platform}\n{stats}");
+        }
+        assert!(rest.is_empty(), "{rest:?} on {platform}\n{stats}");
+        let total: u64 = rows.iter().map(|row| row.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum();
+        assert!(stats.contains(&format!("\n{total} calls in ")), "on {platform}\n{stats}");
+        assert_eq!(stats.contains(" came by a jump, "), *platform == "direct", "{stats}");
+        assert!(stats.contains(" page faults, "), "{stats}");
+    }
+}
+
 #[test]
 fn lines_are_those_of_strace() {
     let dir = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use crate::power::Power;
 use crate::sync::{Mutex, WaitQueue};
 use crate::task::{Task, TaskTable};
 use crate::vfs::Vfs;
-use crate::{futex, host, log, mm, net, signal, stats, syscall, time, trace, tty};
+use crate::{futex, host, log, mm, net, profile, signal, stats, syscall, time, trace, tty};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -23,6 +23,8 @@ pub struct Config {
     pub max_tasks: usize,
     /// The kernel command line, as `/proc/cmdline` shows it.
     pub command_line: String,
+    /// Whether calls are counted: [`Kernel::profile`].
+    pub profile: bool,
 }
 
 /// The kernel: everything that lives as long as the machine.
@@ -55,6 +57,8 @@ pub struct Kernel {
     pub unknown_calls: syscall::UnknownCalls,
     /// Who watches the guests' system calls, if anybody does.
     pub trace: Option<trace::Tracer>,
+    /// Counts of the guests' system calls, if anybody wants them.
+    pub profile: Option<profile::Profile>,
     /// The power switch.
     pub power: Power,
     /// Where messages go besides the log, up to a level: the console.
@@ -157,6 +161,7 @@ impl Kernel {
         let unnamed = || String::from("(none)");
         Ok(Arc::new(Kernel {
             platform,
+            profile: config.profile.then(profile::Profile::default),
             config,
             tasks: TaskTable::default(),
             vfs: Vfs::new(),

@@ -27,6 +27,7 @@ pub mod mm;
 pub mod net;
 pub mod platform;
 pub mod power;
+pub mod profile;
 pub mod sync;
 
 pub mod signal;

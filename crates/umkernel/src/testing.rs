@@ -146,7 +146,7 @@ pub(crate) fn tmpfs_machine() -> Machine {
 pub(crate) fn machine_on(root: Arc<dyn FileSystem>) -> Machine {
     let kernel = Kernel {
         platform: Box::new(TestPlatform),
-        config: Config { memory: 1 << 30, cpus: 1, max_tasks: 100, command_line: "test".into() },
+        config: Config { memory: 1 << 30, cpus: 1, max_tasks: 100, command_line: "test".into(), profile: false },
         tasks: Default::default(),
         vfs: Vfs::new(),
         uts: Mutex::new(Uts { nodename: "test".into(), domainname: "(none)".into() }),
@@ -159,6 +159,7 @@ pub(crate) fn machine_on(root: Arc<dyn FileSystem>) -> Machine {
         log: Default::default(),
         unknown_calls: Default::default(),
         trace: None,
+        profile: None,
         power: Default::default(),
         message_sink: Mutex::new(None),
         empty_file: host::HostFd::new(host::memfd_create(c"empty").unwrap()),

@@ -7,7 +7,7 @@ use crate::signal::number::SIGBUS;
 use crate::signal::{self, SigDetail, SigInfo, code};
 use crate::syscall;
 use crate::task::{self, WaitStatus};
-use crate::trace;
+use crate::{profile, trace};
 use core::sync::atomic::Ordering;
 
 /// What happens to a task next.
@@ -27,6 +27,7 @@ pub fn syscall(ctx: &Ctx, frame: &mut TrapFrame) -> Result<usize> {
 
 /// A processor fault of guest code, as the signal that Linux makes of it.
 pub fn fault(ctx: &Ctx, _frame: &TrapFrame, info: SigInfo) {
+    profile::fault(ctx.kernel);
     if let (SIGBUS, code::BUS_ADRERR, SigDetail::Fault { addr }) = (info.signo, info.code, info.detail)
         && ctx.mm().is_ok_and(|space| space.map_grown(ctx, addr))
     {

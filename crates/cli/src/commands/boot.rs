@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use imgtool::cow;
-use umkernel::machine::launch::{LaunchConfig, OverlayConfig, PlatformChoice};
+use umkernel::machine::launch::{LaunchConfig, OverlayConfig, PlatformChoice, Target};
 use umkernel::machine::{BootError, MachineConfig, Run, monitor};
 
 use super::trace::TraceArgs;
@@ -70,6 +70,11 @@ pub(crate) struct MachineArgs {
     /// How the guest's system calls reach the kernel
     #[arg(long, value_enum, value_name = "PLATFORM", default_value_t, env = "UMLFS_PLATFORM", hide_env_values = true)]
     platform: Platform,
+
+    /// At power-off, show what the guests asked of the kernel: calls with their latencies, how they came in, waits for locks;
+    /// on standard error or in FILE
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    stats: Option<Option<PathBuf>>,
 
     #[command(flatten)]
     trace: TraceArgs,
@@ -151,11 +156,16 @@ fn boot(image: PathBuf, words: &Words, args: &MachineArgs) -> CommandResult {
         run,
         env,
     };
+    let stats = args.stats.clone().map(|file| Target { file });
+    if let Some(target) = &stats {
+        target.create_file().map_err(CliError::failed)?;
+    }
     let config = LaunchConfig {
         image,
         overlays,
         read_only: appended.read_only.or(words.read_only).unwrap_or(false),
         trace: args.trace.config()?,
+        stats,
         platform: args.platform.into(),
         kernel_image: crate::KERNEL_IMAGE,
         terminal: None,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use umkernel::machine::launch::TraceConfig;
+use umkernel::machine::launch::{Target, TraceConfig};
 use umkernel::trace::{CallFilter, Clock, Options, Style, TaskFilter};
 
 use crate::error::CliError;
@@ -82,8 +82,8 @@ impl TraceArgs {
             tasks,
             string_limit: self.trace_strings as usize,
         };
-        let config = TraceConfig { options, file: file.map(PathBuf::from) };
-        config.create_file().map_err(CliError::failed)?;
+        let config = TraceConfig { options, target: Target { file: file.map(PathBuf::from) } };
+        config.target.create_file().map_err(CliError::failed)?;
         Ok(Some(config))
     }
 }
@@ -110,9 +110,9 @@ mod tests {
     fn the_target_tells_the_style() -> Result<(), String> {
         assert!(parse(&[])?.is_none());
         let lines = parse(&["--trace"])?.ok_or("no trace")?;
-        assert_eq!((lines.options.style, lines.file), (Style::Lines, None));
+        assert_eq!((lines.options.style, lines.target.file), (Style::Lines, None));
         let explain = parse(&["--trace=explain", "--trace-comm=cat", "--trace-calls=%file"])?.ok_or("no trace")?;
-        assert_eq!((explain.options.style, explain.file), (Style::Explain, None));
+        assert_eq!((explain.options.style, explain.target.file), (Style::Explain, None));
         assert_eq!(explain.options.tasks.comms, ["cat"]);
         Ok(())
     }

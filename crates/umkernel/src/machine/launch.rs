@@ -1,13 +1,13 @@
 //! What comes before a machine runs: opens and locks what the user named, saying what is wrong with it, and starts the
 //! platform.
 
-use super::{BootError, DOCTOR, MachineConfig, Outcome, RootDisk, Run, WATCHED_SIGNALS};
+use super::{BootError, DOCTOR, MachineConfig, Outcome, RootDisk, Run, WATCHED_SIGNALS, Watchers};
 use crate::block::{MAX_OVERLAYS, OverlayFiles};
 use crate::host::{HostFd, process};
-use crate::platform::direct::handover::{self, Handover, Text, Trace};
+use crate::platform::direct::handover::{self, Handover, Stream, Text, Trace};
 use crate::platform::direct::load;
 use crate::platform::ptrace::Ptrace;
-use crate::trace::{HostStream, Options, Tracer};
+use crate::trace::{HostStream, Options, Sink, Tracer};
 use std::boxed::Box;
 use std::format;
 use std::fs::File;
@@ -30,6 +30,8 @@ pub struct LaunchConfig {
     pub read_only: bool,
     /// Who watches the guests' system calls.
     pub trace: Option<TraceConfig>,
+    /// Who wants figures about them at the end.
+    pub stats: Option<Target>,
     /// Which mechanism runs the guests.
     pub platform: PlatformChoice,
     /// The kernel image of the `direct` platform.
@@ -61,13 +63,10 @@ pub fn run(config: &LaunchConfig, report: BorrowedFd<'_>) -> Result<Outcome, Boo
     process::block_signals(WATCHED_SIGNALS.0).map_err(|e| BootError::new(format!("cannot block signals: {e}"), ""))?;
     let disk = config.open_disk()?;
     let chosen = choose(config)?;
-    let trace = config.trace.as_ref().map(TraceConfig::open).transpose().map_err(|what| BootError::new(what, ""))?;
+    let streams = Streams::open(config).map_err(|what| BootError::new(what, ""))?;
     match chosen {
-        Chosen::Direct => Err(enter(config, &disk, trace.as_ref(), report)),
-        Chosen::Ptrace(platform) => {
-            let tracer = trace.map(|trace| trace.tracer());
-            super::run(&config.machine, Box::new(platform), disk, tracer)
-        }
+        Chosen::Direct => Err(enter(config, &disk, &streams, report)),
+        Chosen::Ptrace(platform) => super::run(&config.machine, Box::new(platform), disk, streams.watchers(config)),
     }
 }
 
@@ -108,7 +107,7 @@ fn choose(config: &LaunchConfig) -> Result<Chosen, BootError> {
 }
 
 /// Hands the process over to the kernel image; returns only if that fails.
-fn enter(config: &LaunchConfig, disk: &RootDisk, trace: Option<&OpenTrace>, report: BorrowedFd<'_>) -> BootError {
+fn enter(config: &LaunchConfig, disk: &RootDisk, streams: &Streams, report: BorrowedFd<'_>) -> BootError {
     let machine = &config.machine;
     let (run_kind, run) = match &machine.run {
         Run::Init(None) => (handover::RUN_ANY_INIT, Text::from("")),
@@ -141,7 +140,8 @@ fn enter(config: &LaunchConfig, disk: &RootDisk, trace: Option<&OpenTrace>, repo
         has_terminal: termios.is_some().into(),
         run,
         env: Text::list(machine.env.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()])),
-        trace: trace.map_or_else(Trace::none, OpenTrace::handover),
+        trace: streams.trace(config),
+        stats: Stream::of(streams.stats.as_ref()),
         host_ranges: Default::default(),
         hardware: Default::default(),
         termios: termios.unwrap_or([0; process::TERMIOS_SIZE]),
@@ -149,7 +149,7 @@ fn enter(config: &LaunchConfig, disk: &RootDisk, trace: Option<&OpenTrace>, repo
     let files = disk.overlays.iter().flat_map(|overlays| &overlays.files).chain([&disk.image]);
     // SAFETY: open for as long as `disk` lives.
     let keep = files.map(|file| unsafe { BorrowedFd::borrow_raw(file.raw()) }).chain([report]);
-    let keep: Vec<_> = keep.chain(trace.map(|trace| trace.stream.as_fd())).collect();
+    let keep: Vec<_> = keep.chain(streams.all().map(|stream| stream.file.as_fd())).collect();
     BootError::new(load::enter(config.kernel_image, handover, &keep), "`--platform ptrace` works without it")
 }
 
@@ -220,64 +220,105 @@ fn lock(path: &Path, file: &File, write: bool) -> Result<(), BootError> {
     }
 }
 
-/// A trace that a user asks for.
+/// Where text for the user goes: a file, or standard error.
 #[derive(Clone, Debug, Default)]
-pub struct TraceConfig {
-    /// What it shows.
-    pub options: Options,
-    /// The file that it goes to; standard error without one.
+pub struct Target {
+    /// The file; standard error without one.
     pub file: Option<PathBuf>,
 }
 
-impl TraceConfig {
+impl Target {
     /// Makes the file, empty.
     ///
     /// # Errors
     /// A sentence about a file that cannot be written.
     pub fn create_file(&self) -> Result<(), String> {
         self.file.as_ref().map_or(Ok(()), |path| {
-            File::create(path).map(drop).map_err(|e| format!("cannot write the trace to {}: {e}", path.display()))
+            File::create(path).map(drop).map_err(|e| format!("cannot write to {}: {e}", path.display()))
         })
     }
 
-    /// Opens what the trace goes to; a file goes on where it was, as a machine that restarts needs it.
-    ///
-    /// # Errors
-    /// A sentence about a file that cannot be written.
-    pub fn open(&self) -> Result<OpenTrace, String> {
-        let (stream, raw): (OwnedFd, bool) = match &self.file {
+    /// Writes behind what is there already.
+    pub(super) fn append(&self, text: &str) -> Result<(), String> {
+        self.open()?.into_host().write(text);
+        Ok(())
+    }
+
+    /// Opens it; a file goes on where it was, as a machine that restarts needs it.
+    fn open(&self) -> Result<OpenStream, String> {
+        match &self.file {
             Some(path) => {
                 let file = File::options().append(true).create(true).open(path);
-                (file.map_err(|e| format!("cannot write the trace to {}: {e}", path.display()))?.into(), false)
+                let file = file.map_err(|e| format!("cannot write to {}: {e}", path.display()))?.into();
+                Ok(OpenStream { file, raw: false })
             }
             None => {
                 let stderr = io::stderr();
-                let stream = stderr.as_fd().try_clone_to_owned();
+                let file = stderr.as_fd().try_clone_to_owned();
+                let file = file.map_err(|e| format!("cannot write to standard error: {e}"))?;
                 // The terminal is raw while a machine has it.
-                let raw = stderr.is_terminal();
-                (stream.map_err(|e| format!("cannot write the trace to standard error: {e}"))?, raw)
+                Ok(OpenStream { file, raw: stderr.is_terminal() })
             }
-        };
-        Ok(OpenTrace { options: self.options.clone(), stream, raw })
+        }
     }
 }
 
-/// A trace whose file is open.
+/// A trace that a user asks for.
+#[derive(Clone, Debug, Default)]
+pub struct TraceConfig {
+    /// What it shows.
+    pub options: Options,
+    /// Where it goes.
+    pub target: Target,
+}
+
+/// An open [`Target`].
 #[derive(Debug)]
-pub struct OpenTrace {
-    options: Options,
-    stream: OwnedFd,
+struct OpenStream {
+    file: OwnedFd,
     /// It is a terminal in raw mode.
     raw: bool,
 }
 
-impl OpenTrace {
-    fn tracer(self) -> Tracer {
-        Tracer::new(self.options, Box::new(HostStream::new(HostFd::new(self.stream.into_raw_fd()), self.raw)))
+impl OpenStream {
+    fn into_host(self) -> HostStream {
+        HostStream::new(HostFd::new(self.file.into_raw_fd()), self.raw)
+    }
+}
+
+impl Stream {
+    fn of(stream: Option<&OpenStream>) -> Stream {
+        stream.map_or(Stream::NONE, |stream| Stream { file: stream.file.as_raw_fd(), raw: stream.raw.into() })
+    }
+}
+
+/// What a machine's watchers write to.
+struct Streams {
+    trace: Option<OpenStream>,
+    stats: Option<OpenStream>,
+}
+
+impl Streams {
+    fn open(config: &LaunchConfig) -> Result<Streams, String> {
+        let trace = config.trace.as_ref().map(|trace| trace.target.open()).transpose()?;
+        Ok(Streams { trace, stats: config.stats.as_ref().map(Target::open).transpose()? })
     }
 
-    fn handover(&self) -> Trace {
-        Trace::new(self.stream.as_raw_fd(), self.raw, &self.options)
+    fn all(&self) -> impl Iterator<Item = &OpenStream> {
+        self.trace.iter().chain(&self.stats)
+    }
+
+    fn trace(&self, config: &LaunchConfig) -> Trace {
+        let options = config.trace.as_ref().map(|trace| trace.options.clone()).unwrap_or_default();
+        Trace::new(Stream::of(self.trace.as_ref()), &options)
+    }
+
+    fn watchers(self, config: &LaunchConfig) -> Watchers {
+        let trace = self.trace.zip(config.trace.as_ref());
+        Watchers {
+            trace: trace.map(|(stream, trace)| Tracer::new(trace.options.clone(), Box::new(stream.into_host()))),
+            stats: self.stats.map(OpenStream::into_host),
+        }
     }
 }
 
@@ -299,6 +340,7 @@ mod tests {
             overlays: None,
             read_only: false,
             trace: None,
+            stats: None,
             platform: PlatformChoice::Auto,
             kernel_image: &[],
             terminal: None,

@@ -25,7 +25,7 @@ use crate::power::PowerAction;
 use crate::signal::SigSet;
 use crate::signal::number::{SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGUSR1, SIGWINCH};
 use crate::task::{FirstTask, Task};
-use crate::trace::Tracer;
+use crate::trace::{HostStream, Sink, Tracer};
 use crate::vfs::{FdTable, FsContext, MountFlags};
 use crate::{chardev, fs, time};
 use alloc::boxed::Box;
@@ -57,6 +57,15 @@ pub struct MachineConfig {
     pub env: Vec<(String, String)>,
     /// The kernel's messages go to the console.
     pub verbose: bool,
+}
+
+/// Who looks on from the host.
+#[derive(Default)]
+pub struct Watchers {
+    /// Sees the guests' system calls.
+    pub trace: Option<Tracer>,
+    /// Gets figures about them when the machine has stopped.
+    pub stats: Option<HostStream>,
 }
 
 /// What the machine runs.
@@ -123,9 +132,9 @@ pub fn run(
     config: &MachineConfig,
     platform: Box<dyn Platform>,
     disk: RootDisk,
-    trace: Option<Tracer>,
+    watchers: Watchers,
 ) -> Result<Outcome, BootError> {
-    let kernel = new_kernel(config, platform, trace)?;
+    let kernel = new_kernel(config, platform, watchers.trace, watchers.stats.is_some())?;
     let console = console::Console::start(&kernel, config)?;
     boot_messages(&kernel, config);
     let kernel_task = mount_root(&kernel, disk)?;
@@ -140,6 +149,9 @@ pub fn run(
     let action = kernel.power.wait();
     stop(&kernel, &kernel_task);
     stdio.drain();
+    if let (Some(stream), Some(profile)) = (watchers.stats, &kernel.profile) {
+        stream.write(&profile.show(&kernel));
+    }
     Ok(match action {
         PowerAction::Off(code) => Outcome::Off(code),
         PowerAction::Halt => Outcome::Off(0),
@@ -152,12 +164,13 @@ fn new_kernel(
     config: &MachineConfig,
     platform: Box<dyn Platform>,
     trace: Option<Tracer>,
+    profile: bool,
 ) -> Result<Arc<Kernel>, BootError> {
     /// Memory that a task takes on the host, guest and kernel side together, at the least.
     const TASK_MEMORY: u64 = 256 * 1024;
     let max_tasks = (config.memory / TASK_MEMORY).clamp(64, 16_384) as usize;
     let command_line = config.command_line.clone();
-    let config = Config { memory: config.memory, cpus: config.cpus, max_tasks, command_line };
+    let config = Config { memory: config.memory, cpus: config.cpus, max_tasks, command_line, profile };
     let kernel = Kernel::new(platform, config, trace)
         .map_err(|e| BootError::new(format!("cannot make a memory file: {e}"), "the host needs memfd_create(2)"))?;
     let started = kernel.platform.start(&kernel);

@@ -8,14 +8,17 @@ use super::launch::{self, LaunchConfig};
 use super::{BootError, Outcome};
 use crate::host::process::TERMIOS_SIZE;
 use nix::libc;
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, pthread_sigmask};
 use nix::sys::termios::{self, SetArg, Termios};
+use nix::sys::time::{TimeVal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getppid};
 use std::format;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::string::String;
 use std::vec::Vec;
 
 /// Exit code of a machine whose kernel panicked or was killed.
@@ -76,9 +79,27 @@ fn run_once(config: &LaunchConfig, terminal: &Terminal, watched: &SigSet) -> Res
             drop(write);
             let status = watch(child, watched)?;
             end_orphans();
+            if let Some(target) = &config.stats {
+                // Who cannot be told has been, by the kernel process.
+                let _ = target.append(&host_use());
+            }
             report(read, status)
         }
     }
+}
+
+/// What the host did for the machine, which has ended, as text.
+fn host_use() -> String {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return String::new() };
+    let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    format!(
+        "the host serviced {} page faults, {} of them from its disks; {:.3} s of processor time in user mode, {:.3} s in the host's \
+         kernel\n",
+        usage.minor_page_faults() + usage.major_page_faults(),
+        usage.major_page_faults(),
+        seconds(usage.user_time()),
+        seconds(usage.system_time())
+    )
 }
 
 /// Ends what the kernel process has left behind: a hostile guest can make processes on `direct` that nobody knows.

@@ -70,10 +70,26 @@ pub type KernelThreadFn = Box<dyn FnOnce(&Ctx) + Send>;
 /// What a host thread of the kernel process does.
 pub type HostThreadFn = Box<dyn FnOnce() + Send>;
 
+/// How often system calls came in by which way, and from where.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WaysIn {
+    /// Calls that trapped; all others came by a jump.
+    pub trapped: u64,
+    /// `syscall` instructions that a jump has taken the place of.
+    pub patched_sites: usize,
+    /// Those that have to trap.
+    pub other_sites: usize,
+}
+
 /// A mechanism that runs guests.
 pub trait Platform: Send + Sync {
     /// `"ptrace"` or `"direct"`.
     fn name(&self) -> &'static str;
+
+    /// How calls have come in so far, where there is more than one way.
+    fn ways_in(&self) -> Option<WaysIn> {
+        None
+    }
 
     /// How the kernel comes to service a system call, in words that continue "the program ...": for learners.
     fn way_in(&self) -> &'static str;

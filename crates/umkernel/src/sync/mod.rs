@@ -4,6 +4,7 @@
 //! Lock order, outermost first: task table, process, address space, file table, mount tree, dentry, inode,
 //! file system, tty, wait queue. A lock is never held across a wait.
 
+pub mod contention;
 mod mutex;
 mod oneshot;
 mod rwlock;

@@ -1,9 +1,11 @@
 //! A futex mutex: uncontended lock and unlock make no host call.
 
+use super::contention;
 use crate::host;
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::ops::{Deref, DerefMut};
+use core::panic::Location;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 const FREE: u32 = 0;
@@ -43,6 +45,7 @@ impl<T: ?Sized> Mutex<T> {
     }
 
     /// Waits for the lock and takes it. Not interruptible by signals.
+    #[track_caller]
     pub fn lock(&self) -> MutexGuard<'_, T> {
         if self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
             self.lock_slow();
@@ -59,7 +62,12 @@ impl<T: ?Sized> Mutex<T> {
     }
 
     #[cold]
+    #[track_caller]
     fn lock_slow(&self) {
+        contention::counted(Location::caller(), || self.wait());
+    }
+
+    fn wait(&self) {
         for _ in 0..SPINS {
             if self.state.load(Ordering::Relaxed) == FREE
                 && self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()

@@ -1,9 +1,11 @@
 //! A futex reader-writer lock for data that is read far more often than changed. Writers are not starved: a
 //! waiting writer stops new readers.
 
+use super::contention;
 use crate::host;
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
+use core::panic::Location;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Set while a writer holds the lock or waits for it.
@@ -35,6 +37,7 @@ impl<T> RwLock<T> {
 
 impl<T: ?Sized> RwLock<T> {
     /// Waits until no writer holds or wants the lock, then shares it.
+    #[track_caller]
     pub fn read(&self) -> ReadGuard<'_, T> {
         loop {
             let state = self.state.load(Ordering::Relaxed);
@@ -43,20 +46,28 @@ impl<T: ?Sized> RwLock<T> {
                     return ReadGuard { lock: self };
                 }
             } else {
-                host::futex_wait(&self.state, state, None);
+                contention::counted(Location::caller(), || host::futex_wait(&self.state, state, None));
             }
         }
     }
 
     /// Waits until nobody else holds the lock, then excludes everyone.
+    #[track_caller]
     pub fn write(&self) -> WriteGuard<'_, T> {
         let turn = self.writer.lock();
-        let mut state = self.state.fetch_or(WRITER, Ordering::Acquire) | WRITER;
+        let state = self.state.fetch_or(WRITER, Ordering::Acquire) | WRITER;
+        if state != WRITER {
+            contention::counted(Location::caller(), || self.wait_for_readers(state));
+        }
+        WriteGuard { lock: self, _turn: turn }
+    }
+
+    #[cold]
+    fn wait_for_readers(&self, mut state: u32) {
         while state != WRITER {
             host::futex_wait(&self.state, state, None);
             state = self.state.load(Ordering::Acquire);
         }
-        WriteGuard { lock: self, _turn: turn }
     }
 }
 

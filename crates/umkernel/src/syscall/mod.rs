@@ -35,7 +35,7 @@ pub use unknown::UnknownCalls;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
-use crate::trace;
+use crate::{profile, trace};
 
 /// A handler: the arguments as the registers hold them, and the frame for the few calls that change it.
 pub type Handler = fn(&Ctx, &[u64; 6], &mut TrapFrame) -> Result<usize>;
@@ -45,6 +45,7 @@ pub type Handler = fn(&Ctx, &[u64; 6], &mut TrapFrame) -> Result<usize>;
 pub fn dispatch(ctx: &Ctx, frame: &mut TrapFrame) -> Result<usize> {
     let args = frame.args();
     trace::enter(ctx, frame);
+    let (nr, began) = (frame.orig_rax, profile::begin(ctx.kernel));
     let result = match entry(frame.orig_rax) {
         Some(entry) => (entry.handler)(ctx, &args, frame),
         None => {
@@ -52,6 +53,7 @@ pub fn dispatch(ctx: &Ctx, frame: &mut TrapFrame) -> Result<usize> {
             Err(Errno::ENOSYS.into())
         }
     };
+    profile::end(ctx.kernel, nr, began, &result);
     trace::leave(ctx, frame, &result);
     result
 }

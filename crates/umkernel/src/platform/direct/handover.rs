@@ -2,8 +2,9 @@
 //! are compiled separately.
 
 use crate::block::MAX_OVERLAYS;
+use crate::host::HostFd;
 use crate::host::process::TERMIOS_SIZE;
-use crate::trace::{CallFilter, Clock, Options, Style, TaskFilter};
+use crate::trace::{CallFilter, Clock, HostStream, Options, Style, TaskFilter};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -65,14 +66,32 @@ impl From<&str> for Text {
     }
 }
 
+/// A file of the host that text goes to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Stream {
+    /// The file; -1 for none.
+    pub file: i32,
+    /// 1 if that is a terminal in raw mode.
+    pub raw: u32,
+}
+
+impl Stream {
+    /// None.
+    pub const NONE: Stream = Stream { file: -1, raw: 0 };
+
+    /// The stream, in the kernel's hands.
+    pub fn open(&self) -> Option<HostStream> {
+        (self.file != -1).then(|| HostStream::new(HostFd::new(self.file), self.raw != 0))
+    }
+}
+
 /// Who watches the guests: [`Options`] as plain data.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Trace {
-    /// The host's file that it goes to; -1 if nobody watches.
-    pub file: i32,
-    /// 1 if that is a terminal in raw mode.
-    pub raw: u32,
+    /// Where it goes to; [`Stream::NONE`] if nobody watches.
+    pub stream: Stream,
     /// See [`Options::style`].
     pub style: Style,
     /// See [`Options::clock`].
@@ -91,11 +110,10 @@ pub struct Trace {
 
 impl Trace {
     /// A trace to a file of the host.
-    pub fn new(file: i32, raw: bool, options: &Options) -> Trace {
+    pub fn new(stream: Stream, options: &Options) -> Trace {
         let pids: Vec<String> = options.tasks.pids.iter().map(ToString::to_string).collect();
         Trace {
-            file,
-            raw: raw.into(),
+            stream,
             style: options.style,
             clock: options.clock,
             durations: options.durations.into(),
@@ -104,11 +122,6 @@ impl Trace {
             pids: Text::list(pids.iter().map(String::as_str)),
             comms: Text::list(options.tasks.comms.iter().map(String::as_str)),
         }
-    }
-
-    /// No trace.
-    pub fn none() -> Trace {
-        Trace::new(-1, false, &Options::default())
     }
 
     /// What it shows.
@@ -180,6 +193,8 @@ pub struct Handover {
     pub env: Text,
     /// Who watches the guests.
     pub trace: Trace,
+    /// Where figures go to when the machine has stopped.
+    pub stats: Stream,
     /// See [`HostRange`].
     pub host_ranges: [HostRange; MAX_RESERVED],
     /// `AT_HWCAP`, `AT_HWCAP2`, `AT_MINSIGSTKSZ` of the host's auxiliary vector, with their keys.

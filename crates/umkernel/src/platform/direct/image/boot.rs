@@ -1,7 +1,7 @@
 //! Where the kernel image begins, and where it ends.
 
 use super::arena::{self, Facts, Files, arena};
-use super::handover::{Handover, RANGE_NAMES, RUN_ANY_INIT, RUN_INIT, Text, Trace};
+use super::handover::{Handover, RANGE_NAMES, RUN_ANY_INIT, RUN_INIT, Text};
 use super::layout::VIEW_SIZE;
 use super::platform::Direct;
 use super::slot::{HostMemory, Own};
@@ -11,9 +11,9 @@ use super::zygote;
 use super::xstate::XState;
 use crate::block::OverlayFiles;
 use crate::host::{self, HostFd, process};
-use crate::machine::{self, MachineConfig, RootDisk, Run, report};
+use crate::machine::{self, MachineConfig, RootDisk, Run, Watchers, report};
 use crate::platform::Reserved;
-use crate::trace::{HostStream, Tracer};
+use crate::trace::Tracer;
 use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt::Write;
@@ -61,12 +61,12 @@ pub fn main(handover: &Handover) -> ! {
         read_only: handover.read_only != 0,
         name: text(handover.image_name),
     };
-    let Trace { file, raw, .. } = handover.trace;
-    let trace = (file != -1).then(|| {
-        let stream = HostStream::new(HostFd::new(file), raw != 0);
-        Tracer::new(handover.trace.options(), Box::new(stream))
-    });
-    let outcome = machine::run(&config(handover), Box::new(Direct), disk, trace);
+    let trace = handover.trace.stream.open();
+    let watchers = Watchers {
+        trace: trace.map(|stream| Tracer::new(handover.trace.options(), Box::new(stream))),
+        stats: handover.stats.open(),
+    };
+    let outcome = machine::run(&config(handover), Box::new(Direct), disk, watchers);
     zygote::stop();
     // A process that would not end has the image open longer than this one.
     overlay_files.chain([&handover.image_file]).for_each(|file| process::unlock(*file));

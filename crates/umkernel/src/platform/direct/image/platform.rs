@@ -7,7 +7,7 @@ use crate::errno::{Errno, Result};
 use crate::host;
 use crate::kernel::{Ctx, Kernel};
 use crate::mm::{AddressSpace, Prot, Vma};
-use crate::platform::{Backing, HostThreadFn, KernelThreadFn, Platform, Reserved, Spawn, StartFn, TrapFrame};
+use crate::platform::{Backing, HostThreadFn, KernelThreadFn, Platform, Reserved, Spawn, StartFn, TrapFrame, WaysIn};
 use crate::task::Task;
 use crate::vfs::File;
 use alloc::boxed::Box;
@@ -34,6 +34,10 @@ fn is_running(task: &Task) -> bool {
 impl Platform for Direct {
     fn name(&self) -> &'static str {
         "direct"
+    }
+
+    fn ways_in(&self) -> Option<WaysIn> {
+        Some(arena().texts.ways_in())
     }
 
     fn way_in(&self) -> &'static str {

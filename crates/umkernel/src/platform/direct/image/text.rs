@@ -24,6 +24,7 @@ use crate::errno::Result;
 use crate::host;
 use crate::kernel::Ctx;
 use crate::mm::{AddressSpace, MapFlags, PAGE_SIZE, Prot, Vma, VmaKind};
+use crate::platform::WaysIn;
 use crate::sync::Mutex;
 use crate::vfs::{File, Timestamp};
 use alloc::collections::BTreeMap;
@@ -111,6 +112,8 @@ pub(super) struct Texts {
     file: i32,
     /// Where an instruction is being replaced by way of a breakpoint, or 0.
     patching: AtomicU64,
+    /// Calls that have trapped.
+    traps: AtomicU64,
 }
 
 /// Which trampolines a site uses.
@@ -154,6 +157,7 @@ impl Texts {
             trampolines: Mutex::new([64, 64]),
             file,
             patching: AtomicU64::new(0),
+            traps: AtomicU64::new(0),
         }
     }
 
@@ -196,9 +200,19 @@ impl Texts {
         host::map_fixed(vma.start, vma.len(), vma.prot.bits(), Some(place), false)
     }
 
+    /// How calls have come in.
+    pub(super) fn ways_in(&self) -> WaysIn {
+        let files = self.files.lock();
+        let sites = || files.values().flat_map(|text| text.sites.values());
+        let patched = sites().filter(|site| matches!(site, Site::Patched { .. })).count();
+        let trapped = self.traps.load(Ordering::Relaxed);
+        WaysIn { trapped, patched_sites: patched, other_sites: sites().count() - patched }
+    }
+
     /// A call has trapped at `site`: patches it, so that the next one does not, if that can be done. Where the call returns to, if
     /// not behind its `syscall`.
     pub(super) fn trapped(&self, ctx: &Ctx, site: u64) -> Option<u64> {
+        self.traps.fetch_add(1, Ordering::Relaxed);
         let area = Area::of(site)?;
         let space = ctx.mm().ok()?;
         let vma = space.vma_at(site)?;
