@@ -43,7 +43,7 @@ impl Default for Profile {
     }
 }
 
-/// The time, where calls are counted: what [`Profile::called`] wants of a call's beginning.
+/// The time, where calls are counted: what [`end`] wants of a call's beginning.
 pub fn begin(kernel: &Kernel) -> u64 {
     if kernel.profile.is_some() { host::monotonic_ns() } else { 0 }
 }

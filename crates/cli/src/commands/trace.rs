@@ -78,7 +78,7 @@ impl TraceArgs {
                 Some(TraceClock::Epoch) => Clock::Epoch,
             },
             durations: self.trace_durations,
-            calls: self.trace_calls.clone().unwrap_or_default(),
+            calls: self.trace_calls.unwrap_or_default(),
             tasks,
             string_limit: self.trace_strings as usize,
         };
