@@ -13,7 +13,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, pthread_sigmask};
 use nix::sys::termios::{self, SetArg, Termios};
 use nix::sys::time::{TimeVal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork, getppid};
+use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
 use std::format;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -69,11 +69,12 @@ fn block(set: &SigSet) -> Result<SigSet, BootError> {
 fn run_once(config: &LaunchConfig, terminal: &Terminal, watched: &SigSet) -> Result<Outcome, BootError> {
     let cannot = |what: &str, e: nix::Error| BootError::new(format!("cannot {what}: {e}"), "");
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| cannot("make a pipe", e))?;
+    let monitor = getpid();
     // SAFETY: the caller has no other threads, so the child may go on as this process would have.
     match unsafe { fork() }.map_err(|e| cannot("start the kernel process", e))? {
         ForkResult::Child => {
             drop(read);
-            kernel_process(config, terminal, write)
+            kernel_process(config, terminal, write, monitor)
         }
         ForkResult::Parent { child } => {
             drop(write);
@@ -155,10 +156,15 @@ fn report(pipe: OwnedFd, status: WaitStatus) -> Result<Outcome, BootError> {
     }
 }
 
-fn kernel_process(config: &LaunchConfig, terminal: &Terminal, pipe: OwnedFd) -> ! {
+fn kernel_process(config: &LaunchConfig, terminal: &Terminal, pipe: OwnedFd, monitor: Pid) -> ! {
     // SAFETY: a constant argument; ends this process in good order when its parent is killed.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
-    let parent = getppid();
+    if getppid() != monitor {
+        // Killed before this process has come to ask for the signal.
+        terminal.restore();
+        // SAFETY: as at the end.
+        unsafe { libc::_exit(BROKEN.into()) }
+    }
     no_core_dumps();
     std::panic::set_hook(std::boxed::Box::new(|info| {
         // The terminal may be raw: lines end with both.
@@ -168,7 +174,7 @@ fn kernel_process(config: &LaunchConfig, terminal: &Terminal, pipe: OwnedFd) -> 
     let outcome = launch::run(config, pipe.as_fd());
     // If nobody listens any more, nobody minds.
     let _ = File::from(pipe).write_all(&super::report::encode(&outcome));
-    if getppid() != parent {
+    if getppid() != monitor {
         terminal.restore();
     }
     // SAFETY: ends the process without running what the parent's atexit handlers would do a second time.
