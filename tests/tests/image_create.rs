@@ -350,3 +350,20 @@ fn what_does_not_fit_or_exists_is_refused_and_leaves_nothing() {
     }
     assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
 }
+
+/// An archive gives a name to a file of the directory below it: the contents are found where they are on the host.
+#[test]
+fn archives_link_to_files_of_directories() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = "mkdir -p d/sub e/sub && echo hi >d/sub/file && echo x >e/sub/file && ln e/sub/file e/0link && \
+         tar -C e -cf t.tar sub/file 0link && tar --delete -f t.tar sub/file";
+    run(judge("sh").args(["-c", script]).current_dir(directory.path())).expect_success();
+    let make = ["image", "create", "-q", "--from", "d", "--from", "t.tar", "x.img"];
+    run(umlfs().args(make).current_dir(directory.path())).expect_success();
+    let image = directory.path().join("x.img");
+    expect_clean_ext(&image);
+    for path in ["/0link", "/sub/file"] {
+        let read = run(judge("debugfs").arg("-R").arg(format!("cat {path}")).arg(&image)).expect_success();
+        assert_eq!(read.stdout, "hi\n", "{path}");
+    }
+}

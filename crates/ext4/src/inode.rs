@@ -262,19 +262,19 @@ impl Inode {
     }
 
     fn csum(&self, seed: u32) -> u32 {
+        // The checksum's own fields count as zeros; with the bytes around them they fill steps of the algorithm.
+        const AROUND: core::ops::Range<usize> = 112..144;
         let r = &self.raw;
-        let mut c = crc32c(seed, bytes_at(r, 0, 124));
-        c = crc32c(c, &[0, 0]);
-        c = crc32c(c, bytes_at(r, 126, 2));
-        if r.len() > 128 {
-            c = crc32c(c, bytes_at(r, 128, 2));
-            if self.has_extra(132) {
-                c = crc32c(c, &[0, 0]);
-                c = crc32c(c, bytes_at(r, 132, r.len() - 132));
-            } else {
-                c = crc32c(c, bytes_at(r, 130, r.len() - 130));
-            }
+        let mut around = [0; AROUND.end - AROUND.start];
+        let len = r.len().min(AROUND.end).saturating_sub(AROUND.start);
+        put_bytes(&mut around, 0, bytes_at(r, AROUND.start, len));
+        put16(&mut around, 124 - AROUND.start, 0);
+        if self.has_extra(132) {
+            put16(&mut around, 130 - AROUND.start, 0);
         }
+        let c = crc32c(seed, bytes_at(r, 0, AROUND.start));
+        let c = crc32c(c, bytes_at(&around, 0, len));
+        let c = crc32c(c, bytes_at(r, AROUND.end, r.len().saturating_sub(AROUND.end)));
         if self.has_extra(132) { c } else { c & 0xFFFF }
     }
 

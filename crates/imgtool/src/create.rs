@@ -536,7 +536,8 @@ fn write(
     let device = FileDevice::fresh(file, plan.size).map_err(|error| fresh(&error))?;
     let mkfs = plan.mkfs_for(plan.size);
     mkfs::format(&device, &mkfs).map_err(failed)?;
-    let options = MountOptions { journal: false, now: None, ..MountOptions::default() };
+    // What has been written is hardly looked at again.
+    let options = MountOptions { journal: false, now: None, cache_blocks: 512, ..MountOptions::default() };
     let mut fs = Fs::mount(device, options).map_err(failed)?;
     let mut progress = Progress::new(plan.need.names, plan.need.bytes, report);
     with_feed(tree, inputs, |feed| {

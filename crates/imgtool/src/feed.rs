@@ -1,14 +1,17 @@
 //! File contents, read ahead by a second thread: while one core writes the image, the other opens and reads.
 
-use std::fs::{File, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
-use nix::libc;
+use nix::fcntl::{self, OFlag};
+use nix::sys::stat::Mode;
 
 use crate::Error;
 use crate::source::{ArchiveFile, ImageSource};
@@ -17,7 +20,7 @@ use crate::tree::{Body, Content, NodeId, Origin, Step, Tree};
 /// Size of a buffer in bytes: large enough that a file's blocks are allocated in one go, small enough for the cache.
 const BUFFER: usize = 1 << 20;
 /// Buffers in flight.
-const BUFFERS: usize = 4;
+const BUFFERS: usize = 3;
 
 /// What the tree was read from, by position.
 pub(crate) enum Input {
@@ -101,7 +104,14 @@ pub(crate) fn with_feed<T, E: From<Error>>(
         for _ in 0..BUFFERS {
             let _ = spare.send(Batch::default());
         }
-        let filler = Filler { inputs, batches: batch_sender, spare: spare_receiver, batch: Batch::default() };
+        let filler = Filler {
+            inputs,
+            batches: batch_sender,
+            spare: spare_receiver,
+            batch: Batch::default(),
+            path: Vec::new(),
+            directory: None,
+        };
         thread::Builder::new()
             .name("read contents".to_owned())
             .spawn_scoped(scope, move || filler.run(tree))
@@ -116,6 +126,10 @@ struct Filler<'a> {
     batches: SyncSender<Result<Batch, Error>>,
     spare: Receiver<Batch>,
     batch: Batch,
+    /// The directory where the walk is, from the root of the tree on.
+    path: Vec<u8>,
+    /// The same on the host, of this input.
+    directory: Option<(u32, OwnedFd)>,
 }
 
 /// Why the filler stops.
@@ -137,21 +151,33 @@ impl Filler<'_> {
         self.batch.buffer = vec![0; BUFFER];
         let mut seen = vec![false; tree.len()];
         for step in tree.walk() {
-            let Step::Name { id, .. } = step else {
-                continue;
-            };
-            let Body::Regular(content) = &tree.node(id).body else {
-                continue;
-            };
-            // Further names of the same file bring no contents again.
-            if seen.get_mut(id.index()).is_some_and(|seen| !std::mem::replace(seen, true)) {
-                self.file(id, content)?;
+            match step {
+                Step::Root => {}
+                Step::Leave(_) => {
+                    let above = self.path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+                    self.path.truncate(above);
+                    self.directory = None;
+                }
+                Step::Name { name, id } => match &tree.node(id).body {
+                    Body::Directory(_) => {
+                        self.path.push(b'/');
+                        self.path.extend_from_slice(name);
+                        self.directory = None;
+                    }
+                    // Further names of the same file bring no contents again.
+                    Body::Regular(content)
+                        if seen.get_mut(id.index()).is_some_and(|seen| !std::mem::replace(seen, true)) =>
+                    {
+                        self.file(id, name, content)?;
+                    }
+                    _ => {}
+                },
             }
         }
         self.send()
     }
 
-    fn file(&mut self, node: NodeId, content: &Content) -> Result<(), Stop> {
+    fn file(&mut self, node: NodeId, name: &[u8], content: &Content) -> Result<(), Stop> {
         let mut segments = content.segments().peekable();
         let Some(first) = segments.peek() else {
             return Ok(());
@@ -160,7 +186,7 @@ impl Filler<'_> {
         if first.len <= BUFFER as u64 && first.len > (BUFFER - self.batch.used) as u64 {
             self.send()?;
         }
-        let source = Source::open(self.inputs, &content.origin).map_err(Stop::Failed)?;
+        let source = self.open(name, &content.origin).map_err(Stop::Failed)?;
         for segment in segments {
             let mut done = 0;
             while done < segment.len {
@@ -170,7 +196,8 @@ impl Filler<'_> {
                 let start = self.batch.used;
                 let len = (segment.len - done).min((BUFFER - start) as u64) as usize;
                 let room = self.batch.buffer.get_mut(start..start + len).unwrap_or_default();
-                source.read(room, segment.source + done).map_err(Stop::Failed)?;
+                let read = source.read(room, segment.source + done);
+                read.map_err(|error| Stop::Failed(self.explain(name, &content.origin, &error)))?;
                 self.batch.pieces.push(Piece { node, offset: segment.offset + done, start, len });
                 self.batch.used += len;
                 done += len as u64;
@@ -193,54 +220,102 @@ impl Filler<'_> {
     }
 }
 
+impl<'a> Filler<'a> {
+    fn open(&mut self, name: &[u8], origin: &Origin) -> Result<Source<'a>, Error> {
+        // The file was regular when the tree was read; if it is a link or a pipe by now, neither follow nor wait.
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let opened = match (origin, self.input(origin)) {
+            (Origin::Place(number), Some(Input::Directory(root))) => {
+                if self.directory.as_ref().is_none_or(|(of, _)| of != number) {
+                    let path = root.join(relative(&self.path));
+                    let directory =
+                        fcntl::open(&path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+                    let directory = directory.map_err(|errno| Error::io("open", &path, &errno.into()))?;
+                    self.directory = Some((*number, directory));
+                }
+                let Some((_, directory)) = &self.directory else { return Err(missing()) };
+                fcntl::openat(directory, OsStr::from_bytes(name), flags, Mode::empty())
+            }
+            (Origin::Host(_, below), Some(Input::Directory(root))) => {
+                fcntl::open(&root.join(OsStr::from_bytes(below)), flags, Mode::empty())
+            }
+            (Origin::Archive(_), Some(Input::Archive(archive))) => return Ok(Source::Archive(archive)),
+            (Origin::Image(_, ino), Some(Input::Image(image))) => return Ok(Source::Image(image, *ino)),
+            _ => return Err(missing()),
+        };
+        match opened {
+            Ok(file) => Ok(Source::Host(file.into())),
+            Err(errno) => Err(Error::io("open", &self.host_path(name, origin), &errno.into())),
+        }
+    }
+
+    fn input(&self, origin: &Origin) -> Option<&'a Input> {
+        let (Origin::Place(number) | Origin::Host(number, _) | Origin::Archive(number) | Origin::Image(number, _)) =
+            origin;
+        self.inputs.get(*number as usize)
+    }
+
+    /// Where contents come from, for messages.
+    fn host_path(&self, name: &[u8], origin: &Origin) -> PathBuf {
+        match (self.input(origin), origin) {
+            (Some(Input::Directory(root)), Origin::Host(_, below)) => root.join(OsStr::from_bytes(below)),
+            (Some(Input::Directory(root)), _) => root.join(relative(&self.path)).join(OsStr::from_bytes(name)),
+            (Some(Input::Archive(archive)), _) => archive.path.clone(),
+            _ => PathBuf::from(OsStr::from_bytes(name)),
+        }
+    }
+
+    fn explain(&self, name: &[u8], origin: &Origin, failure: &Failure) -> Error {
+        let path = self.host_path(name, origin);
+        match failure {
+            Failure::Image(error) => Error::new(error),
+            Failure::Short { len, offset } => Error::new(format_args!(
+                "{} was shortened while it was read: expected {len} bytes at byte {offset}",
+                path.display()
+            )),
+            Failure::Host(error) => Error::io("read", &path, error),
+        }
+    }
+}
+
+fn missing() -> Error {
+    Error::new("contents without an input to read them from")
+}
+
+/// A path of the tree from a directory on.
+fn relative(path: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)))
+}
+
+/// Why contents could not be read.
+enum Failure {
+    Image(Error),
+    /// The file has become shorter.
+    Short {
+        len: usize,
+        offset: u64,
+    },
+    Host(io::Error),
+}
+
 /// An open file or archive to read contents from.
 enum Source<'a> {
-    Host(File, PathBuf),
+    Host(File),
     Archive(&'a ArchiveFile),
     Image(&'a ImageSource, u32),
 }
 
-impl<'a> Source<'a> {
-    fn open(inputs: &'a [Input], origin: &Origin) -> Result<Self, Error> {
-        let (number, below) = match origin {
-            Origin::Host(number, below) => (*number, Some(below)),
-            Origin::Archive(number) => (*number, None),
-            Origin::Image(number, ino) => {
-                return match inputs.get(*number as usize) {
-                    Some(Input::Image(image)) => Ok(Source::Image(image, *ino)),
-                    _ => Err(Error::new("contents without an input to read them from")),
-                };
-            }
-        };
-        match (inputs.get(number as usize), below) {
-            (Some(Input::Directory(root)), Some(below)) => {
-                let path = root.join(Path::new(std::ffi::OsStr::from_bytes(below)));
-                // The file was regular when the tree was read; if it is a link or a pipe by now, neither follow nor wait.
-                let file = OpenOptions::new()
-                    .read(true)
-                    .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-                    .open(&path)
-                    .map_err(|error| Error::io("open", &path, &error))?;
-                Ok(Source::Host(file, path))
-            }
-            (Some(Input::Archive(archive)), None) => Ok(Source::Archive(archive)),
-            _ => Err(Error::new("contents without an input to read them from")),
-        }
-    }
-
-    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<(), Error> {
-        let (result, path) = match self {
-            Source::Host(file, path) => (file.read_exact_at(buffer, offset), path),
-            Source::Archive(archive) => (archive.read_exact_at(buffer, offset), &archive.path),
-            Source::Image(image, ino) => return image.read(*ino, buffer, offset),
+impl Source<'_> {
+    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<(), Failure> {
+        let len = buffer.len();
+        let result = match self {
+            Source::Host(file) => file.read_exact_at(buffer, offset),
+            Source::Archive(archive) => archive.read_exact_at(buffer, offset),
+            Source::Image(image, ino) => return image.read(*ino, buffer, offset).map_err(Failure::Image),
         };
         result.map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => Error::new(format_args!(
-                "{} was shortened while it was read: expected {} bytes at byte {offset}",
-                path.display(),
-                buffer.len()
-            )),
-            _ => Error::io("read", path, &error),
+            io::ErrorKind::UnexpectedEof => Failure::Short { len, offset },
+            _ => Failure::Host(error),
         })
     }
 }

@@ -41,7 +41,7 @@ pub(crate) fn populate<D: BlockDevice>(
     feed: &mut Feed,
     progress: &mut Progress<'_>,
 ) -> Result<(), Stop> {
-    let mut writer = Writer { fs, tree, feed, progress, inodes: vec![None; tree.len()], trail: Vec::new() };
+    let mut writer = Writer { fs, tree, feed, progress, inodes: vec![0; tree.len()], trail: Vec::new() };
     writer.progress.tell();
     for step in tree.walk() {
         match step {
@@ -59,8 +59,8 @@ struct Writer<'a, 'p, D: BlockDevice> {
     tree: &'a Tree,
     feed: &'a mut Feed,
     progress: &'a mut Progress<'p>,
-    /// The inode of each node that has one.
-    inodes: Vec<Option<Ino>>,
+    /// The inode of each node, 0 if it has none yet.
+    inodes: Vec<Ino>,
     /// The directories from the root to here: name and inode.
     trail: Vec<(&'a [u8], Ino)>,
 }
@@ -86,7 +86,7 @@ impl<'a, D: BlockDevice> Writer<'a, '_, D> {
 
     fn enter(&mut self, id: NodeId, name: &'a [u8], ino: Ino) -> Result<(), Stop> {
         if let Some(slot) = self.inodes.get_mut(id.index()) {
-            *slot = Some(ino);
+            *slot = ino;
         }
         self.trail.push((name, ino));
         Ok(())
@@ -130,7 +130,7 @@ impl<'a, D: BlockDevice> Writer<'a, '_, D> {
         if self.progress.files.is_multiple_of(TELL_FILES) {
             self.progress.tell();
         }
-        if let Some(ino) = self.inodes.get(id.index()).copied().flatten() {
+        if let Some(ino) = self.inodes.get(id.index()).copied().filter(|ino| *ino != 0) {
             self.fs.link(parent, name, ino, now).map_err(|error| self.failed(name, error))?;
             // A new link changed the change time.
             return self.kept(name, ino, node);
@@ -166,7 +166,7 @@ impl<'a, D: BlockDevice> Writer<'a, '_, D> {
             _ => {}
         }
         if let Some(slot) = self.inodes.get_mut(id.index()) {
-            *slot = Some(ino);
+            *slot = ino;
         }
         self.xattrs(name, ino, node)?;
         self.kept(name, ino, node)
@@ -174,7 +174,7 @@ impl<'a, D: BlockDevice> Writer<'a, '_, D> {
 
     /// Times and flags that the input has beyond the usual; last, as an immutable file takes no change.
     fn kept(&mut self, name: &[u8], ino: Ino, node: &Node) -> Result<(), Stop> {
-        let Some(kept) = node.kept else {
+        let Some(kept) = node.kept.as_deref() else {
             return Ok(());
         };
         let set = SetAttr {

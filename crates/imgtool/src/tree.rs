@@ -52,7 +52,7 @@ pub(crate) struct Node {
     pub(crate) xattrs: Vec<Xattr>,
     pub(crate) body: Body,
     /// What only another image has to say; `None` sets all times to the modification time.
-    pub(crate) kept: Option<Kept>,
+    pub(crate) kept: Option<Box<Kept>>,
 }
 
 /// Further attributes of a file that comes from an image.
@@ -122,7 +122,10 @@ pub(crate) struct Segment {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Origin {
-    /// A file below a host directory, by the directory's position in the list of inputs and the path from there.
+    /// A file below a host directory, by the directory's position in the list of inputs: at each of its own paths in
+    /// the tree.
+    Place(u32),
+    /// Likewise, at this path from the directory on.
     Host(u32, Box<[u8]>),
     /// An archive, by its position in the list of inputs.
     Archive(u32),
@@ -369,7 +372,14 @@ impl Tree {
         if matches!(self.node(id).body, Body::Directory(_)) {
             return Err(Error::new(format_args!("{path} is a hard link to {target}, which is a directory")));
         }
-        let mtime = self.node(id).meta.mtime;
+        let node = self.node_mut(id);
+        let mtime = node.meta.mtime;
+        // The host's directory does not have the new name.
+        if let Body::Regular(Content { origin: origin @ Origin::Place(_), .. }) = &mut node.body
+            && let Origin::Place(number) = *origin
+        {
+            *origin = Origin::Host(number, target.0.join(&b'/').into());
+        }
         match self.parent(path, mtime)? {
             Some((directory, last)) => self.place_link(directory, last, id).map_err(|error| error.at(path)),
             None => Err(Error::new("the root itself is given as a hard link")),

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use ext4::Timestamp;
@@ -18,6 +18,9 @@ use nix::unistd::{Whence, lseek};
 use crate::Error;
 use crate::tree::{Body, Content, Data, Meta, Node, NodeId, Origin, Segment, Tree, Xattr, symlink_target};
 
+/// Entries listed ahead of the tree at most, but for one directory's.
+const AHEAD: usize = 20_000;
+
 /// Adds what the directory at `root`, the `number`th input, holds to `tree`. Symbolic links are kept, not followed;
 /// contents stay where they are.
 ///
@@ -26,15 +29,29 @@ use crate::tree::{Body, Content, Data, Meta, Node, NodeId, Origin, Segment, Tree
 pub(crate) fn read_directory(root: &Path, number: u32, tree: &mut Tree) -> Result<(), Error> {
     let metadata = fs::metadata(root).map_err(|error| Error::io("stat", root, &error))?;
     tree.set_root(meta(&metadata), xattrs(root)?);
-    let mut listings = list_all(root, number)?;
+    let lister = Lister { root, number, work: Mutex::default(), changed: Condvar::new() };
+    thread::scope(|scope| {
+        let helpers = thread::available_parallelism().map_or(1, usize::from).min(4) - 1;
+        for _ in 0..helpers {
+            // Without helpers it only takes longer.
+            let _ = thread::Builder::new().name("list directories".to_owned()).spawn_scoped(scope, || lister.help());
+        }
+        let placed = place_all(&lister, tree);
+        lister.lock().closed = true;
+        lister.changed.notify_all();
+        placed
+    })
+}
+
+/// Puts all directories' entries into the tree, in an order that does not depend on the threads.
+fn place_all(lister: &Lister<'_>, tree: &mut Tree) -> Result<(), Error> {
     // Files with several names, by device and inode number.
     let mut linked = HashMap::new();
     // Directories still to be placed, by node and path from the root.
     let mut waiting = vec![(NodeId::ROOT, PathBuf::new())];
     while let Some((directory, below)) = waiting.pop() {
-        for Found { name, identity, node } in listings.remove(&below).unwrap_or_default() {
-            let below = below.join(&name);
-            let failed = |error: Error| error.at(root.join(&below).display());
+        for Found { name, identity, node } in lister.take(&below)? {
+            let failed = |error: Error| error.at(lister.root.join(&below).join(&name).display());
             if let Some(identity) = identity
                 && let Some(id) = linked.get(&identity)
             {
@@ -47,7 +64,7 @@ pub(crate) fn read_directory(root: &Path, number: u32, tree: &mut Tree) -> Resul
                 linked.insert(identity, id);
             }
             if is_directory {
-                waiting.push((id, below));
+                waiting.push((id, below.join(&name)));
             }
         }
     }
@@ -62,81 +79,109 @@ struct Found {
     node: Node,
 }
 
-/// All directories' entries, sorted, by the directory's path from the root.
-type Listings = HashMap<PathBuf, Vec<Found>>;
-
-/// What the threads that list directories share.
+/// What the threads that list directories share. Directories are named by their paths from the root.
 #[derive(Default)]
 struct Work {
+    /// Directories to be listed, the one that is wanted next last.
     waiting: Vec<PathBuf>,
-    /// Directories being listed; each may bring more.
-    busy: usize,
-    done: Listings,
+    /// Listed directories' entries, sorted, and how many these are.
+    done: HashMap<PathBuf, Vec<Found>>,
+    ahead: usize,
     error: Option<Error>,
+    closed: bool,
 }
 
-/// Lists the directory at `root` and all below it, several at a time: most of it is waiting for the host.
-fn list_all(root: &Path, number: u32) -> Result<Listings, Error> {
-    let work = Mutex::new(Work { waiting: vec![PathBuf::new()], ..Work::default() });
-    let changed = Condvar::new();
-    let list = || {
-        let lock = || work.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut shared = lock();
-        loop {
-            let Some(below) = shared.waiting.pop() else {
-                if shared.busy == 0 {
-                    return;
-                }
-                shared = changed.wait(shared).unwrap_or_else(PoisonError::into_inner);
+/// Lists directories, several at a time and ahead of who takes them: most of it is waiting for the host.
+struct Lister<'a> {
+    root: &'a Path,
+    number: u32,
+    work: Mutex<Work>,
+    changed: Condvar,
+}
+
+impl Lister<'_> {
+    fn lock(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'g>(&self, work: MutexGuard<'g, Work>) -> MutexGuard<'g, Work> {
+        self.changed.wait(work).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn help(&self) {
+        let mut work = self.lock();
+        while !work.closed {
+            let next = if work.ahead < AHEAD { work.waiting.pop() } else { None };
+            let Some(below) = next else {
+                work = self.wait(work);
                 continue;
             };
-            shared.busy += 1;
-            drop(shared);
-            let listed = list_one(root, &below, number);
-            shared = lock();
-            shared.busy -= 1;
+            drop(work);
+            let listed = list_one(self.root, &below, self.number);
+            work = self.lock();
             match listed {
                 Ok(found) => {
-                    let directories = found.iter().filter(|entry| matches!(entry.node.body, Body::Directory(_)));
-                    shared.waiting.extend(directories.map(|entry| below.join(&entry.name)));
-                    shared.done.insert(below, found);
+                    work.waiting.extend(directories(&below, &found));
+                    work.ahead += found.len();
+                    work.done.insert(below, found);
                 }
                 Err(error) => {
-                    shared.waiting.clear();
-                    shared.error.get_or_insert(error);
+                    work.error.get_or_insert(error);
                 }
             }
-            changed.notify_all();
+            self.changed.notify_all();
         }
-    };
-    thread::scope(|scope| {
-        let helpers = thread::available_parallelism().map_or(1, usize::from).min(4) - 1;
-        for _ in 0..helpers {
-            // Without helpers it only takes longer.
-            let _ = thread::Builder::new().name("list directories".to_owned()).spawn_scoped(scope, list);
+    }
+
+    /// The entries of a directory, the root or one from an earlier answer, each asked for once.
+    fn take(&self, below: &Path) -> Result<Vec<Found>, Error> {
+        let mut work = self.lock();
+        loop {
+            if let Some(error) = work.error.take() {
+                return Err(error);
+            }
+            if let Some(found) = work.done.remove(below) {
+                work.ahead -= found.len();
+                self.changed.notify_all();
+                return Ok(found);
+            }
+            let at = work.waiting.iter().rposition(|waiting| waiting == below);
+            if at.is_some() || below.as_os_str().is_empty() {
+                if let Some(at) = at {
+                    work.waiting.remove(at);
+                }
+                drop(work);
+                let found = list_one(self.root, below, self.number)?;
+                self.lock().waiting.extend(directories(below, &found));
+                self.changed.notify_all();
+                return Ok(found);
+            }
+            // A helper is at it.
+            work = self.wait(work);
         }
-        list();
-    });
-    let work = work.into_inner().unwrap_or_else(PoisonError::into_inner);
-    work.error.map_or(Ok(work.done), Err)
+    }
+}
+
+/// The directories among the entries of `below`.
+fn directories(below: &Path, found: &[Found]) -> impl Iterator<Item = PathBuf> {
+    let directories = found.iter().filter(|entry| matches!(entry.node.body, Body::Directory(_)));
+    directories.map(move |entry| below.join(&entry.name))
 }
 
 fn list_one(root: &Path, below: &Path, number: u32) -> Result<Vec<Found>, Error> {
-    let path = root.join(below);
-    let entries = fs::read_dir(&path).map_err(|error| Error::io("read the directory", &path, &error))?;
+    let directory = root.join(below);
+    let failed = |error: &io::Error| Error::io("read the directory", &directory, error);
     let mut found = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(|error| Error::io("read the directory", &path, &error))?.file_name();
-        let path = path.join(&name);
-        let metadata = fs::symlink_metadata(&path).map_err(|error| Error::io("stat", &path, &error))?;
+    for entry in fs::read_dir(&directory).map_err(|error| failed(&error))? {
+        let entry = entry.map_err(|error| failed(&error))?;
+        let path = entry.path();
+        // From the open directory on: the path is not walked again.
+        let metadata = entry.metadata().map_err(|error| Error::io("stat", &path, &error))?;
         let several_names = !metadata.is_dir() && metadata.nlink() > 1;
         let identity = several_names.then(|| (metadata.dev(), metadata.ino()));
-        let body = body(&path, &below.join(&name), number, &metadata)?;
-        found.push(Found {
-            name,
-            identity,
-            node: Node { meta: meta(&metadata), xattrs: xattrs(&path)?, body, kept: None },
-        });
+        let body = body(&path, Origin::Place(number), &metadata)?;
+        let node = Node { meta: meta(&metadata), xattrs: xattrs(&path)?, body, kept: None };
+        found.push(Found { name: entry.file_name(), identity, node });
     }
     // Nodes are numbered in this order; directories hand out names in any.
     found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -148,7 +193,7 @@ fn list_one(root: &Path, below: &Path, number: u32) -> Result<Vec<Found>, Error>
 /// # Errors
 /// Its attributes or its link cannot be read.
 pub(crate) fn read_node(path: &Path, metadata: &Metadata) -> Result<Node, Error> {
-    Ok(Node { meta: meta(metadata), xattrs: xattrs(path)?, body: body(path, path, 0, metadata)?, kept: None })
+    Ok(Node { meta: meta(metadata), xattrs: xattrs(path)?, body: body(path, Origin::Place(0), metadata)?, kept: None })
 }
 
 fn meta(metadata: &Metadata) -> Meta {
@@ -160,13 +205,13 @@ fn meta(metadata: &Metadata) -> Meta {
     }
 }
 
-fn body(path: &Path, below: &Path, number: u32, metadata: &Metadata) -> Result<Body, Error> {
+fn body(path: &Path, origin: Origin, metadata: &Metadata) -> Result<Body, Error> {
     let kind = metadata.file_type();
     let device = || (major(metadata.rdev()) as u32, minor(metadata.rdev()) as u32);
     if kind.is_dir() {
         Ok(Body::Directory(BTreeMap::new()))
     } else if kind.is_file() {
-        content(path, below, number, metadata).map(Body::Regular)
+        content(path, origin, metadata).map(Body::Regular)
     } else if kind.is_symlink() {
         let target = fs::read_link(path).map_err(|error| Error::io("read the link", path, &error))?;
         let target = symlink_target(&target.into_os_string().into_vec());
@@ -186,7 +231,7 @@ fn body(path: &Path, below: &Path, number: u32, metadata: &Metadata) -> Result<B
     }
 }
 
-fn content(path: &Path, below: &Path, number: u32, metadata: &Metadata) -> Result<Content, Error> {
+fn content(path: &Path, origin: Origin, metadata: &Metadata) -> Result<Content, Error> {
     let len = metadata.len();
     // Fewer blocks than the length needs: there are holes (or the host compresses, which SEEK_DATA sorts out).
     let data = if metadata.blocks().saturating_mul(512) < len {
@@ -194,7 +239,6 @@ fn content(path: &Path, below: &Path, number: u32, metadata: &Metadata) -> Resul
     } else {
         Data::Whole(0)
     };
-    let origin = Origin::Host(number, below.as_os_str().as_bytes().into());
     Ok(Content { len, origin, data })
 }
 
@@ -207,7 +251,7 @@ pub(crate) fn read_contents(path: &Path, below: &Path, number: u32) -> Result<Co
     if !metadata.is_file() {
         return Err(Error::new(format_args!("{} is no regular file", path.display())));
     }
-    content(path, below, number, &metadata)
+    content(path, Origin::Host(number, below.as_os_str().as_bytes().into()), &metadata)
 }
 
 /// The parts of a file that are not holes (`lseek(2)`, SEEK_DATA).

@@ -103,7 +103,8 @@ fn node(image: &mut Image, number: u32, ino: Ino, path: &[u8]) -> Result<Node, E
         FileType::Fifo => Body::Fifo,
         FileType::Socket => Body::Socket,
     };
-    let kept = Some(Kept { atime: attr.atime, ctime: attr.ctime, crtime: attr.crtime, flags: attr.flags });
+    let kept = Kept { atime: attr.atime, ctime: attr.ctime, crtime: attr.crtime, flags: attr.flags };
+    let kept = Some(Box::new(kept));
     Ok(Node { meta, xattrs: xattrs(image, ino, path)?, body, kept })
 }
 
