@@ -108,11 +108,12 @@ impl Lead {
         is_split(self.start)
     }
 
-    /// Whether a jump leads to what is between the lead's beginning and the call: such calls trap.
+    /// Whether control may come to the call without passing the lead: such calls trap. A jump leads to what is between, or the lead is
+    /// padding, behind which a function begins or a jump's target lies.
     pub(super) fn is_passed_by(&self, text: &[u8], site: usize) -> bool {
         /// Jumps within a function.
         const NEAR: usize = 4096;
-        is_jumped_to(text, self.start + 1..site + 1, NEAR)
+        is_padding(&text[self.start..site]) || is_jumped_to(text, self.start + 1..site + 1, NEAR)
     }
 
     fn at(code: &[u8], start: usize) -> Option<Lead> {
@@ -210,10 +211,18 @@ impl Tail {
     }
 }
 
-/// Whether code begins with a look at what a system call has returned: `cmp $-4096, %rax` or nearly, `test %rax, %rax`, `test %eax, %eax`. What
-/// follows a call that does not return, such as a signal handler's last, may be anything, even another function.
+/// Whether code begins with a look at what a system call has returned: `cmp $-4096, %rax` or nearly, `test %rax, %rax`, `test %eax, %eax`, or
+/// with a copy of it as an `int`, `mov %eax, %edx` and the like. What follows a call that does not return, such as a signal handler's last, may be
+/// anything, even another function; none begins with a look at a register that it is not given.
 fn looks_at_result(code: &[u8]) -> bool {
     matches!(code, [0x48, 0x3d, _, 0xf0, 0xff, 0xff, ..] | [0x48, 0x85, 0xc0, ..] | [0x85, 0xc0, ..])
+        || matches!(code, [0x89, 0xc1..=0xc7, ..])
+}
+
+/// Whether code begins with a long instruction that does nothing: `nopw 0(%rax,%rax)` and the like, with any prefixes.
+fn is_padding(code: &[u8]) -> bool {
+    let behind = code.iter().position(|byte| !matches!(byte, 0x66 | 0x2e)).unwrap_or(code.len());
+    code[behind..].starts_with(&[0x0f, 0x1f])
 }
 
 /// Whether a direct jump or call leads into a range of the text from at most `near` bytes away: looked for at every byte, so some
@@ -397,6 +406,25 @@ mod tests {
         };
         assert_eq!(passed(0xf4), None, "control does not go on behind hlt");
         assert_eq!(passed(0x90), Some(true));
+    }
+
+    /// `read` of glibc's dynamic linker: `cs nopw`, and the function begins: `xor %eax, %eax`, `syscall`.
+    #[test]
+    fn padding_is_passed_by() {
+        const NOP: [u8; 10] = [0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0];
+        let text = [&[0x90; 64][..], &[0xc3], &NOP, &[0x31, 0xc0], &SYSCALL].concat();
+        let site = text.len() - 2;
+        let Some(lead) = Lead::before(&text, site) else { panic!() };
+        assert_eq!(lead.start, 65);
+        assert!(lead.is_passed_by(&text, site));
+    }
+
+    /// `pthread_sigmask` of glibc: `syscall`, `mov %eax, %edx`, `neg %edx`, `cmp $0xfffff000, %eax`.
+    #[test]
+    fn a_copy_of_the_result_is_a_look_at_it() {
+        let found = tail(&[0x89, 0xc2, 0xf7, 0xda, 0x3d, 0x00, 0xf0, 0xff, 0xff]);
+        assert!(found.is_some_and(|tail| tail.len == 4 && tail.goes_on));
+        assert!(tail(&[0x89, 0xf8, 0xf7, 0xda, 0x90]).is_none(), "mov %edi, %eax");
     }
 
     /// glibc's `_exit`: `syscall`, `cmp $-4096, %rax`, `ja`; and what may follow the end of a function.
