@@ -59,10 +59,7 @@ fn without_ids(line: &str, processes: &[String]) -> String {
         line.replace_range(at..at + 2 + len, "ADDRESS");
     }
     // Where such a thing stands, or where a call was in pieces, the result's column is another.
-    if line.contains("PROCESS") || line.contains("ADDRESS") {
-        line = line.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
-    }
-    line
+    line.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Calls by name in a trace, each counted once.
