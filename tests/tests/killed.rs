@@ -61,16 +61,25 @@ impl Machine {
         Machine { monitor, lines, reader }
     }
 
-    /// Waits until it is over; returns what it said. On `direct` it may lose a process that it keeps in reserve, and go on: then it is
-    /// ended by killing its monitor.
-    fn end(mut self, platform: &str, what: &str) -> Vec<String> {
+    /// Whether the machine cannot do without this process of its: the monitor, the kernel process, and what that starts with, before
+    /// all guests: the zygote and, on `direct`, the broker.
+    fn needs(&self, platform: &str, process: i32) -> bool {
+        let monitor = self.monitor.id() as i32;
+        let Some(&kernel) = children(monitor).first() else { return process == monitor };
+        let own = if platform == "direct" { 2 } else { 1 };
+        process == monitor || process == kernel || children(kernel).iter().take(own).any(|&child| child == process)
+    }
+
+    /// Waits until it is over; returns what it said. Unless it `must_end`, it may go on: a guest may have been killed that was done, or a
+    /// process that `direct` keeps in reserve. Then it is ended by killing its monitor.
+    fn end(mut self, must_end: bool, what: &str) -> Vec<String> {
         /// Lines after which it goes on for sure.
         const LINES: usize = 20;
         let lines = || self.lines.lock().unwrap().len();
         let (before, give_up) = (lines(), Instant::now() + BOOT_TIMEOUT);
         while self.monitor.try_wait().unwrap().is_none() {
             assert!(Instant::now() < give_up, "{what}: the machine did not end");
-            if platform == "direct" && lines() > before + LINES {
+            if !must_end && lines() > before + LINES {
                 self.monitor.kill().unwrap();
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -78,6 +87,13 @@ impl Machine {
         self.reader.join().unwrap();
         Arc::try_unwrap(self.lines).unwrap().into_inner().unwrap()
     }
+}
+
+/// A process's children, those of each of its threads in the order in which they came.
+fn children(process: i32) -> Vec<i32> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let lists = threads.map(|thread| std::fs::read_to_string(thread.path().join("children")).unwrap_or_default());
+    lists.flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()).collect()
 }
 
 #[test]
@@ -100,12 +116,13 @@ fn a_killed_machine_leaves_what_was_synced_and_nothing_else() {
             std::thread::sleep(Duration::from_micros(random(if kill % 2 == 0 { 30_000 } else { 300_000 })));
             let processes = scratch.processes();
             let Some(victim) = processes.get(random(processes.len().max(1) as u64) as usize) else {
-                panic!("kill {kill} on {platform}: no process is there: {:?}", machine.end(platform, "nothing"));
+                panic!("kill {kill} on {platform}: no process is there: {:?}", machine.end(true, "nothing"));
             };
             let name = std::fs::read_to_string(format!("/proc/{victim}/comm")).unwrap_or_default();
+            let must_end = machine.needs(platform, *victim);
             let what = format!("kill {kill} on {platform}, {} of {} processes", name.trim(), processes.len());
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(*victim), nix::sys::signal::Signal::SIGKILL);
-            let lines = machine.end(platform, &what);
+            let lines = machine.end(must_end, &what);
             scratch.expect_no_process();
             for line in &lines {
                 let file: u64 = line.parse().unwrap_or_else(|_| panic!("{what}: {line}"));

@@ -81,7 +81,7 @@ fn run_once(config: &LaunchConfig, terminal: &Terminal, watched: &SigSet) -> Res
             let status = watch(child, watched)?;
             end_orphans();
             if let Some(target) = &config.stats {
-                // Who cannot be told has been, by the kernel process.
+                // The machine has run: a file that cannot be written any more does not undo that.
                 let _ = target.append(&host_use());
             }
             report(read, status)

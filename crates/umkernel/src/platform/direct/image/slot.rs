@@ -17,7 +17,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::arch::asm;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// Written at the lower end of each stack; a stack that reached it has overrun its neighbour. Looked at when the slot is taken again: every
 /// other look would cost a process a page fault.
@@ -58,6 +58,8 @@ pub(super) struct Slot {
     pub(super) index: AtomicU32,
     /// Host id of a thread that has no task to keep it.
     pub(super) host_id: AtomicI32,
+    /// Host id of the guest process that the thread is in; 0 while there is none.
+    pub(super) process: AtomicI32,
     /// [`IN_USER`], [`IN_KERNEL`] or [`ASLEEP`].
     pub(super) mode: AtomicU32,
     own: UnsafeCell<Own>,
@@ -92,7 +94,9 @@ unsafe impl Sync for Slot {}
 #[derive(Default)]
 pub(super) struct Slots {
     /// Lets one thread at a time take slots, so that the list's head cannot come back unseen.
-    taking: Mutex<usize>,
+    taking: Mutex<()>,
+    /// How many were ever taken: the first ones.
+    used: AtomicUsize,
     /// Head of the list of slots given back.
     pub(super) free: AtomicU64,
 }
@@ -109,6 +113,7 @@ impl Slots {
             context: AtomicU64::new(0),
             index: AtomicU32::new(index),
             host_id: AtomicI32::new(0),
+            process: AtomicI32::new(0),
             mode: AtomicU32::new(IN_KERNEL),
             own: own.into(),
         };
@@ -121,7 +126,7 @@ impl Slots {
     }
 
     fn take_address(&self) -> Result<u64> {
-        let mut fresh = self.taking.lock();
+        let _turn = self.taking.lock();
         let mut head = self.free.load(Ordering::Acquire);
         while head != 0 {
             // SAFETY: a slot on the list stays until taken, which the lock lets only this thread do.
@@ -131,16 +136,33 @@ impl Slots {
                 Err(now) => head = now,
             }
         }
-        if *fresh == SLOTS {
+        let used = self.used.load(Ordering::Relaxed);
+        if used == SLOTS {
             return Err(Error::new(Errno::EAGAIN, "no kernel stack is left"));
         }
-        *fresh += 1;
-        let end = match *fresh {
-            near @ ..=NEAR_SLOTS => SLOTS_BASE + SLOT_SIZE * near as u64,
-            far => HEAP_END + SLOT_SIZE * (far - NEAR_SLOTS) as u64,
-        };
-        Ok(end - size_of::<Slot>() as u64)
+        // Not looked at by `runs_kernel_code` before it is filled: fresh memory is a slot of no process.
+        self.used.store(used + 1, Ordering::Release);
+        Ok(slot_address(used))
     }
+
+    /// Whether a thread of a guest process runs the kernel's code, or did so when the process was killed. Asks for no lock: a process that
+    /// was killed may have held any.
+    pub(super) fn runs_kernel_code(&self, process: i32) -> bool {
+        (0..self.used.load(Ordering::Acquire)).any(|number| {
+            // SAFETY: the memory of all slots is mapped, and these fields are atomic whoever has the slot.
+            let slot = unsafe { &*(slot_address(number) as *const Slot) };
+            slot.process.load(Ordering::SeqCst) == process && slot.mode.load(Ordering::SeqCst) == IN_KERNEL
+        })
+    }
+}
+
+/// Where a slot lies: at the upper end of its kernel stack.
+fn slot_address(number: usize) -> u64 {
+    let end = match number + 1 {
+        near @ ..=NEAR_SLOTS => SLOTS_BASE + SLOT_SIZE * near as u64,
+        far => HEAP_END + SLOT_SIZE * (far - NEAR_SLOTS) as u64,
+    };
+    end - size_of::<Slot>() as u64
 }
 
 fn stack_bottom(slot: u64) -> u64 {

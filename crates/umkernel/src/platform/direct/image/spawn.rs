@@ -78,6 +78,12 @@ fn reaped(pid: i32, status: i32) {
         return;
     }
     assert!(status != i32::from(super::boot::PANIC_STATUS) << 8, "the kernel panicked in host process {pid}");
+    /// The signal that ended a process (`WTERMSIG`).
+    const SIGNAL: i32 = 0x7f;
+    assert!(
+        status & SIGNAL == 0 || !arena().slots.runs_kernel_code(pid),
+        "host process {pid} was killed (status {status:#x}) while it ran the kernel's code"
+    );
     bury(pid, status);
 }
 
@@ -121,6 +127,7 @@ fn revive(task: &Arc<Task>, dead: i32) -> Result<()> {
         own.start = Some(Start::Fresh(alloc::boxed::Box::new(|_: &Ctx| None)));
     }
     task.host.pid.store(0, Ordering::Relaxed);
+    slot.process.store(0, Ordering::SeqCst);
     arena().zygote.make(slot)?;
     // Others may have the memory still: what is asked of it goes to a process that the task hands it over from.
     if let Ok(space) = task.mm() {
@@ -287,7 +294,9 @@ pub(super) extern "C" fn fresh(slot: u64) -> ! {
     let context = slot.context.swap(0, Ordering::Relaxed);
     if context != 0 {
         if let Some(task) = task_of(slot) {
-            task.host.pid.store(task.host.tid.load(Ordering::Relaxed), Ordering::Relaxed);
+            let pid = task.host.tid.load(Ordering::Relaxed);
+            task.host.pid.store(pid, Ordering::Relaxed);
+            slot.process.store(pid, Ordering::SeqCst);
         }
         // SAFETY: the context was parked by a thread that waits to see this one take it over.
         unsafe { direct_unpark(context, 0) }
@@ -314,6 +323,7 @@ fn run(slot: &'static Slot) -> ! {
         if host.pid.load(Ordering::Relaxed) == 0 {
             host.pid.store(host.tid.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+        slot.process.store(host.pid.load(Ordering::Relaxed), Ordering::SeqCst);
         host.in_user.store(true, Ordering::Relaxed);
         match start {
             Some(Start::Forked { settid }) => {
@@ -349,6 +359,7 @@ fn leave() -> ! {
     let slot = current();
     // SAFETY: the running thread's own slot.
     let own = core::mem::take(unsafe { slot.own() });
+    slot.process.store(0, Ordering::SeqCst);
     drop(own.task);
     if let Some(memory) = own.memory {
         memory.give_back(slot.index.load(Ordering::Relaxed));
