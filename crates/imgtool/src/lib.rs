@@ -19,6 +19,7 @@ mod export;
 mod fat;
 mod fat_mend;
 mod feed;
+mod host;
 mod identify;
 mod image;
 mod info;

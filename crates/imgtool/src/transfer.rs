@@ -2,18 +2,18 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use ext4::{Attr, BlockDevice, FileType, Ino, NewInode, SetAttr, Timestamp, XattrMode};
+use ext4::{Attr, BlockDevice, FileType, Ino, NewInode, SetAttr, XattrMode};
 use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mknod, utimensat};
-use nix::sys::time::TimeSpec;
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use crate::edit::DEEPEST;
+use crate::host;
 use crate::image::{Image, kind_name};
 use crate::source::read_node;
 use crate::tree::Body;
@@ -100,13 +100,7 @@ impl<D: BlockDevice> CopyIn<'_, D> {
         if depth > DEEPEST {
             return Err(Error::new(format_args!("{} lies too deep", from.display())));
         }
-        let failed = |error: &io::Error| Error::io("read the directory", from, error);
-        let mut names = Vec::new();
-        for entry in fs::read_dir(from).map_err(|error| failed(&error))? {
-            names.push(entry.map_err(|error| failed(&error))?.file_name());
-        }
-        names.sort_unstable();
-        for name in names {
+        for name in host::names(from)? {
             let to = join(to, name.as_bytes());
             self.file(&from.join(&name), &to, directory, name.as_bytes(), depth + 1)?;
         }
@@ -184,11 +178,7 @@ impl<D: BlockDevice> CopyIn<'_, D> {
     }
 
     fn contents(&mut self, from: &Path, content: &crate::tree::Content, ino: Ino, to: &[u8]) -> Result<(), Error> {
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
-            .open(from)
-            .map_err(|error| Error::io("open", from, &error))?;
+        let file = host::open_contents(from)?;
         let now = crate::time::now();
         let mut buffer = vec![0; CHUNK];
         for segment in content.segments() {
@@ -250,15 +240,7 @@ impl<D: BlockDevice> CopyOut<'_, D> {
             self.directory(from, ino, to, depth)?;
             return self.settle(from, &attr, to);
         }
-        match fs::symlink_metadata(to) {
-            Ok(there) if there.is_dir() => {
-                return Err(Error::new(format_args!("{} is a directory, in the way of a file", to.display())));
-            }
-            // A file of its own: never written through a link that is there.
-            Ok(_) => fs::remove_file(to).map_err(|error| io("replace", &error))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(io("stat", &error)),
-        }
+        host::make_way(to)?;
         if attr.nlink > 1 {
             if let Some(first) = self.linked.get(&ino) {
                 let linked = nix::unistd::linkat(AT_FDCWD, first, AT_FDCWD, to, AtFlags::empty());
@@ -299,14 +281,7 @@ impl<D: BlockDevice> CopyOut<'_, D> {
     }
 
     fn directory(&mut self, from: &[u8], ino: Ino, to: &Path, depth: usize) -> Result<(), Error> {
-        match fs::create_dir(to) {
-            Ok(()) => {}
-            // A link to a directory is none: an image could have made it.
-            Err(error)
-                if error.kind() == io::ErrorKind::AlreadyExists
-                    && fs::symlink_metadata(to).is_ok_and(|there| there.is_dir()) => {}
-            Err(error) => return Err(Error::io("make the directory", to, &error)),
-        }
+        host::make_directory(to)?;
         for (name, child) in self.image.names(ino, from)? {
             let path = join(from, &name);
             if name == b"lost+found" && from.iter().all(|byte| *byte == b'/') {
@@ -319,14 +294,7 @@ impl<D: BlockDevice> CopyOut<'_, D> {
 
     fn contents(&mut self, from: &[u8], ino: Ino, size: u64, to: &Path) -> Result<(), Error> {
         let failed = |error: &io::Error| Error::io("write", to, error);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
-        let file = file.map_err(|error| Error::io("make", to, &error))?;
-        let done = self.copy_data(from, ino, size, &file, failed);
-        if done.is_err() {
-            // No half a file; the error matters more than one of removing it.
-            let _ = fs::remove_file(to);
-        }
-        done
+        host::new_file(to, 0o600, |file| self.copy_data(from, ino, size, file, failed))
     }
 
     fn copy_data(
@@ -386,8 +354,6 @@ impl<D: BlockDevice> CopyOut<'_, D> {
                 }
             }
         }
-        let spec = |time: Timestamp| TimeSpec::new(time.sec, time.nsec.into());
-        utimensat(AT_FDCWD, to, &spec(attr.atime), &spec(attr.mtime), UtimensatFlags::NoFollowSymlink)
-            .map_err(|errno| io("set the times of", &errno.into()))
+        host::set_times(to, attr.atime, attr.mtime)
     }
 }

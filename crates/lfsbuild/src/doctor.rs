@@ -153,7 +153,6 @@ fn namespaces() -> Check {
     }
 }
 
-/// Starts a traced program, sees it stop, lets it end.
 fn source_packages() -> Check {
     let name = "apt";
     if find_command("apt-get").is_none() {

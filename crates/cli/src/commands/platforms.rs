@@ -35,7 +35,7 @@ pub(crate) fn checks() -> [Check; 2] {
     ]
 }
 
-/// Whether a program can be traced here.
+/// Whether a program can be traced here: starts one, sees it stop, lets it end.
 fn can_trace() -> Result<(), String> {
     let mut command = Command::new("/proc/self/exe");
     command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -1,21 +1,19 @@
 //! Copying between a FAT image and the host, and archives of what is in one.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use ext4::Timestamp;
-use nix::fcntl::AT_FDCWD;
-use nix::sys::stat::{UtimensatFlags, utimensat};
-use nix::sys::time::TimeSpec;
 
 use super::directory::{ARCHIVE, New, no_space};
 use super::image::{CHUNK, FatImage, Node};
 use super::{Run, Volume};
 use crate::edit::DEEPEST;
+use crate::host;
 use crate::image::components;
 use crate::{Copied, Error, ReadError, join};
 
@@ -69,13 +67,9 @@ impl FatImage {
         if depth > DEEPEST {
             return Err(Error::new(format_args!("{} lies too deep", from.display())));
         }
-        let failed = |error: &io::Error| Error::io("read the directory", from, error);
-        let mut names = Vec::new();
-        for entry in fs::read_dir(from).map_err(|error| failed(&error))? {
-            names.push(entry.map_err(|error| failed(&error))?.file_name());
-        }
-        names.sort_unstable();
-        names.iter().try_for_each(|name| self.take(&from.join(name), &join(to, name.as_bytes()), depth + 1, done))
+        host::names(from)?
+            .iter()
+            .try_for_each(|name| self.take(&from.join(name), &join(to, name.as_bytes()), depth + 1, done))
     }
 
     fn take(&mut self, from: &Path, to: &[u8], depth: usize, done: &mut Copied) -> Result<(), Error> {
@@ -107,11 +101,7 @@ impl FatImage {
             // Its clusters may be written to again only when it is gone for good.
             self.remove(to, false)?;
         }
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
-            .open(from)
-            .map_err(|error| Error::io("open", from, &error))?;
+        let file = host::open_contents(from)?;
         let (parent, name) = self.parent(to)?;
         self.operation(to, |volume| {
             let runs = volume.allocate(u64::from(size).div_ceil(volume.cluster))?.ok_or_else(no_space)?;
@@ -149,44 +139,21 @@ impl FatImage {
         }
         done.files += 1;
         if node.is_directory() {
-            match fs::create_dir(to) {
-                Ok(()) => {}
-                Err(error)
-                    if error.kind() == io::ErrorKind::AlreadyExists
-                        && fs::symlink_metadata(to).is_ok_and(|there| there.is_dir()) => {}
-                Err(error) => return Err(Error::io("make the directory", to, &error)),
-            }
+            host::make_directory(to)?;
             for child in self.below(from, node)? {
                 let name = child.name();
                 self.give(&join(from, &name), &child, &to.join(OsStr::from_bytes(&name)), depth + 1, done)?;
             }
         } else {
-            match fs::symlink_metadata(to) {
-                Ok(there) if there.is_dir() => {
-                    return Err(Error::new(format_args!("a directory is in the way at {}", to.display())));
-                }
-                // Not through a link that is there.
-                Ok(_) => fs::remove_file(to).map_err(|error| Error::io("replace", to, &error))?,
-                Err(_) => {}
-            }
-            let file = OpenOptions::new().write(true).create_new(true).open(to);
-            let file = file.map_err(|error| Error::io("make", to, &error))?;
-            let written = self.contents(from, node, &mut |at, bytes| {
-                file.write_all_at(bytes, at).map_err(|error| Error::io("write", to, &error))
-            });
-            match written {
-                Ok(size) => done.bytes += size,
-                Err(error) => {
-                    // No half a file; the error matters more than one of removing it.
-                    let _ = fs::remove_file(to);
-                    return Err(error);
-                }
-            }
+            host::make_way(to)?;
+            done.bytes += host::new_file(to, 0o666, |file| {
+                self.contents(from, node, &mut |at, bytes| {
+                    file.write_all_at(bytes, at).map_err(|error| Error::io("write", to, &error))
+                })
+            })?;
         }
         let Some(entry) = &node.entry else { return Ok(()) };
-        let spec = |time: Timestamp| TimeSpec::new(time.sec, time.nsec.into());
-        utimensat(AT_FDCWD, to, &spec(entry.accessed), &spec(entry.modified), UtimensatFlags::NoFollowSymlink)
-            .map_err(|errno| Error::io("set the times of", to, &errno.into()))
+        host::set_times(to, entry.accessed, entry.modified)
     }
 
     /// Writes the directory at `path`, and all below it, to `out` as a tar archive. Names in it are relative to `path`.
