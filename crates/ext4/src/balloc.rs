@@ -193,6 +193,8 @@ impl<D: BlockDevice> Fs<D> {
                 }
             }
         }
+        // Or changing it would copy it.
+        drop(map);
         let Some((bit, len)) = found else {
             // Without the blocks that this transaction freed: its commit raises the bound again.
             if let Some(g) = self.groups.get_mut(group as usize) {

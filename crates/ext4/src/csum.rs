@@ -65,6 +65,20 @@ fn xattr_csum(fs_seed: u32, block: u64, data: &[u8]) -> u32 {
     crc32c(c, bytes_at(data, 20, data.len() - 20))
 }
 
+/// Stores the checksum of a directory block with entries.
+pub(crate) fn seal_directory(seed: u32, data: &mut [u8]) {
+    let at = data.len() - DIR_TAIL + 8;
+    let c = dir_csum(seed, data);
+    put32(data, at, c);
+}
+
+/// Stores the checksum of an index block.
+pub(crate) fn seal_index(seed: u32, data: &mut [u8]) {
+    if let Some((at, c)) = index_csum(seed, data) {
+        put32(data, at, c);
+    }
+}
+
 impl<D: BlockDevice> Fs<D> {
     /// The checksum seed of an inode and all blocks it owns.
     pub(crate) fn inode_seed(&self, ino: u32, generation: u32) -> u32 {
@@ -143,18 +157,8 @@ impl<D: BlockDevice> Fs<D> {
                 let c = self.bitmap_csum(self.sb.inodes_per_group, &data);
                 self.group_mut(g)?.inode_bitmap_csum = c;
             }
-            Kind::Dir(seed) => {
-                let data = self.block_mut(block, kind)?;
-                let t = data.len() - DIR_TAIL;
-                let c = dir_csum(seed, data);
-                put32(data, t + 8, c);
-            }
-            Kind::DirIndex(seed) => {
-                let data = self.block_mut(block, kind)?;
-                if let Some((at, c)) = index_csum(seed, data) {
-                    put32(data, at, c);
-                }
-            }
+            Kind::Dir(seed) => seal_directory(seed, self.block_mut(block, kind)?),
+            Kind::DirIndex(seed) => seal_index(seed, self.block_mut(block, kind)?),
             Kind::Extent(seed) => {
                 let data = self.block_mut(block, kind)?;
                 let (at, c) = extent_csum(seed, data);

@@ -160,6 +160,8 @@ impl<D: BlockDevice> Fs<D> {
         let first = if group == 0 { hint.max(self.sb.first_ino - 1) } else { hint };
         let map = self.inode_bitmap(group)?;
         let bit = bitmap::find(&map, None, first, per, false);
+        // Or changing it would copy it.
+        drop(map);
         if bit >= per {
             return Err(Error::corrupt("the group counts free inodes but its bitmap has none", Place::Group(group)));
         }
@@ -179,7 +181,12 @@ impl<D: BlockDevice> Fs<D> {
         self.sb.free_inodes -= 1;
         self.cache.txn.super_dirty = true;
 
-        let ino = group * per + bit + 1;
+        Ok(self.fresh_inode(group * per + bit + 1, Some(parent), new))
+    }
+
+    /// An inode as it starts, in directory `parent`, from which it inherits.
+    pub(crate) fn fresh_inode(&self, ino: Ino, parent: Option<&Inode>, new: &NewInode) -> Inode {
+        let is_dir = new.file_type == FileType::Directory;
         let mut inode = Inode::zeroed(ino, self.sb.inode_size);
         inode.set_mode(new.file_type.mode_bits() | new.mode & 0o7777);
         inode.set_uid(new.uid);
@@ -195,7 +202,7 @@ impl<D: BlockDevice> Fs<D> {
         let seed = crc32c(self.sb.csum_seed, &ino.to_le_bytes());
         let seed = crc32c(crc32c(seed, &new.now.sec.to_le_bytes()), &new.now.nsec.to_le_bytes());
         inode.set_generation(seed);
-        let mut flags = parent.flags() & FL_INHERITED;
+        let mut flags = parent.map_or(0, Inode::flags) & FL_INHERITED;
         if !is_dir {
             // DIRSYNC and TOPDIR belong to directories.
             flags &= !(0x3_0000 | FL_PROJINHERIT);
@@ -204,14 +211,14 @@ impl<D: BlockDevice> Fs<D> {
             flags &= 0xC0;
         }
         inode.set_flags(flags);
-        if parent.has(FL_PROJINHERIT) {
+        if let Some(parent) = parent.filter(|parent| parent.has(FL_PROJINHERIT)) {
             inode.set_project(parent.project());
         }
         if matches!(new.file_type, FileType::Regular | FileType::Directory) {
             self.init_map(&mut inode);
         }
         inode.set_rdev(new.rdev);
-        Ok(inode)
+        inode
     }
 
     /// Gives an inode an empty block map: an extent tree where the file system has extents.

@@ -355,9 +355,8 @@ impl<D: BlockDevice> Fs<D> {
         if inode.is_dir() { Ok(inode) } else { Err(Error::NotDirectory) }
     }
 
-    /// Writes an inode into the running transaction; `data` says whether more than its times changed.
-    pub(crate) fn put_inode(&mut self, inode: &mut Inode, data: bool) -> Result<()> {
-        let (block, off, _) = self.inode_place(inode.ino)?;
+    /// Brings an inode's checksum up to date.
+    pub(crate) fn seal_inode(&self, inode: &mut Inode) {
         if self.sb.has_metadata_csum() {
             let c = inode.csum(self.inode_seed(inode.ino, inode.generation()));
             put16(&mut inode.raw, 124, (c & 0xFFFF) as u16);
@@ -365,6 +364,12 @@ impl<D: BlockDevice> Fs<D> {
                 put16(&mut inode.raw, 130, (c >> 16) as u16);
             }
         }
+    }
+
+    /// Writes an inode into the running transaction; `data` says whether more than its times changed.
+    pub(crate) fn put_inode(&mut self, inode: &mut Inode, data: bool) -> Result<()> {
+        let (block, off, _) = self.inode_place(inode.ino)?;
+        self.seal_inode(inode);
         let buf = self.block_mut(block, Kind::Plain)?;
         put_bytes(buf, off, &inode.raw);
         self.inode_checked(block, off / inode.raw.len().max(1), true);

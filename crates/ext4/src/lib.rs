@@ -14,6 +14,7 @@ extern crate std;
 mod attr;
 mod balloc;
 mod bitmap;
+mod bulk;
 mod cache;
 mod check;
 mod crc;
@@ -39,6 +40,7 @@ mod usage;
 mod write;
 mod xattr;
 
+pub use bulk::{Bulk, BulkEntry, BulkExtent, BulkInode};
 pub use check::{Finding, Report};
 pub use device::{BlockDevice, IoError};
 pub use error::{Error, Place, Result};

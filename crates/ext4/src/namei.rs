@@ -10,7 +10,7 @@ use crate::le::put_bytes;
 use crate::types::{FileType, Ino, NAME_MAX, NewInode, ROOT_INO, RenameFlags, Timestamp, Unlinked};
 
 /// The most links of an inode (`EXT4_LINK_MAX`).
-const LINK_MAX: u16 = 65000;
+pub(crate) const LINK_MAX: u16 = 65000;
 
 fn check_name(name: &[u8]) -> Result<()> {
     match name {

@@ -10,7 +10,7 @@ mod common;
 use common::model::{Model, Op};
 use common::*;
 use ext4::mkfs::{FsType, Options, format};
-use ext4::{Error, Fs, MountOptions};
+use ext4::{BlockDevice, Bulk, BulkEntry, BulkInode, Error, FileType, Fs, MountOptions, NewInode};
 use std::fs;
 use std::path::Path;
 
@@ -205,6 +205,127 @@ fn made_by_mke2fs() {
         shape.mke2fs(&image, &["-d", tree.to_str().unwrap()]);
         work(&image, seed + 1000);
     });
+}
+
+/// Filled in one pass rather than by operations: the same file system for everybody.
+#[test]
+fn filled_in_bulk() {
+    for_all(&shapes(), |shape, seed, s| {
+        let image = s.image();
+        format(&FileDisk::create(&image, shape.size()), &shape.ours()).unwrap();
+        let contents = fill(&image, seed.is_multiple_of(2));
+        fsck(&image);
+        let mut fs = mount_ro(&image);
+        let report = fs.check().unwrap();
+        assert!(report.is_clean(), "e2fsck finds nothing, we do: {:#?}", report.findings);
+        for (path, bytes) in contents {
+            let ino = resolve(&mut fs, &path);
+            assert!(read_all(&mut fs, ino) == bytes, "{path}");
+        }
+        let many = resolve(&mut fs, "many");
+        assert_eq!(list(&mut fs, many, 7).len(), 1500);
+        let link = resolve(&mut fs, "many/file-1");
+        assert_eq!((fs.attr(link).unwrap().nlink, resolve(&mut fs, "again")), (2, link));
+        drop(fs);
+        work(&image, seed + 2000);
+    });
+}
+
+/// Fills a fresh file system; returns paths and contents of regular files.
+fn fill(image: &Path, keep_lost_found: bool) -> Vec<(String, Vec<u8>)> {
+    let options = MountOptions { journal: false, ..MountOptions::default() };
+    let mut fs = Fs::mount(FileDisk::open(image), options).unwrap();
+    let lost_found = fs.lookup(2, b"lost+found").unwrap();
+    let bs = fs.superblock().block_size as usize;
+    let mut bulk = fs.bulk(keep_lost_found).unwrap();
+    let attr = |file_type, links| BulkInode {
+        new: NewInode { rdev: (8, 1), ..new(file_type) },
+        links,
+        atime: NOW,
+        ctime: NOW,
+        crtime: NOW,
+        flags: 0,
+    };
+    // Long names and short ones; with blocks of 1 KiB an index of two levels.
+    let name = |i: usize| format!("file-{i}{}", "-and-more".repeat((i - i % 2) * 7 % 23));
+    let many = bulk.reserve(true).unwrap();
+    let files: Vec<u32> = (0..1500).map(|_| bulk.reserve(false).unwrap()).collect();
+    let names: Vec<String> = (0..1500).map(name).collect();
+    let entry = |name, ino, file_type| BulkEntry { name, ino, file_type };
+    let [empty, short, long, device, sparse, large] = std::array::from_fn(|i| bulk.reserve(i == 0).unwrap());
+    let mut root = vec![
+        entry(b"many", many, FileType::Directory),
+        entry(b"empty", empty, FileType::Directory),
+        entry(b"short", short, FileType::Symlink),
+        entry(b"long", long, FileType::Symlink),
+        entry(b"device", device, FileType::BlockDevice),
+        entry(b"sparse", sparse, FileType::Regular),
+        entry(b"large", large, FileType::Regular),
+        entry(b"again", files[1], FileType::Regular),
+    ];
+    if keep_lost_found {
+        root.push(entry(b"lost+found", lost_found, FileType::Directory));
+    }
+    bulk.directory(2, &attr(FileType::Directory, 0), 2, &root).unwrap();
+    let entries: Vec<_> =
+        names.iter().zip(&files).map(|(name, ino)| entry(name.as_bytes(), *ino, FileType::Regular)).collect();
+    bulk.directory(many, &attr(FileType::Directory, 0), 2, &entries).unwrap();
+    let mut contents = Vec::new();
+    let mut put = |bulk: &mut Bulk<'_, FileDisk>, path: String, ino, links, size: usize, parts: &[(usize, usize)]| {
+        let mut bytes = vec![0; size];
+        let mut placed = Vec::new();
+        for (offset, len) in parts {
+            bytes[*offset..offset + len].copy_from_slice(&common::model::bytes(ino, *len));
+        }
+        let data = parts.iter().map(|(offset, len)| (*offset as u64, *len as u64));
+        bulk.file(ino, &attr(FileType::Regular, links), size as u64, data, &mut placed).unwrap();
+        for e in placed {
+            let end = size.min((e.offset + e.len) as usize);
+            bulk.device().write_at(e.device, &bytes[e.offset as usize..end]).unwrap();
+        }
+        contents.push((path, bytes));
+    };
+    for (i, ino) in files.iter().enumerate() {
+        let size = [0, 1, bs, 3 * bs + 5][i % 4];
+        put(&mut bulk, format!("many/{}", names[i]), *ino, if i == 1 { 2 } else { 1 }, size, &[(0, size)]);
+    }
+    bulk.directory(empty, &attr(FileType::Directory, 0), 2, &[]).unwrap();
+    bulk.symlink(short, &attr(FileType::Symlink, 1), b"many/file-1").unwrap();
+    bulk.symlink(long, &attr(FileType::Symlink, 1), &[b'y'; 200]).unwrap();
+    bulk.special(device, &attr(FileType::BlockDevice, 1)).unwrap();
+    // More extents than the inode holds, two parts in one block, a hole at the end.
+    let parts: Vec<_> = (1..12).map(|i| (i * 5 * bs + 3, 700)).chain([(70 * bs, 100), (70 * bs + 600, 100)]).collect();
+    put(&mut bulk, "sparse".into(), sparse, 1, 100 * bs, &parts);
+    put(&mut bulk, "large".into(), large, 1, 3_000_000, &[(0, 3_000_000)]);
+    bulk.finish().unwrap();
+    fs.unmount().unwrap();
+    contents
+}
+
+/// What is no fresh file system is refused, and one that is too small says so.
+#[test]
+fn bulk_refusals() {
+    let s = Scratch::new();
+    let image = s.image();
+    let ours = &shapes()[0].ours();
+    format(&FileDisk::create(&image, 8 << 20), ours).unwrap();
+    assert!(matches!(mount(&image).bulk(true), Err(Error::Invalid(_))), "with a journal");
+    let options = MountOptions { journal: false, ..MountOptions::default() };
+    let mut fs = Fs::mount(FileDisk::open(&image), options).unwrap();
+    fs.create(2, b"file", &new(FileType::Regular)).unwrap();
+    assert!(matches!(fs.bulk(true), Err(Error::NotEmpty)));
+    let gone = fs.unlink(2, b"file", NOW).unwrap();
+    fs.release(gone.ino).unwrap();
+    let mut bulk = fs.bulk(true).unwrap();
+    let ino = bulk.reserve(false).unwrap();
+    let attr = BulkInode { new: new(FileType::Regular), links: 1, atime: NOW, ctime: NOW, crtime: NOW, flags: 0 };
+    let data = [(0, 9 << 20)].into_iter();
+    assert_eq!(bulk.file(ino, &attr, 9 << 20, data, &mut Vec::new()), Err(Error::NoSpace));
+    let attr = BulkInode { new: new(FileType::Directory), ..attr };
+    let slash = BulkEntry { name: b"a/b", ino, file_type: FileType::Regular };
+    assert!(matches!(bulk.directory(2, &attr, 2, &[slash]), Err(Error::Invalid(_))));
+    while bulk.reserve(false).is_ok() {}
+    assert_eq!(bulk.reserve(true), Err(Error::NoSpace));
 }
 
 /// Files, links, directories with few and with many entries.

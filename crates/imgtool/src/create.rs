@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use ext4::{Fs, MountOptions, Timestamp, mkfs};
 
+use crate::contents::Input;
 use crate::create_fat::create_other;
 use crate::derive::identifiers;
 use crate::disk::{Part, make_disk};
-use crate::feed::{Input, with_feed};
 use crate::output::Output;
 use crate::overlay::{Overlay, Zeros};
 use crate::populate::{Need, Stop, populate};
@@ -540,8 +540,6 @@ fn write(
     let options = MountOptions { journal: false, now: None, cache_blocks: 512, ..MountOptions::default() };
     let mut fs = Fs::mount(device, options).map_err(failed)?;
     let mut progress = Progress::new(plan.need.names, plan.need.bytes, report);
-    with_feed(tree, inputs, |feed| {
-        populate(&mut fs, tree, feed, &mut progress)?;
-        fs.unmount().map_err(failed)
-    })
+    populate(&mut fs, tree, inputs, &mut progress)?;
+    fs.unmount().map_err(failed)
 }

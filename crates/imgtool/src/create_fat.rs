@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use ext4::Timestamp;
 
+use crate::contents::Input;
 use crate::create::{Created, Kind, Options, Progress, Size, Snapshot};
 use crate::derive::identifiers;
 use crate::fat::{Window, fat_size, write_fat};
-use crate::feed::{Input, with_feed};
+use crate::feed::with_feed;
 use crate::output::Output;
 use crate::populate::{Need, Stop};
 use crate::tree::Tree;

@@ -22,7 +22,7 @@ pub(crate) fn identifiers(tree: &Tree, parameters: &str) -> ([u8; 16], [u8; 16])
                 field(name);
                 id
             }
-            Step::Leave(_) => {
+            Step::Leave => {
                 field(b"/");
                 continue;
             }

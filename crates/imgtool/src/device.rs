@@ -145,6 +145,13 @@ impl FileDevice {
         &self.file
     }
 
+    /// Notes that somebody else writes, or has written, this range of the file.
+    pub(crate) fn written_by_others(&self, offset: u64, len: u64) {
+        if let Some(fresh) = &self.fresh {
+            fresh.blank(offset, usize::try_from(len).unwrap_or(usize::MAX), true);
+        }
+    }
+
     fn check(&self, offset: u64, len: usize) -> Result<(), IoError> {
         match offset.checked_add(len as u64) {
             Some(end) if end <= self.size => Ok(()),

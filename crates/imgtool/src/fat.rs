@@ -204,7 +204,7 @@ impl Writer<'_, '_> {
                 Step::Root => {
                     levels.push(Level { dir: fs.root_dir(), path: Vec::new(), names: HashSet::new() });
                 }
-                Step::Leave(_) => {
+                Step::Leave => {
                     levels.pop();
                 }
                 Step::Name { name, id } => {

@@ -1,33 +1,16 @@
-//! File contents, read ahead by a second thread: while one core writes the image, the other opens and reads.
+//! File contents in order, read ahead by a second thread: while one core writes the image, the other opens and reads.
 
-use std::ffi::OsStr;
-use std::fs::File;
-use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
-use nix::fcntl::{self, OFlag};
-use nix::sys::stat::Mode;
-
 use crate::Error;
-use crate::source::{ArchiveFile, ImageSource};
-use crate::tree::{Body, Content, NodeId, Origin, Step, Tree};
+use crate::contents::{Input, Opener};
+use crate::tree::{Body, Content, NodeId, Step, Tree};
 
 /// Size of a buffer in bytes: large enough that a file's blocks are allocated in one go, small enough for the cache.
 const BUFFER: usize = 1 << 20;
 /// Buffers in flight.
 const BUFFERS: usize = 3;
-
-/// What the tree was read from, by position.
-pub(crate) enum Input {
-    Directory(PathBuf),
-    Archive(ArchiveFile),
-    Image(Box<ImageSource>),
-}
 
 /// A run of a file's data in a [`Batch`].
 #[derive(Clone, Copy)]
@@ -105,12 +88,11 @@ pub(crate) fn with_feed<T, E: From<Error>>(
             let _ = spare.send(Batch::default());
         }
         let filler = Filler {
-            inputs,
+            opener: Opener::new(inputs),
             batches: batch_sender,
             spare: spare_receiver,
             batch: Batch::default(),
             path: Vec::new(),
-            directory: None,
         };
         thread::Builder::new()
             .name("read contents".to_owned())
@@ -122,14 +104,12 @@ pub(crate) fn with_feed<T, E: From<Error>>(
 }
 
 struct Filler<'a> {
-    inputs: &'a [Input],
+    opener: Opener<'a>,
     batches: SyncSender<Result<Batch, Error>>,
     spare: Receiver<Batch>,
     batch: Batch,
     /// The directory where the walk is, from the root of the tree on.
     path: Vec<u8>,
-    /// The same on the host, of this input.
-    directory: Option<(u32, OwnedFd)>,
 }
 
 /// Why the filler stops.
@@ -153,16 +133,14 @@ impl Filler<'_> {
         for step in tree.walk() {
             match step {
                 Step::Root => {}
-                Step::Leave(_) => {
+                Step::Leave => {
                     let above = self.path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
                     self.path.truncate(above);
-                    self.directory = None;
                 }
                 Step::Name { name, id } => match &tree.node(id).body {
                     Body::Directory(_) => {
                         self.path.push(b'/');
                         self.path.extend_from_slice(name);
-                        self.directory = None;
                     }
                     // Further names of the same file bring no contents again.
                     Body::Regular(content)
@@ -186,7 +164,7 @@ impl Filler<'_> {
         if first.len <= BUFFER as u64 && first.len > (BUFFER - self.batch.used) as u64 {
             self.send()?;
         }
-        let source = self.open(name, &content.origin).map_err(Stop::Failed)?;
+        let source = self.opener.open(&self.path, name, &content.origin).map_err(Stop::Failed)?;
         for segment in segments {
             let mut done = 0;
             while done < segment.len {
@@ -197,7 +175,7 @@ impl Filler<'_> {
                 let len = (segment.len - done).min((BUFFER - start) as u64) as usize;
                 let room = self.batch.buffer.get_mut(start..start + len).unwrap_or_default();
                 let read = source.read(room, segment.source + done);
-                read.map_err(|error| Stop::Failed(self.explain(name, &content.origin, &error)))?;
+                read.map_err(|error| Stop::Failed(self.opener.explain(&self.path, name, &content.origin, &error)))?;
                 self.batch.pieces.push(Piece { node, offset: segment.offset + done, start, len });
                 self.batch.used += len;
                 done += len as u64;
@@ -217,105 +195,5 @@ impl Filler<'_> {
         next.used = 0;
         let full = std::mem::replace(&mut self.batch, next);
         self.batches.send(Ok(full)).map_err(|_| Stop::Unwanted)
-    }
-}
-
-impl<'a> Filler<'a> {
-    fn open(&mut self, name: &[u8], origin: &Origin) -> Result<Source<'a>, Error> {
-        // The file was regular when the tree was read; if it is a link or a pipe by now, neither follow nor wait.
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let opened = match (origin, self.input(origin)) {
-            (Origin::Place(number), Some(Input::Directory(root))) => {
-                if self.directory.as_ref().is_none_or(|(of, _)| of != number) {
-                    let path = root.join(relative(&self.path));
-                    let directory =
-                        fcntl::open(&path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
-                    let directory = directory.map_err(|errno| Error::io("open", &path, &errno.into()))?;
-                    self.directory = Some((*number, directory));
-                }
-                let Some((_, directory)) = &self.directory else { return Err(missing()) };
-                fcntl::openat(directory, OsStr::from_bytes(name), flags, Mode::empty())
-            }
-            (Origin::Host(_, below), Some(Input::Directory(root))) => {
-                fcntl::open(&root.join(OsStr::from_bytes(below)), flags, Mode::empty())
-            }
-            (Origin::Archive(_), Some(Input::Archive(archive))) => return Ok(Source::Archive(archive)),
-            (Origin::Image(_, ino), Some(Input::Image(image))) => return Ok(Source::Image(image, *ino)),
-            _ => return Err(missing()),
-        };
-        match opened {
-            Ok(file) => Ok(Source::Host(file.into())),
-            Err(errno) => Err(Error::io("open", &self.host_path(name, origin), &errno.into())),
-        }
-    }
-
-    fn input(&self, origin: &Origin) -> Option<&'a Input> {
-        let (Origin::Place(number) | Origin::Host(number, _) | Origin::Archive(number) | Origin::Image(number, _)) =
-            origin;
-        self.inputs.get(*number as usize)
-    }
-
-    /// Where contents come from, for messages.
-    fn host_path(&self, name: &[u8], origin: &Origin) -> PathBuf {
-        match (self.input(origin), origin) {
-            (Some(Input::Directory(root)), Origin::Host(_, below)) => root.join(OsStr::from_bytes(below)),
-            (Some(Input::Directory(root)), _) => root.join(relative(&self.path)).join(OsStr::from_bytes(name)),
-            (Some(Input::Archive(archive)), _) => archive.path.clone(),
-            _ => PathBuf::from(OsStr::from_bytes(name)),
-        }
-    }
-
-    fn explain(&self, name: &[u8], origin: &Origin, failure: &Failure) -> Error {
-        let path = self.host_path(name, origin);
-        match failure {
-            Failure::Image(error) => Error::new(error),
-            Failure::Short { len, offset } => Error::new(format_args!(
-                "{} was shortened while it was read: expected {len} bytes at byte {offset}",
-                path.display()
-            )),
-            Failure::Host(error) => Error::io("read", &path, error),
-        }
-    }
-}
-
-fn missing() -> Error {
-    Error::new("contents without an input to read them from")
-}
-
-/// A path of the tree from a directory on.
-fn relative(path: &[u8]) -> &Path {
-    Path::new(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)))
-}
-
-/// Why contents could not be read.
-enum Failure {
-    Image(Error),
-    /// The file has become shorter.
-    Short {
-        len: usize,
-        offset: u64,
-    },
-    Host(io::Error),
-}
-
-/// An open file or archive to read contents from.
-enum Source<'a> {
-    Host(File),
-    Archive(&'a ArchiveFile),
-    Image(&'a ImageSource, u32),
-}
-
-impl Source<'_> {
-    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<(), Failure> {
-        let len = buffer.len();
-        let result = match self {
-            Source::Host(file) => file.read_exact_at(buffer, offset),
-            Source::Archive(archive) => archive.read_exact_at(buffer, offset),
-            Source::Image(image, ino) => return image.read(*ino, buffer, offset).map_err(Failure::Image),
-        };
-        result.map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => Failure::Short { len, offset },
-            _ => Failure::Host(error),
-        })
     }
 }

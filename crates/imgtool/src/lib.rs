@@ -5,6 +5,8 @@
 
 mod backing;
 mod check;
+mod contents;
+mod copy;
 pub mod cow;
 mod create;
 mod create_fat;

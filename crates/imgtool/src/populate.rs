@@ -1,20 +1,26 @@
 //! Writing a tree into a fresh file system.
 
 use std::fmt;
+use std::sync::Arc;
 
-use ext4::{BlockDevice, FileType, Fs, Ino, NewInode, ROOT_INO, SetAttr, Timestamp, XattrMode};
+use ext4::{
+    BlockDevice, Bulk, BulkEntry, BulkExtent, BulkInode, FileType, Fs, Ino, NewInode, ROOT_INO, SetAttr, Timestamp,
+    XattrMode,
+};
 
-use crate::Error;
+use crate::contents::Input;
+use crate::copy::{Copiers, with_copiers};
 use crate::create::Progress;
-use crate::feed::Feed;
 use crate::text::shown;
 use crate::tree::{Body, Content, Meta, Node, NodeId, Step, Tree};
+use crate::{Error, FileDevice};
 
 /// The directory that mkfs makes for e2fsck's finds.
 const LOST_AND_FOUND: &[u8] = b"lost+found";
-/// Progress is told after so many bytes or files.
-const TELL_BYTES: u64 = 8 << 20;
+/// Progress is told after so many files.
 const TELL_FILES: u64 = 1000;
+/// The most links of an inode (`EXT4_LINK_MAX`).
+const LINK_MAX: u16 = 65000;
 
 /// Why populating stopped.
 pub(crate) enum Stop {
@@ -29,212 +35,340 @@ impl From<Error> for Stop {
     }
 }
 
-/// Writes all of `tree`, whose contents come from `feed` in the order of its walk, into `fs`, which holds nothing but
-/// a root directory and perhaps lost+found. Every inode gets its own modification time as all its times, and directories
-/// get theirs when they are complete: nothing depends on the clock.
+/// Writes all of `tree`, whose contents come from `inputs`, into `fs`, which holds nothing but a root directory and
+/// perhaps lost+found. Every inode gets its own modification time as all its times, or what its input says: nothing
+/// depends on the clock. Inodes are numbered and blocks are laid out in the order of the tree's walk, by this thread;
+/// others carry the contents.
 ///
 /// # Errors
 /// The file system is full or fails, or contents cannot be read.
-pub(crate) fn populate<D: BlockDevice>(
-    fs: &mut Fs<D>,
+pub(crate) fn populate(
+    fs: &mut Fs<FileDevice>,
     tree: &Tree,
-    feed: &mut Feed,
+    inputs: &[Input],
     progress: &mut Progress<'_>,
 ) -> Result<(), Stop> {
-    let mut writer = Writer { fs, tree, feed, progress, inodes: vec![0; tree.len()], trail: Vec::new() };
-    writer.progress.tell();
-    for step in tree.walk() {
-        match step {
-            Step::Root => writer.enter(NodeId::ROOT, b"", ROOT_INO)?,
-            Step::Name { name, id } => writer.name(name, id)?,
-            Step::Leave(id) => writer.leave(id)?,
-        }
+    progress.tell();
+    let mut plan = Plan { inodes: vec![0; tree.len()], links: vec![0; tree.len()], lost_found: None, later: false };
+    plan.lost_and_found(fs, tree)?;
+    let image = fs.device().file().try_clone();
+    let image = image.map_err(|error| Error::new(format_args!("cannot open the image once more: {error}")))?;
+    let block_size = u64::from(fs.superblock().block_size);
+    let mut bulk = fs.bulk(plan.lost_found.is_some()).map_err(Error::new)?;
+    plan.number(&mut bulk, tree)?;
+    with_copiers(inputs, &image, block_size, |copiers| {
+        let mut writer = Writer { bulk, tree, plan: &plan, copiers, progress, trail: Vec::new(), placed: Vec::new() };
+        writer.write()?;
+        let Writer { bulk, copiers, progress, .. } = writer;
+        bulk.finish().map_err(Error::new)?;
+        let finished = copiers.finish(|bytes| {
+            progress.bytes = bytes;
+            progress.tell();
+        });
+        progress.bytes = copiers.done();
+        Ok::<_, Stop>(finished?)
+    })?;
+    if plan.later {
+        Finisher { fs, tree, plan: &plan, trail: Vec::new() }.run()?;
     }
-    writer.progress.tell();
+    progress.tell();
     Ok(())
 }
 
-struct Writer<'a, 'p, D: BlockDevice> {
-    fs: &'a mut Fs<D>,
-    tree: &'a Tree,
-    feed: &'a mut Feed,
-    progress: &'a mut Progress<'p>,
-    /// The inode of each node, 0 if it has none yet.
+/// Numbers for all nodes.
+struct Plan {
+    /// The inode of each node, 0 if it has none.
     inodes: Vec<Ino>,
-    /// The directories from the root to here: name and inode.
-    trail: Vec<(&'a [u8], Ino)>,
+    /// How many names lead to each.
+    links: Vec<u16>,
+    /// mkfs's lost+found, where it stays.
+    lost_found: Option<Ino>,
+    /// Some nodes have what is written when all others are there.
+    later: bool,
 }
 
-impl<'a, D: BlockDevice> Writer<'a, '_, D> {
-    fn here(&self) -> Ino {
-        self.trail.last().map_or(ROOT_INO, |(_, ino)| *ino)
+impl Plan {
+    fn inode(&self, id: NodeId) -> Ino {
+        self.inodes.get(id.index()).copied().unwrap_or(0)
     }
 
-    /// Adds the path to an error of the file system.
+    /// Keeps the lost+found of mkfs if the tree has none, or an empty directory of that name.
+    fn lost_and_found(&mut self, fs: &mut Fs<FileDevice>, tree: &Tree) -> Result<(), Stop> {
+        let ino = match fs.lookup(ROOT_INO, LOST_AND_FOUND) {
+            Ok(ino) => ino,
+            Err(ext4::Error::NotFound) => return Ok(()),
+            Err(error) => return Err(Error::new(error).into()),
+        };
+        let Body::Directory(names) = &tree.node(NodeId::ROOT).body else { return Ok(()) };
+        match names.get(LOST_AND_FOUND).map(|id| (*id, &tree.node(*id).body)) {
+            None => self.lost_found = Some(ino),
+            Some((id, Body::Directory(names))) if names.is_empty() => {
+                self.lost_found = Some(ino);
+                // Its attributes are the tree's.
+                self.later = true;
+                if let Some(slot) = self.inodes.get_mut(id.index()) {
+                    *slot = ino;
+                }
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    fn number(&mut self, bulk: &mut Bulk<'_, FileDevice>, tree: &Tree) -> Result<(), Stop> {
+        let mut trail = Trail::default();
+        for step in tree.walk() {
+            let id = match step {
+                Step::Root => NodeId::ROOT,
+                Step::Name { id, .. } => id,
+                Step::Leave => {
+                    trail.pop();
+                    continue;
+                }
+            };
+            let node = tree.node(id);
+            let directory = matches!(node.body, Body::Directory(_));
+            let name = if let Step::Name { name, .. } = step { name } else { b"" };
+            let (Some(slot), Some(links)) = (self.inodes.get_mut(id.index()), self.links.get_mut(id.index())) else {
+                continue;
+            };
+            if id == NodeId::ROOT {
+                *slot = ROOT_INO;
+            } else if *slot == 0 {
+                *slot = bulk.reserve(directory).map_err(|error| failed(&trail, name, error))?;
+            }
+            if !directory {
+                *links = links
+                    .checked_add(1)
+                    .filter(|links| *links <= LINK_MAX)
+                    .ok_or_else(|| failed(&trail, name, ext4::Error::TooManyLinks))?;
+            }
+            self.later |= !node.xattrs.is_empty();
+            if directory {
+                trail.push(name);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names of the directories from the root to here, the root's own included.
+type Trail<'t> = Vec<&'t [u8]>;
+
+/// Adds the path to an error of the file system.
+fn failed(trail: &Trail<'_>, name: &[u8], error: ext4::Error) -> Stop {
+    let mut path = Vec::new();
+    for part in trail.iter().copied().chain([name]).filter(|part| !part.is_empty()) {
+        path.push(b'/');
+        path.extend_from_slice(part);
+    }
+    let path = shown(&path).to_string();
+    match error {
+        ext4::Error::NoSpace => Stop::Full(path),
+        other => Stop::Failed(Error::new(other).at(format_args!("cannot write {path} into the image"))),
+    }
+}
+
+/// A directory on the way.
+struct Level<'t> {
+    name: &'t [u8],
+    ino: Ino,
+    /// Its path, for who opens its files.
+    path: Arc<[u8]>,
+}
+
+struct Writer<'a, 'p, 's, 't> {
+    bulk: Bulk<'a, FileDevice>,
+    tree: &'t Tree,
+    plan: &'a Plan,
+    copiers: &'a mut Copiers<'s, 't>,
+    progress: &'a mut Progress<'p>,
+    trail: Vec<Level<'t>>,
+    placed: Vec<BulkExtent>,
+}
+
+impl<'t> Writer<'_, '_, '_, 't> {
+    fn write(&mut self) -> Result<(), Stop> {
+        let mut written = vec![false; self.tree.len()];
+        let mut entries = Vec::new();
+        for step in self.tree.walk() {
+            match step {
+                Step::Root => self.directory(NodeId::ROOT, b"", &mut entries)?,
+                Step::Leave => {
+                    self.trail.pop();
+                }
+                Step::Name { name, id } => {
+                    self.progress.files += 1;
+                    if self.progress.files.is_multiple_of(TELL_FILES) {
+                        self.progress.bytes = self.copiers.done();
+                        self.progress.tell();
+                    }
+                    let directory = matches!(self.tree.node(id).body, Body::Directory(_));
+                    let again = written.get_mut(id.index()).is_some_and(|written| std::mem::replace(written, true));
+                    if directory {
+                        self.directory(id, name, &mut entries)?;
+                    } else if !again {
+                        self.node(id, name)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn failed(&self, name: &[u8], error: ext4::Error) -> Stop {
-        let mut path = Vec::new();
-        for part in self.trail.iter().skip(1).map(|(part, _)| *part).chain([name]).filter(|part| !part.is_empty()) {
-            path.push(b'/');
-            path.extend_from_slice(part);
-        }
-        let path = shown(&path).to_string();
-        match error {
-            ext4::Error::NoSpace => Stop::Full(path),
-            other => Stop::Failed(Error::new(other).at(format_args!("cannot write {path} into the image"))),
-        }
+        failed(&self.trail.iter().map(|level| level.name).collect(), name, error)
     }
 
-    fn enter(&mut self, id: NodeId, name: &'a [u8], ino: Ino) -> Result<(), Stop> {
-        if let Some(slot) = self.inodes.get_mut(id.index()) {
-            *slot = ino;
-        }
-        self.trail.push((name, ino));
-        Ok(())
+    /// Attributes of a node; without flags, which come last, where there is more to write.
+    fn attributes(&self, id: NodeId, node: &Node) -> BulkInode {
+        let Meta { mode, uid, gid, mtime } = node.meta;
+        let rdev = match node.body {
+            Body::CharDevice(major, minor) | Body::BlockDevice(major, minor) => (major, minor),
+            _ => (0, 0),
+        };
+        let new = NewInode { file_type: file_type(&node.body), mode, uid, gid, rdev, now: mtime };
+        let links = self.plan.links.get(id.index()).copied().unwrap_or(1);
+        let Some(kept) = node.kept.as_deref() else {
+            return BulkInode { new, links, atime: mtime, ctime: mtime, crtime: mtime, flags: 0 };
+        };
+        let flags = if node.xattrs.is_empty() { kept.flags } else { 0 };
+        BulkInode { new, links, atime: kept.atime, ctime: kept.ctime, crtime: kept.crtime, flags }
     }
 
-    /// Settles a directory whose entries are all there: adding them changed its times.
-    fn leave(&mut self, id: NodeId) -> Result<(), Stop> {
-        let node = self.tree.node(id);
-        let ino = self.here();
-        self.settle(ino, node.meta).map_err(|error| self.failed(b"", error))?;
-        self.xattrs(b"", ino, node)?;
-        // The attributes changed the change time once more.
-        self.settle(ino, node.meta).map_err(|error| self.failed(b"", error))?;
-        self.kept(b"", ino, node)?;
-        self.trail.pop();
-        Ok(())
-    }
-
-    fn settle(&mut self, ino: Ino, meta: Meta) -> Result<(), ext4::Error> {
-        let time = Some(meta.mtime);
-        self.fs.set_attr(
-            ino,
-            &SetAttr {
-                mode: Some(meta.mode),
-                uid: Some(meta.uid),
-                gid: Some(meta.gid),
-                atime: time,
-                mtime: time,
-                ctime: time,
-                crtime: time,
-                ..SetAttr::default()
-            },
-        )
-    }
-
-    fn name(&mut self, name: &'a [u8], id: NodeId) -> Result<(), Stop> {
+    fn directory(&mut self, id: NodeId, name: &'t [u8], entries: &mut Vec<BulkEntry<'t>>) -> Result<(), Stop> {
         let tree = self.tree;
         let node = tree.node(id);
-        let (parent, now) = (self.here(), node.meta.mtime);
-        self.progress.files += 1;
-        if self.progress.files.is_multiple_of(TELL_FILES) {
-            self.progress.tell();
-        }
-        if let Some(ino) = self.inodes.get(id.index()).copied().filter(|ino| *ino != 0) {
-            self.fs.link(parent, name, ino, now).map_err(|error| self.failed(name, error))?;
-            // A new link changed the change time.
-            return self.kept(name, ino, node);
-        }
-        if parent == ROOT_INO && name == LOST_AND_FOUND && self.lost_and_found(id, name)? {
-            return Ok(());
-        }
-        let new = |file_type, rdev| NewInode {
-            file_type,
-            mode: node.meta.mode,
-            uid: node.meta.uid,
-            gid: node.meta.gid,
-            rdev,
-            now,
-        };
-        let made = match &node.body {
-            Body::Directory(_) => self.fs.create(parent, name, &new(FileType::Directory, (0, 0))),
-            Body::Regular(_) => self.fs.create(parent, name, &new(FileType::Regular, (0, 0))),
-            Body::Symlink(target) => self.fs.symlink(parent, name, target, &new(FileType::Symlink, (0, 0))),
-            Body::CharDevice(major, minor) => {
-                self.fs.create(parent, name, &new(FileType::CharDevice, (*major, *minor)))
+        let ino = self.plan.inode(id);
+        entries.clear();
+        if let Body::Directory(names) = &node.body {
+            entries.extend(names.iter().map(|(name, id)| BulkEntry {
+                name,
+                ino: self.plan.inode(*id),
+                file_type: file_type(&tree.node(*id).body),
+            }));
+            if let Some(ino) =
+                self.plan.lost_found.filter(|_| id == NodeId::ROOT && !names.contains_key(LOST_AND_FOUND))
+            {
+                entries.push(BulkEntry { name: LOST_AND_FOUND, ino, file_type: FileType::Directory });
             }
-            Body::BlockDevice(major, minor) => {
-                self.fs.create(parent, name, &new(FileType::BlockDevice, (*major, *minor)))
-            }
-            Body::Fifo => self.fs.create(parent, name, &new(FileType::Fifo, (0, 0))),
-            Body::Socket => self.fs.create(parent, name, &new(FileType::Socket, (0, 0))),
-        };
-        let ino = made.map_err(|error| self.failed(name, error))?;
-        match &node.body {
-            Body::Directory(_) => return self.enter(id, name, ino),
-            Body::Regular(content) => self.contents(name, id, ino, content, now)?,
-            _ => {}
         }
-        if let Some(slot) = self.inodes.get_mut(id.index()) {
-            *slot = ino;
+        let parent = self.trail.last().map_or(ROOT_INO, |level| level.ino);
+        if self.plan.lost_found != Some(ino) {
+            let attr = self.attributes(id, node);
+            let written = self.bulk.directory(ino, &attr, parent, entries);
+            written.map_err(|error| self.failed(name, error))?;
         }
-        self.xattrs(name, ino, node)?;
-        self.kept(name, ino, node)
+        let above = self.trail.last().map_or(&[][..], |level| &level.path);
+        let path = if name.is_empty() { Arc::from([]) } else { [above, b"/", name].concat().into() };
+        self.trail.push(Level { name, ino, path });
+        Ok(())
     }
 
-    /// Times and flags that the input has beyond the usual; last, as an immutable file takes no change.
-    fn kept(&mut self, name: &[u8], ino: Ino, node: &Node) -> Result<(), Stop> {
-        let Some(kept) = node.kept.as_deref() else {
-            return Ok(());
+    fn node(&mut self, id: NodeId, name: &'t [u8]) -> Result<(), Stop> {
+        let node = self.tree.node(id);
+        let (ino, attr) = (self.plan.inode(id), self.attributes(id, node));
+        let written = match &node.body {
+            Body::Directory(_) => return Ok(()),
+            Body::Regular(content) => {
+                self.placed.clear();
+                let data = content.segments().map(|segment| (segment.offset, segment.len));
+                let written = self.bulk.file(ino, &attr, content.len, data, &mut self.placed);
+                written.map_err(|error| self.failed(name, error))?;
+                return self.contents(name, content);
+            }
+            Body::Symlink(target) => self.bulk.symlink(ino, &attr, target),
+            Body::CharDevice(..) | Body::BlockDevice(..) | Body::Fifo | Body::Socket => self.bulk.special(ino, &attr),
         };
-        let set = SetAttr {
-            atime: Some(kept.atime),
-            mtime: Some(node.meta.mtime),
-            ctime: Some(kept.ctime),
-            crtime: Some(kept.crtime),
-            flags: Some(kept.flags),
-            ..SetAttr::default()
-        };
-        self.fs.set_attr(ino, &set).map_err(|error| self.failed(name, error))
+        written.map_err(|error| self.failed(name, error))
     }
 
-    /// Takes the lost+found that mkfs made for the tree's one; says whether it did.
-    fn lost_and_found(&mut self, id: NodeId, name: &'a [u8]) -> Result<bool, Stop> {
-        let ino = match self.fs.lookup(ROOT_INO, name) {
-            Ok(ino) => ino,
-            Err(ext4::Error::NotFound) => return Ok(false),
-            Err(error) => return Err(self.failed(name, error)),
-        };
-        if matches!(self.tree.node(id).body, Body::Directory(_)) {
-            self.enter(id, name, ino)?;
-            return Ok(true);
-        }
-        let now = self.tree.node(id).meta.mtime;
-        self.fs
-            .rmdir(ROOT_INO, name, now)
-            .and_then(|gone| self.fs.release(gone.ino))
-            .map_err(|error| self.failed(name, error))?;
-        Ok(false)
-    }
-
-    fn contents(&mut self, name: &[u8], id: NodeId, ino: Ino, content: &Content, now: Timestamp) -> Result<(), Stop> {
-        let total: u64 = content.segments().map(|segment| segment.len).sum();
-        let mut done = 0;
-        let mut end = 0;
-        while done < total {
-            let fs = &mut *self.fs;
-            let mut failure = None;
-            let count = self.feed.piece(id, |piece, data| {
-                end = piece.offset + data.len() as u64;
-                failure = write_all(fs, ino, piece.offset, data, now).err();
-                Ok(())
-            })?;
-            if let Some(error) = failure {
-                return Err(self.failed(name, error));
+    /// Has a file's contents copied to the blocks that it got.
+    fn contents(&mut self, name: &'t [u8], content: &'t Content) -> Result<(), Stop> {
+        let Some(level) = self.trail.last() else { return Ok(()) };
+        let mut places = self.placed.iter().copied().peekable();
+        for segment in content.segments() {
+            let (mut offset, end) = (segment.offset, segment.offset + segment.len);
+            while offset < end {
+                let Some(place) = places.peek().copied() else { break };
+                if place.offset + place.len <= offset {
+                    places.next();
+                    continue;
+                }
+                let stop = end.min(place.offset + place.len);
+                let (source, to) = (segment.source + (offset - segment.offset), place.device + (offset - place.offset));
+                self.bulk.device().written_by_others(to, stop - offset);
+                self.copiers.copy(&level.path, name, &content.origin, (source, to, stop - offset))?;
+                offset = stop;
             }
-            done += count;
-            let before = self.progress.bytes / TELL_BYTES;
-            self.progress.bytes += count;
-            if self.progress.bytes / TELL_BYTES != before {
-                self.progress.tell();
-            }
-        }
-        if end < content.len {
-            // A hole at the end.
-            let longer = SetAttr { size: Some(content.len), ..SetAttr::default() };
-            self.fs.set_attr(ino, &longer).map_err(|error| self.failed(name, error))?;
         }
         Ok(())
+    }
+}
+
+fn file_type(body: &Body) -> FileType {
+    match body {
+        Body::Directory(_) => FileType::Directory,
+        Body::Regular(_) => FileType::Regular,
+        Body::Symlink(_) => FileType::Symlink,
+        Body::CharDevice(..) => FileType::CharDevice,
+        Body::BlockDevice(..) => FileType::BlockDevice,
+        Body::Fifo => FileType::Fifo,
+        Body::Socket => FileType::Socket,
+    }
+}
+
+/// Writes what few trees have: extended attributes, and the attributes of a lost+found.
+struct Finisher<'a, 't> {
+    fs: &'a mut Fs<FileDevice>,
+    tree: &'t Tree,
+    plan: &'a Plan,
+    trail: Trail<'t>,
+}
+
+impl Finisher<'_, '_> {
+    fn run(&mut self) -> Result<(), Stop> {
+        let mut done = vec![false; self.tree.len()];
+        for step in self.tree.walk() {
+            let (name, id) = match step {
+                Step::Root => (&b""[..], NodeId::ROOT),
+                Step::Name { name, id } => (name, id),
+                Step::Leave => {
+                    self.trail.pop();
+                    continue;
+                }
+            };
+            let node = self.tree.node(id);
+            let again = done.get_mut(id.index()).is_some_and(|done| std::mem::replace(done, true));
+            let ino = self.plan.inode(id);
+            let lost_found = self.plan.lost_found == Some(ino);
+            if !again && (!node.xattrs.is_empty() || lost_found) {
+                self.xattrs(name, ino, node)?;
+                self.settle(name, ino, node)?;
+            }
+            if matches!(node.body, Body::Directory(_)) {
+                self.trail.push(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Owner, mode, times and flags; last, as other changes change times, and an immutable file takes none.
+    fn settle(&mut self, name: &[u8], ino: Ino, node: &Node) -> Result<(), Stop> {
+        let Meta { mode, uid, gid, mtime } = node.meta;
+        let kept = node.kept.as_deref();
+        let set = SetAttr {
+            mode: Some(mode),
+            uid: Some(uid),
+            gid: Some(gid),
+            atime: Some(kept.map_or(mtime, |kept| kept.atime)),
+            mtime: Some(mtime),
+            ctime: Some(kept.map_or(mtime, |kept| kept.ctime)),
+            crtime: Some(kept.map_or(mtime, |kept| kept.crtime)),
+            flags: kept.map(|kept| kept.flags),
+            ..SetAttr::default()
+        };
+        self.fs.set_attr(ino, &set).map_err(|error| failed(&self.trail, name, error))
     }
 
     fn xattrs(&mut self, name: &[u8], ino: Ino, node: &Node) -> Result<(), Stop> {
@@ -246,7 +380,7 @@ impl<'a, D: BlockDevice> Writer<'a, '_, D> {
             };
             // They share one block; a larger file system would not help.
             let too_large = error == ext4::Error::NoSpace && all + 64 > block_size as usize;
-            return Err(match self.failed(name, error) {
+            return Err(match failed(&self.trail, name, error) {
                 Stop::Full(path) if too_large => Stop::Failed(
                     Error::new(format_args!(
                         "cannot write {path} into the image: its extended attributes ({all} bytes, `{}` among them) \
@@ -306,7 +440,7 @@ impl Need {
                     need.names += 1;
                     id
                 }
-                Step::Leave(_) => continue,
+                Step::Leave => continue,
             };
             if seen.get_mut(id.index()).is_none_or(|seen| std::mem::replace(seen, true)) {
                 continue;
@@ -329,17 +463,17 @@ impl Need {
     }
 }
 
-/// Blocks of a directory: entries are 8 bytes and the name, in steps of 4. An indexed one has its blocks split in
-/// halves as it grows, so they are from half to wholly full.
+/// Blocks of a directory, at most: entries are 8 bytes and the name, in steps of 4. A block is filled until an entry
+/// does not fit.
 fn directory_blocks(names: impl Iterator<Item = u64>, block_size: u64) -> u64 {
     let bytes: u64 = names.map(|len| (8 + len).next_multiple_of(4)).sum::<u64>() + 24;
     let room = block_size - 12;
     if bytes <= room {
         return 1;
     }
-    let leaves = (bytes * 8).div_ceil(room * 5);
-    let index_entries = block_size / 8 - 4;
-    leaves + 1 + if leaves > index_entries { leaves.div_ceil(index_entries / 2) } else { 0 }
+    let leaves = bytes.div_ceil(room - 260);
+    let index_entries = block_size / 8 - 5;
+    leaves + 1 + if leaves > index_entries { leaves.div_ceil(index_entries) + 1 } else { 0 }
 }
 
 fn file_blocks(content: &Content, block_size: u64, extents: bool) -> u64 {

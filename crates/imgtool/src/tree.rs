@@ -452,8 +452,8 @@ pub(crate) enum Step<'a> {
     Root,
     /// A name in the directory entered last and not yet left.
     Name { name: &'a [u8], id: NodeId },
-    /// All names of this directory have been seen.
-    Leave(NodeId),
+    /// All names of the directory entered last have been seen.
+    Leave,
 }
 
 type Names<'a> = std::collections::btree_map::Iter<'a, Box<[u8]>, NodeId>;
@@ -461,7 +461,7 @@ type Names<'a> = std::collections::btree_map::Iter<'a, Box<[u8]>, NodeId>;
 /// The iterator behind [`Tree::walk`]; keeps its own stack, so depth costs no call frames.
 pub(crate) struct Walk<'a> {
     tree: &'a Tree,
-    stack: Vec<(NodeId, Names<'a>)>,
+    stack: Vec<Names<'a>>,
     root: bool,
 }
 
@@ -473,16 +473,15 @@ impl<'a> Iterator for Walk<'a> {
             self.enter(NodeId::ROOT);
             return Some(Step::Root);
         }
-        let (directory, names) = self.stack.last_mut()?;
+        let names = self.stack.last_mut()?;
         match names.next() {
             Some((name, id)) => {
                 self.enter(*id);
                 Some(Step::Name { name, id: *id })
             }
             None => {
-                let directory = *directory;
                 self.stack.pop();
-                Some(Step::Leave(directory))
+                Some(Step::Leave)
             }
         }
     }
@@ -492,7 +491,7 @@ impl<'a> Walk<'a> {
     fn enter(&mut self, id: NodeId) {
         let tree: &'a Tree = self.tree;
         if let Body::Directory(names) = &tree.node(id).body {
-            self.stack.push((id, names.iter()));
+            self.stack.push(names.iter());
         }
     }
 }
@@ -535,7 +534,7 @@ mod tests {
                         parents.push(full);
                     }
                 }
-                Step::Leave(_) => {
+                Step::Leave => {
                     parents.pop();
                 }
             }

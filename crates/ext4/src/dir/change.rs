@@ -37,7 +37,7 @@ pub(crate) fn put_rec_len(data: &mut [u8], off: usize, len: usize) {
 }
 
 /// Writes an entry.
-pub(super) fn put_entry(data: &mut [u8], off: usize, rec_len: usize, ino: Ino, name: &[u8], file_type: u8) {
+pub(crate) fn put_entry(data: &mut [u8], off: usize, rec_len: usize, ino: Ino, name: &[u8], file_type: u8) {
     put32(data, off, ino);
     put_rec_len(data, off, rec_len);
     put8(data, off + 6, name.len() as u8);

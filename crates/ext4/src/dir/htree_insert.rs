@@ -14,13 +14,13 @@ use crate::types::{FileType, Ino};
 use alloc::vec::Vec;
 
 /// Offset of limit and count in the root.
-const ROOT_ENTRIES: usize = 32;
+pub(crate) const ROOT_ENTRIES: usize = 32;
 /// Offset of limit and count in other index blocks.
-const NODE_ENTRIES: usize = 8;
+pub(crate) const NODE_ENTRIES: usize = 8;
 
 impl<D: BlockDevice> Fs<D> {
     /// Index entries that fit a block whose entries start at `off`.
-    fn index_limit(&self, off: usize) -> usize {
+    pub(crate) fn index_limit(&self, off: usize) -> usize {
         (self.bs - off - if self.sb.has_metadata_csum() { 8 } else { 0 }) / 8
     }
 

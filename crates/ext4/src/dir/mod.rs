@@ -3,7 +3,7 @@
 pub(crate) mod change;
 pub(crate) mod hash;
 mod htree;
-mod htree_insert;
+pub(crate) mod htree_insert;
 mod inline;
 mod read;
 

@@ -31,7 +31,8 @@ pub(crate) fn read_directory(root: &Path, number: u32, tree: &mut Tree) -> Resul
     tree.set_root(meta(&metadata), xattrs(root)?);
     let lister = Lister { root, number, work: Mutex::default(), changed: Condvar::new() };
     thread::scope(|scope| {
-        let helpers = thread::available_parallelism().map_or(1, usize::from).min(4) - 1;
+        // The caller mostly waits for them.
+        let helpers = thread::available_parallelism().map_or(1, usize::from).min(4);
         for _ in 0..helpers {
             // Without helpers it only takes longer.
             let _ = thread::Builder::new().name("list directories".to_owned()).spawn_scoped(scope, || lister.help());

@@ -247,7 +247,7 @@ mod tests {
         for step in tree.walk() {
             match step {
                 Step::Root => {}
-                Step::Leave(_) => {
+                Step::Leave => {
                     path.pop();
                 }
                 Step::Name { name, id } => {
