@@ -248,6 +248,23 @@ static void pipes_and_polls(void)
     unlink("plain");
 }
 
+/* The arithmetic flags, and direction, alignment check and id, survive a call in each combination. */
+static void flags_over_calls(void)
+{
+    static const unsigned long bits[] = {0x1, 0x4, 0x10, 0x40, 0x80, 0x400, 0x800, 0x40000, 0x200000};
+    int kept = 0;
+    for (unsigned set = 0; set < 1u << 9; set++) {
+        unsigned long before = 0x202, after;
+        for (int i = 0; i < 9; i++)
+            if (set >> i & 1)
+                before |= bits[i];
+        __asm__ volatile("pushq %1; popfq; movl $110, %%eax; syscall; pushfq; popq %0; pushq $0x202; popfq"
+                         : "=r"(after) : "r"(before) : "rax", "rcx", "r11", "memory", "cc");
+        kept += before == after;
+    }
+    printf("flags kept: %d\n", kept);
+}
+
 int main(int argc, char **argv)
 {
     alarm(50);
@@ -256,6 +273,7 @@ int main(int argc, char **argv)
         chdir(argv[i]);
         file_locks();
     }
+    flags_over_calls();
     restarts(0);
     restarts(SA_RESTART);
     pipes_and_polls();

@@ -225,6 +225,8 @@ static void jumps(void) {
         {SYS_dup2, 0, 5, 0},
         {SYS_ioctl, 0, 0x5412, (long)host_file},
         {SYS_fork, 0, 0, 0},
+        // As a process ends in which the kernel panics.
+        {SYS_exit_group, 101, 0, 0},
     };
     int ended[3] = {0}, tries = 0;
     for (unsigned c = 0; c < sizeof calls / sizeof *calls; c++) {

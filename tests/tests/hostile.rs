@@ -29,7 +29,7 @@ narrow_loop: signal 14
 pipe: 0
 changes of the kernel's memory: 0
 kernel_memory: exit 0
-strange ends of jumps into the kernel: 0 of 2925
+strange ends of jumps into the kernel: 0 of 3150
 jumps: exit 0
 a file after all descriptors were closed: 1
 sendfile of what is closed: EBADF

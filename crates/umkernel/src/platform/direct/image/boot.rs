@@ -2,7 +2,7 @@
 
 use super::arena::{self, Facts, Files, arena};
 use super::handover::{Handover, RANGE_NAMES, RUN_ANY_INIT, RUN_INIT, Text};
-use super::layout::VIEW_SIZE;
+use super::layout::{KEYS_OPEN, VIEW_SIZE};
 use super::platform::Direct;
 use super::slot::{HostMemory, Own};
 use super::vdso::{Clock, VDSO};
@@ -16,6 +16,7 @@ use crate::platform::Reserved;
 use crate::trace::Tracer;
 use alloc::boxed::Box;
 use alloc::string::String;
+use core::arch::asm;
 use core::fmt::Write;
 
 /// Exit status of a host process in which the kernel panicked.
@@ -45,7 +46,10 @@ pub fn main(handover: &Handover) -> ! {
     unsafe { arena::initialise(files, facts) };
     let own = Own { memory: Some(HostMemory::new(0)), ..Own::default() };
     match arena().slots.take(own, 0) {
-        Ok(slot) => slot.become_current(),
+        Ok(slot) => {
+            slot.become_current();
+            arena().heap.keep_in_slots();
+        }
         Err(e) => panic!("no slot for the first thread: {e}"),
     }
     let overlay_files = handover.overlay_files.iter().take(handover.overlay_count as usize);
@@ -98,8 +102,20 @@ fn config(handover: &Handover) -> MachineConfig {
     }
 }
 
+fn keys() -> u32 {
+    let keys;
+    // SAFETY: reads a register.
+    unsafe { asm!("rdpkru", in("ecx") 0, out("eax") keys, out("edx") _, options(nomem, nostack, preserves_flags)) };
+    keys
+}
+
 /// The kernel panicked: says why, and ends the process. The kernel process ends the machine when a guest process ends so.
 pub fn panicked(info: &core::panic::PanicInfo) -> ! {
+    if keys() != KEYS_OPEN {
+        // Guest code has jumped into the kernel's: its own affair.
+        // SAFETY: the fault ends what the guest has begun.
+        unsafe { asm!("ud2", options(noreturn)) }
+    }
     struct Stderr;
     impl Write for Stderr {
         fn write_str(&mut self, text: &str) -> core::fmt::Result {

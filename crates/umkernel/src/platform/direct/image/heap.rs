@@ -2,14 +2,16 @@
 //! its locks are futexes.
 //!
 //! Small blocks come in size classes, each with a list of free ones, cut from runs of pages. Larger ones are runs of 2^n pages.
-//! Free lists go through the blocks themselves. What is freed keeps its size: the kernel's sizes recur.
+//! Free lists go through the blocks themselves. What is freed keeps its size: the kernel's sizes recur. Each thread keeps the last few
+//! blocks that it freed for itself, in its slot: most blocks live for one call, and need no lock then.
 
 use super::layout::{HEAP_BASE, HEAP_END};
+use super::slot::current;
 use crate::host;
 use crate::sync::Mutex;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const PAGE: usize = 4096;
 /// Block sizes; all of them multiples of 16.
@@ -19,6 +21,63 @@ const CLASSES: [u16; 20] =
 const ORDERS: usize = 24;
 /// Freed runs at least this long give their memory back to the host.
 const RETURN_TO_HOST: usize = 256 * 1024;
+
+/// For sizes up to a page, in steps of 16 bytes: the first class that is large enough.
+const FIRST_CLASS: [u8; PAGE / STEP + 1] = {
+    let mut first = [0; PAGE / STEP + 1];
+    let (mut step, mut class) = (0, 0);
+    while step < first.len() {
+        if step * STEP > CLASSES[class] as usize {
+            class += 1;
+        }
+        first[step] = class as u8;
+        step += 1;
+    }
+    first
+};
+/// What all block sizes are multiples of.
+const STEP: usize = 16;
+
+/// Blocks of a class that a thread keeps.
+const KEPT: u32 = 4;
+/// Larger blocks are not kept.
+const KEPT_SIZE: u16 = 1344;
+
+/// The free blocks that a thread keeps.
+#[derive(Default)]
+pub(super) struct Kept([KeptList; CLASSES.len()]);
+
+#[derive(Default)]
+struct KeptList {
+    head: u64,
+    count: u32,
+}
+
+impl Kept {
+    fn take(&mut self, class: usize) -> Option<*mut u8> {
+        let list = &mut self.0[class];
+        let block = list.head;
+        if block == 0 {
+            return None;
+        }
+        // SAFETY: a free block holds the address of the next, or 0.
+        list.head = unsafe { *(block as *const u64) };
+        list.count -= 1;
+        Some(block as *mut u8)
+    }
+
+    fn put(&mut self, class: usize, block: *mut u8) -> bool {
+        let list = &mut self.0[class];
+        if list.count == KEPT || CLASSES[class] > KEPT_SIZE {
+            return false;
+        }
+        // SAFETY: the block is nobody's, and at least 16 bytes long.
+        unsafe { *block.cast::<u64>() = list.head };
+        list.head = block as u64;
+        list.count += 1;
+        true
+    }
+}
 
 /// One list of free blocks.
 #[derive(Default)]
@@ -32,11 +91,33 @@ pub(super) struct Heap {
     fresh: AtomicU64,
     /// The arena's host file, to give memory back.
     file: i32,
+    /// Every thread has a slot.
+    slots: AtomicBool,
 }
 
 impl Heap {
     pub(super) fn new(file: i32) -> Heap {
-        Heap { classes: Default::default(), runs: Default::default(), fresh: AtomicU64::new(HEAP_BASE), file }
+        Heap {
+            classes: Default::default(),
+            runs: Default::default(),
+            fresh: AtomicU64::new(HEAP_BASE),
+            file,
+            slots: AtomicBool::new(false),
+        }
+    }
+
+    /// The first thread has its slot: from now on each thread keeps some blocks.
+    pub(super) fn keep_in_slots(&self) {
+        self.slots.store(true, Ordering::Relaxed);
+    }
+
+    /// Calls `f` with what the running thread keeps.
+    fn kept<T>(&self, f: impl FnOnce(&mut Kept) -> Option<T>) -> Option<T> {
+        if !self.slots.load(Ordering::Relaxed) {
+            return None;
+        }
+        // SAFETY: the running thread's own, and `f` does not come back here.
+        f(unsafe { current().kept() })
     }
 
     /// Bytes of the arena that were ever used.
@@ -46,7 +127,7 @@ impl Heap {
 
     fn alloc(&self, layout: Layout) -> *mut u8 {
         match place(layout) {
-            Place::Class(class) => self.alloc_small(class),
+            Place::Class(class) => self.kept(|kept| kept.take(class)).unwrap_or_else(|| self.alloc_small(class)),
             Place::Run(order) => self.alloc_run(order),
             Place::TooLarge => null_mut(),
         }
@@ -96,6 +177,7 @@ impl Heap {
 
     fn free(&self, block: *mut u8, layout: Layout) {
         let (list, size) = match place(layout) {
+            Place::Class(class) if self.kept(|kept| kept.put(class, block).then_some(())).is_some() => return,
             Place::Class(class) => (&self.classes[class], CLASSES[class] as usize),
             Place::Run(order) => (&self.runs[order], PAGE << order),
             Place::TooLarge => return,
@@ -123,10 +205,12 @@ fn place(layout: Layout) -> Place {
     let size = layout.size().max(1);
     // Blocks of a class start at multiples of its size in a page-aligned run: aligned as far as the size is.
     if size <= PAGE && layout.align() <= PAGE {
-        let fits = |&(_, &s): &(usize, &u16)| s as usize >= size && (s as usize).is_multiple_of(layout.align());
-        if let Some((class, _)) = CLASSES.iter().enumerate().find(fits) {
-            return Place::Class(class);
+        let mut class = FIRST_CLASS[size.div_ceil(STEP)] as usize;
+        // The last class, a page, is a multiple of every alignment.
+        while CLASSES[class] as usize & (layout.align() - 1) != 0 {
+            class += 1;
         }
+        return Place::Class(class);
     }
     let pages = size.max(layout.align()).div_ceil(PAGE).next_power_of_two();
     match pages.trailing_zeros() as usize {
@@ -175,6 +259,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_thread_keeps_a_few_blocks_of_each_class() {
+        let mut blocks = [[0u64; 4]; KEPT as usize + 1];
+        let [kept @ .., one_more] = &mut blocks;
+        let mut list = Kept::default();
+        assert!(kept.iter_mut().all(|block| list.put(1, block.as_mut_ptr().cast())));
+        assert!(!list.put(1, one_more.as_mut_ptr().cast()));
+        assert!(list.take(0).is_none());
+        let kept: [*mut u8; KEPT as usize] = kept.each_mut().map(|block| block.as_mut_ptr().cast());
+        assert!(kept.iter().rev().all(|block| list.take(1) == Some(*block)));
+        assert!(list.take(1).is_none());
+        let page = CLASSES.len() - 1;
+        assert!(!list.put(page, one_more.as_mut_ptr().cast()));
+    }
+
+    #[test]
     fn blocks_are_large_and_aligned_enough() {
         for size in (1..9000).step_by(7) {
             for align in [1usize, 8, 16, 64, 256, 4096] {
@@ -183,6 +282,8 @@ mod tests {
                     Place::Class(class) => {
                         let block = CLASSES[class] as usize;
                         assert!(block >= size && block.is_multiple_of(align));
+                        let smaller = CLASSES[..class].iter().map(|&s| s as usize);
+                        assert!(!smaller.into_iter().any(|s| s >= size && s.is_multiple_of(align)));
                     }
                     Place::Run(order) => assert!(PAGE << order >= size),
                     Place::TooLarge => panic!("{size} {align}"),

@@ -3,6 +3,7 @@
 
 use super::arena::arena;
 use super::entry::{FRAME_SIZE, Frame, GUEST_GS};
+use super::heap::Kept;
 use super::layout::{
     DOOR_OFFSET, DOOR_STRIDE, HEAP_END, NEAR_SLOTS, PRIVATE_BASE, SLOT_SIZE, SLOTS, SLOTS_BASE, THREADS_PER_PROCESS,
 };
@@ -63,6 +64,8 @@ pub(super) struct Slot {
     /// [`IN_USER`], [`IN_KERNEL`] or [`ASLEEP`].
     pub(super) mode: AtomicU32,
     own: UnsafeCell<Own>,
+    /// Free blocks of the heap. They stay with the slot.
+    kept: UnsafeCell<Kept>,
 }
 
 /// Mode of a thread that runs guest code.
@@ -87,7 +90,7 @@ pub(super) struct Own {
     pub(super) site: u64,
 }
 
-// SAFETY: `own` is used by one thread at a time, see `Slot::own`.
+// SAFETY: `own` and `kept` are used by one thread at a time, see `Slot::own`.
 unsafe impl Sync for Slot {}
 
 /// The free slots.
@@ -116,6 +119,8 @@ impl Slots {
             process: AtomicI32::new(0),
             mode: AtomicU32::new(IN_KERNEL),
             own: own.into(),
+            // SAFETY: the slot's last thread left them, and it is gone; in fresh memory, zeroes say that there are none.
+            kept: unsafe { core::ptr::read(&raw const (*(address as *const Slot)).kept) },
         };
         // SAFETY: the slot is free, so nobody else looks at its memory, which is mapped and large enough.
         unsafe {
@@ -145,13 +150,23 @@ impl Slots {
         Ok(slot_address(used))
     }
 
+    /// Whether a guest process runs its own code only, or did so when it ended. Asks for no lock either.
+    pub(super) fn runs_guest_code(&self, process: i32) -> bool {
+        let mut modes = self.modes(process).peekable();
+        modes.peek().is_some() && modes.all(|mode| mode == IN_USER)
+    }
+
     /// Whether a thread of a guest process runs the kernel's code, or did so when the process was killed. Asks for no lock: a process that
     /// was killed may have held any.
     pub(super) fn runs_kernel_code(&self, process: i32) -> bool {
-        (0..self.used.load(Ordering::Acquire)).any(|number| {
+        self.modes(process).any(|mode| mode == IN_KERNEL)
+    }
+
+    fn modes(&self, process: i32) -> impl Iterator<Item = u32> {
+        (0..self.used.load(Ordering::Acquire)).filter_map(move |number| {
             // SAFETY: the memory of all slots is mapped, and these fields are atomic whoever has the slot.
             let slot = unsafe { &*(slot_address(number) as *const Slot) };
-            slot.process.load(Ordering::SeqCst) == process && slot.mode.load(Ordering::SeqCst) == IN_KERNEL
+            (slot.process.load(Ordering::SeqCst) == process).then(|| slot.mode.load(Ordering::SeqCst))
         })
     }
 }
@@ -192,6 +207,16 @@ impl Slot {
     pub(super) unsafe fn own(&self) -> &mut Own {
         // SAFETY: the caller's promise.
         unsafe { &mut *self.own.get() }
+    }
+
+    /// Free blocks of the heap that the slot's thread keeps.
+    ///
+    /// # Safety
+    /// Only for the slot's thread; one borrow at a time.
+    #[allow(clippy::mut_from_ref, reason = "the caller promises to be the only one")]
+    pub(super) unsafe fn kept(&self) -> &mut Kept {
+        // SAFETY: the caller's promise.
+        unsafe { &mut *self.kept.get() }
     }
 
     /// Puts the slot on the free list; nobody has it any more.

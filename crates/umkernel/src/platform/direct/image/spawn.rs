@@ -77,7 +77,9 @@ fn reaped(pid: i32, status: i32) {
     if arena().zygote.forget_spare(pid) {
         return;
     }
-    assert!(status != i32::from(super::boot::PANIC_STATUS) << 8, "the kernel panicked in host process {pid}");
+    let panicked = status == i32::from(super::boot::PANIC_STATUS) << 8;
+    // A guest that makes its process end so has done itself harm.
+    assert!(!panicked || arena().slots.runs_guest_code(pid), "the kernel panicked in host process {pid}");
     /// The signal that ended a process (`WTERMSIG`).
     const SIGNAL: i32 = 0x7f;
     assert!(
@@ -402,8 +404,11 @@ extern "C" fn moved(helper: u64) -> ! {
     // SAFETY: the slot whose context is parked.
     let slot = unsafe { &*(helper.context.load(Ordering::Relaxed) as *const Slot) };
     let task = task_of(slot).cloned();
+    // What the slot's thread alone may use is another thread's from here on.
+    helper.become_current();
     if let Err(e) = arena().zygote.make(slot) {
         drop(task);
+        slot.become_current();
         let context = slot.context.swap(0, Ordering::Relaxed);
         // SAFETY: no other thread has taken the context over.
         unsafe { direct_unpark(context, -i64::from(e.errno.0)) }
