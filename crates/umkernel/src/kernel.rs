@@ -6,7 +6,7 @@ use crate::power::Power;
 use crate::sync::{Mutex, WaitQueue};
 use crate::task::{Task, TaskTable};
 use crate::vfs::Vfs;
-use crate::{futex, host, log, mm, net, profile, signal, stats, syscall, time, trace, tty};
+use crate::{futex, host, log, net, profile, signal, stats, syscall, time, trace, tty};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -87,7 +87,7 @@ pub struct Uts {
 pub struct Ctx<'a> {
     /// The kernel.
     pub kernel: &'a Arc<Kernel>,
-    /// The task on whose behalf the kernel acts; always the one whose host thread this is.
+    /// The task on whose behalf the kernel acts; always the one whose host thread this is, which nobody else acts for meanwhile.
     pub task: &'a Arc<Task>,
 }
 
@@ -143,11 +143,6 @@ impl<'a> Ctx<'a> {
             Some(value) => Ok(value),
             None => Err(Errno::EINTR.into()),
         }
-    }
-
-    /// The task's address space.
-    pub fn mm(&self) -> Result<Arc<mm::AddressSpace>> {
-        self.task.mm()
     }
 }
 

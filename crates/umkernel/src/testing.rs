@@ -179,7 +179,7 @@ impl Machine {
         let pid = self.kernel.tasks.allocate_pid(100).unwrap();
         let fs = Arc::new(FsContext::at_root(self.root.clone()));
         let task = FirstTask { pid, name: b"test", fs, files: Arc::new(FdTable::default()) }.create(&self.kernel);
-        *task.mm.lock() = Some(Arc::new(AddressSpace::new(self.kernel.new_id(), &[])));
+        task.mm.set(Some(Arc::new(AddressSpace::new(self.kernel.new_id(), &[]))));
         self.kernel.tasks.insert(&task);
         task
     }
@@ -210,7 +210,7 @@ impl Machine {
         .unwrap();
         task.process = first.process.clone();
         let task = Arc::new(task);
-        *task.mm.lock() = first.mm.lock().clone();
+        task.mm.set(first.mm.get());
         first.process.inner.lock().threads.push(task.clone());
         self.kernel.tasks.insert(&task);
         task

@@ -47,6 +47,8 @@ pub fn return_to_user(ctx: &Ctx, frame: &mut TrapFrame, result: Option<Result<us
     if result.is_some() {
         ctx.task.in_syscall.store(u32::MAX, Ordering::Relaxed);
     }
+    // SAFETY: the call is over, and this thread runs the task.
+    unsafe { ctx.task.drop_kept() };
     if !ctx.task.attention.load(Ordering::SeqCst) {
         match result {
             None => return Next::Run,

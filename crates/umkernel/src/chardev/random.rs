@@ -60,7 +60,7 @@ impl FileOps for Random {
 
     fn ioctl(&self, ctx: &Ctx, _file: &File, cmd: u32, arg: u64) -> Result<usize> {
         let admin = || {
-            let capable = ctx.task.creds().capable(Capabilities::SYS_ADMIN);
+            let capable = ctx.creds().capable(Capabilities::SYS_ADMIN);
             if capable { Ok(()) } else { Err(crate::Error::from(Errno::EPERM)) }
         };
         match cmd {

@@ -69,7 +69,7 @@ impl PollFds {
 
     /// The files to watch: a negative descriptor is passed over, one that is not open has `NVAL`.
     fn watched(&self, ctx: &Ctx) -> Vec<Watched> {
-        let files = ctx.task.files();
+        let files = ctx.files();
         let (records, _) = self.raw.as_chunks::<POLLFD_SIZE>();
         let each = records.iter().map(|r| {
             let fd = i32::from_le_bytes([r[0], r[1], r[2], r[3]]);

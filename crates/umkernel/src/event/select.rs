@@ -36,7 +36,7 @@ fn meaning() -> [PollEvents; 3] {
 /// `EINVAL` for a negative `n`, `EBADF` when a set holds a descriptor that is not open, `EFAULT`, `ERESTARTNOHAND`.
 pub fn select(ctx: &Ctx, n: i32, sets: Sets, deadline: Option<u64>) -> Result<usize> {
     let Ok(n) = usize::try_from(n) else { bail!(EINVAL) };
-    let files = ctx.task.files();
+    let files = ctx.files();
     // Bits beyond the descriptor table are not looked at; its size is a multiple of a word's bits.
     let n = n.min(files.size().max(1).next_multiple_of(WORD_BITS));
     let words = n.div_ceil(WORD_BITS);

@@ -167,7 +167,7 @@ fn memory_devices() {
         let ops = device.open(&ctx, &root, rdev, crate::vfs::OpenFlags::RDWR).unwrap();
         let inode = m.kernel.vfs.anon_inode(crate::vfs::FileType::CharDevice, 0o666, (0, 0));
         let file = m.kernel.vfs.anon_file_on("device", inode, Some(ops), crate::vfs::OpenFlags::RDWR);
-        ctx.task.files().insert(file, false, 0, 99).unwrap() as u64
+        ctx.files().insert(file, false, 0, 99).unwrap() as u64
     };
     let (null, zero, full, random) = (file(3), file(5), file(7), file(8));
     let buf = Cell::new([1u8; 9000]);

@@ -6,7 +6,7 @@
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, SeqLock};
 use crate::tty::pty::{self, SlaveDirectory};
 use crate::tty::{TTYAUX_MAJOR, Tty, TtyFile, UNIX98_PTY_SLAVE_MAJOR};
 use crate::vfs::{
@@ -127,7 +127,7 @@ impl DevPts {
                 root: Mutex::new(attr(dev, ROOT_INO, FileType::Directory, 0o755, 0)),
                 options: Mutex::new(options),
                 terminals: Mutex::default(),
-                ptmx: Arc::new(Node { attr: Mutex::new(ptmx_attr), tty: None, common: InodeCommon::default() }),
+                ptmx: Arc::new(Node { attr: SeqLock::new(ptmx_attr), tty: None, common: InodeCommon::default() }),
             }
         })
     }
@@ -145,14 +145,14 @@ impl DevPts {
         let mut terminals = self.terminals.lock();
         let index = (0..options.max).find(|n| !terminals.contains_key(n)).ok_or(Errno::ENOSPC)?;
         let (master, tty) = pty::create(ctx, index, Arc::new(Instance { fs, root }));
-        let creds = ctx.task.creds();
+        let creds = ctx.creds();
         let rdev = makedev(UNIX98_PTY_SLAVE_MAJOR, index);
         let attr = Attr {
             uid: options.uid.unwrap_or(creds.fsuid),
             gid: options.gid.unwrap_or(creds.fsgid),
             ..attr(self.dev, FIRST_INO + u64::from(index), FileType::CharDevice, options.mode, rdev)
         };
-        let node = Node { attr: Mutex::new(attr), tty: Some(tty), common: InodeCommon::default() };
+        let node = Node { attr: SeqLock::new(attr), tty: Some(tty), common: InodeCommon::default() };
         terminals.insert(index, Arc::new(node));
         Ok(master)
     }
@@ -167,7 +167,7 @@ pub fn open_ptmx(ctx: &Ctx, location: &Location) -> Result<Box<dyn FileOps>> {
     if location.mount.sb.fs.as_any().is::<DevPts>() {
         root = location.mount.root_location();
     } else {
-        let mut path = location.path_from(&ctx.task.fs().inner.lock().root.clone()).path;
+        let mut path = location.path_from(&ctx.fs().inner.lock().root.clone()).path;
         path.truncate(path.iter().rposition(|&b| b == b'/').unwrap_or(0));
         path.extend_from_slice(b"/pts");
         let found = ctx.kernel.vfs.resolve(ctx, AT_FDCWD, &path, WalkFlags::FOLLOW | WalkFlags::DIRECTORY);
@@ -241,7 +241,7 @@ impl FileSystem for DevPts {
     fn remount(&self, _read_only: bool, data: &str) -> Result<()> {
         let mut options = self.options.lock();
         *options = options.parse(data)?;
-        self.ptmx.attr.lock().mode = options.ptmx_mode;
+        self.ptmx.attr.write().mode = options.ptmx_mode;
         Ok(())
     }
 
@@ -315,14 +315,14 @@ impl Inode for Root {
 
 /// A terminal's node, or `ptmx`, which has no terminal.
 struct Node {
-    attr: Mutex<Attr>,
+    attr: SeqLock<Attr>,
     tty: Option<Arc<Tty>>,
     common: InodeCommon,
 }
 
 impl Inode for Node {
     fn attr(&self) -> Result<Attr> {
-        Ok(*self.attr.lock())
+        Ok(self.attr.read())
     }
 
     fn file_type(&self) -> FileType {
@@ -334,7 +334,7 @@ impl Inode for Node {
     }
 
     fn set_attr(&self, set: &SetAttr) -> Result<()> {
-        self.attr.lock().apply(set);
+        self.attr.write().apply(set);
         Ok(())
     }
 

@@ -25,7 +25,7 @@ const PRIVATE: u64 = FUTEX_PRIVATE_FLAG as u64;
 /// Another thread of the test's process, as far as futexes care: a task with the same memory.
 fn companion(machine: &Machine, of: &Arc<Task>) -> Arc<Task> {
     let task = machine.child(of);
-    *task.mm.lock() = of.mm.lock().clone();
+    task.mm.set(of.mm.get());
     task
 }
 

@@ -94,7 +94,7 @@ pub fn wake_address(ctx: &Ctx, addr: u64, count: u32) {
     let private = Key::Private(space.id, addr);
     let woken = table.bucket(&private).wake(&private, count, u32::MAX);
     if woken < count
-        && let Some(shared) = Key::shared_in(&space, addr)
+        && let Some(shared) = Key::shared_in(space, addr)
     {
         table.bucket(&shared).wake(&shared, count - woken, u32::MAX);
     }

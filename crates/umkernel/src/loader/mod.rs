@@ -205,7 +205,7 @@ fn map_segment(ctx: &Ctx, inner: &mut SpaceInner, s: &Segment, file: &Arc<File>,
         if s.memsz > s.filesz && s.prot.contains(Prot::WRITE) && file_pages_end > file_end {
             let zeroes = vec![0; (file_pages_end - file_end) as usize];
             let space = ctx.mm()?;
-            if ctx.kernel.platform.write_memory(&space, file_end, &zeroes) < zeroes.len() {
+            if ctx.kernel.platform.write_memory(space, file_end, &zeroes) < zeroes.len() {
                 bail!(EFAULT, "the page behind a segment's data cannot be cleared");
             }
         }

@@ -143,7 +143,7 @@ fn start_command(
     kernel.tasks.insert(&init);
     let command = new_task(kernel, kernel_task, b"command", new_pid().map_err(no_pid)?);
     kernel.tasks.insert(&command);
-    command.process.inner.lock().parent = Some(Arc::downgrade(&init.process));
+    command.process.set_parent(&mut command.process.inner.lock(), &init.process);
     init.process.inner.lock().children.push(command.process.clone());
     give_files(&command, stdio);
     stdio.give_terminal(&command);

@@ -273,7 +273,8 @@ fn stop(kernel: &Arc<Kernel>, kernel_task: &Arc<Task>) {
         process::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
     }
-    drop(core::mem::take(&mut *kernel_task.files.lock()));
+    // SAFETY: see below.
+    drop(unsafe { kernel_task.files.replace(Arc::default()) });
     match kernel.vfs.shut_down() {
         Ok(()) => kernel.message(Level::Info, "reboot: file systems unmounted".to_string()),
         Err(e) => kernel.message(Level::Error, format!("unmount: {e}")),

@@ -77,7 +77,7 @@ fn mark_all(inner: &mut SpaceInner, locked: bool) {
 
 /// Whether so many bytes may be locked.
 fn check_limit(ctx: &Ctx, bytes: u64) -> Result<()> {
-    if ctx.task.creds().capable(Capabilities::IPC_LOCK) {
+    if ctx.creds().capable(Capabilities::IPC_LOCK) {
         return Ok(());
     }
     let limit = ctx.task.process.limit(RLIMIT_MEMLOCK as usize);

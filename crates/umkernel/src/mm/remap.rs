@@ -112,8 +112,8 @@ fn copy_pages(ctx: &Ctx, from: u64, to: u64, len: u64) -> Result<()> {
     let mut done = 0;
     while done < len {
         let want = (len - done).min(buf.len() as u64) as usize;
-        let got = ctx.kernel.platform.read_memory(&space, from + done, &mut buf[..want]);
-        if got < want || ctx.kernel.platform.write_memory(&space, to + done, &buf[..want]) < want {
+        let got = ctx.kernel.platform.read_memory(space, from + done, &mut buf[..want]);
+        if got < want || ctx.kernel.platform.write_memory(space, to + done, &buf[..want]) < want {
             bail!(EFAULT, "private pages that cannot be read or written cannot be copied");
         }
         done += want as u64;

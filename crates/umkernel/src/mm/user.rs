@@ -6,6 +6,7 @@ use crate::kernel::Ctx;
 use crate::platform::Platform;
 use alloc::vec::Vec;
 use core::mem::{MaybeUninit, size_of};
+use core::ops::Deref;
 
 /// A type without padding rules or invalid values, which may be copied from and to user memory byte by byte.
 ///
@@ -36,11 +37,11 @@ impl Ctx<'_> {
             return Ok(());
         }
         let space = self.mm()?;
-        if self.kernel.platform.read_memory(&space, addr, buf) == buf.len() {
+        if self.kernel.platform.read_memory(space, addr, buf) == buf.len() {
             return Ok(());
         }
         space.reach_grown(self, addr, buf.len());
-        if self.kernel.platform.read_memory(&space, addr, buf) == buf.len() {
+        if self.kernel.platform.read_memory(space, addr, buf) == buf.len() {
             return Ok(());
         }
         Err(Errno::EFAULT.into())
@@ -52,11 +53,11 @@ impl Ctx<'_> {
             return Ok(());
         }
         let space = self.mm()?;
-        if self.kernel.platform.write_memory(&space, addr, buf) == buf.len() {
+        if self.kernel.platform.write_memory(space, addr, buf) == buf.len() {
             return Ok(());
         }
         space.reach_grown(self, addr, buf.len());
-        if self.kernel.platform.write_memory(&space, addr, buf) == buf.len() {
+        if self.kernel.platform.write_memory(space, addr, buf) == buf.len() {
             return Ok(());
         }
         Err(Errno::EFAULT.into())
@@ -98,10 +99,10 @@ impl Ctx<'_> {
         loop {
             // Not beyond an aligned step: the string may end right before an unmapped page.
             let want = (STEP - at % STEP) as usize;
-            let mut got = self.kernel.platform.read_memory(&space, at, &mut chunk[..want]);
+            let mut got = self.kernel.platform.read_memory(space, at, &mut chunk[..want]);
             if got == 0 {
                 space.reach_grown(self, at, want);
-                got = self.kernel.platform.read_memory(&space, at, &mut chunk[..want]);
+                got = self.kernel.platform.read_memory(space, at, &mut chunk[..want]);
             }
             if let Some(end) = chunk[..got].iter().position(|&b| b == 0) {
                 string.extend_from_slice(&chunk[..end]);
@@ -155,18 +156,49 @@ pub trait IoSrc {
     }
 }
 
+/// Ranges of user memory: addresses and lengths. One is the common case, and asks for no memory.
+pub enum Ranges {
+    /// One range.
+    One([(u64, usize); 1]),
+    /// Any number, as of `readv(2)`.
+    Many(Vec<(u64, usize)>),
+}
+
+impl Deref for Ranges {
+    type Target = [(u64, usize)];
+
+    fn deref(&self) -> &[(u64, usize)] {
+        match self {
+            Ranges::One(one) => one,
+            Ranges::Many(many) => many,
+        }
+    }
+}
+
+impl From<(u64, usize)> for Ranges {
+    fn from(range: (u64, usize)) -> Ranges {
+        Ranges::One([range])
+    }
+}
+
+impl From<Vec<(u64, usize)>> for Ranges {
+    fn from(ranges: Vec<(u64, usize)>) -> Ranges {
+        Ranges::Many(ranges)
+    }
+}
+
 /// A list of user memory ranges and a position in it.
 struct UserRanges<'a> {
     platform: &'a dyn Platform,
     space: &'a AddressSpace,
-    ranges: Vec<(u64, usize)>,
+    ranges: Ranges,
     index: usize,
     within: usize,
     left: usize,
 }
 
 impl<'a> UserRanges<'a> {
-    fn new(ctx: &Ctx<'a>, space: &'a AddressSpace, ranges: Vec<(u64, usize)>) -> UserRanges<'a> {
+    fn new(ctx: &Ctx<'a>, space: &'a AddressSpace, ranges: Ranges) -> UserRanges<'a> {
         ranges.iter().for_each(|&(addr, len)| space.reach_grown(ctx, addr, len));
         let platform = &*ctx.kernel.platform;
         let left = ranges.iter().map(|r| r.1).sum();
@@ -238,8 +270,8 @@ pub struct UserDst<'a>(UserRanges<'a>);
 
 impl<'a> UserDst<'a> {
     /// Destination of `read(2)` or `readv(2)`: ranges of `space`, whose total length the caller has bounded.
-    pub fn new(ctx: &Ctx<'a>, space: &'a AddressSpace, ranges: Vec<(u64, usize)>) -> UserDst<'a> {
-        UserDst(UserRanges::new(ctx, space, ranges))
+    pub fn new(ctx: &Ctx<'a>, space: &'a AddressSpace, ranges: impl Into<Ranges>) -> UserDst<'a> {
+        UserDst(UserRanges::new(ctx, space, ranges.into()))
     }
 }
 
@@ -263,8 +295,8 @@ pub struct UserSrc<'a>(UserRanges<'a>);
 
 impl<'a> UserSrc<'a> {
     /// Source of `write(2)` or `writev(2)`: ranges of `space`, whose total length the caller has bounded.
-    pub fn new(ctx: &Ctx<'a>, space: &'a AddressSpace, ranges: Vec<(u64, usize)>) -> UserSrc<'a> {
-        UserSrc(UserRanges::new(ctx, space, ranges))
+    pub fn new(ctx: &Ctx<'a>, space: &'a AddressSpace, ranges: impl Into<Ranges>) -> UserSrc<'a> {
+        UserSrc(UserRanges::new(ctx, space, ranges.into()))
     }
 }
 

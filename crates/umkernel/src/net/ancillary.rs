@@ -34,19 +34,19 @@ unsafe impl Pod for Ucred {}
 impl Ucred {
     /// The caller by its effective ids: what `SO_PEERCRED` shows.
     pub fn effective(ctx: &Ctx) -> Ucred {
-        let creds = ctx.task.creds();
+        let creds = ctx.creds();
         Ucred { pid: ctx.task.process.pid, uid: creds.euid, gid: creds.egid }
     }
 
     /// The caller by its real ids: what goes with each message.
     pub fn real(ctx: &Ctx) -> Ucred {
-        let creds = ctx.task.creds();
+        let creds = ctx.creds();
         Ucred { pid: ctx.task.process.pid, uid: creds.uid, gid: creds.gid }
     }
 
     /// Whether the caller may call itself this.
     fn check(&self, ctx: &Ctx) -> Result<()> {
-        let creds = ctx.task.creds();
+        let creds = ctx.creds();
         let pid = self.pid == ctx.task.process.pid || creds.capable(Capabilities::SYS_ADMIN);
         let uid = [creds.uid, creds.euid, creds.suid].contains(&self.uid) || creds.capable(Capabilities::SETUID);
         let gid = [creds.gid, creds.egid, creds.sgid].contains(&self.gid) || creds.capable(Capabilities::SETGID);
@@ -95,7 +95,7 @@ impl Ancillary {
     }
 
     fn add_files(&mut self, ctx: &Ctx, data: &[u8]) -> Result<()> {
-        let files = ctx.task.files();
+        let files = ctx.files();
         let (numbers, _) = data.as_chunks::<4>();
         if self.files.len() + numbers.len() > MAX_FILES {
             bail!(EINVAL, "too many files in a message");
@@ -146,7 +146,7 @@ impl Received {
         let limit = ctx.task.process.limit(linux_raw_sys::general::RLIMIT_NOFILE as usize);
         let mut numbers = Vec::new();
         for file in self.files.iter().take(fits) {
-            match ctx.task.files().insert(file.clone(), close_on_exec, 0, limit) {
+            match ctx.files().insert(file.clone(), close_on_exec, 0, limit) {
                 Ok(fd) => numbers.extend_from_slice(&fd.to_le_bytes()),
                 Err(_) => break,
             }

@@ -25,7 +25,7 @@ pub struct SocketFile {
 impl SocketFile {
     /// An open file on a socket.
     pub fn open(ctx: &Ctx, socket: Arc<dyn Endpoint>, nonblocking: bool) -> Arc<File> {
-        let creds = ctx.task.creds();
+        let creds = ctx.creds();
         let inode = ctx.kernel.vfs.anon_inode(FileType::Socket, 0o777, (creds.fsuid, creds.fsgid));
         let ino = inode.attr().map_or(0, |a| a.ino);
         socket.opened(ino);

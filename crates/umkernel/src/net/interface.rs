@@ -183,7 +183,7 @@ pub fn ioctl(ctx: &Ctx, cmd: u32, arg: u64) -> Result<usize> {
         bail!(ENODEV);
     }
     let changes = [SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK, SIOCSIFMTU, SIOCSIFTXQLEN].contains(&cmd);
-    if changes && !ctx.task.creds().capable(Capabilities::NET_ADMIN) {
+    if changes && !ctx.creds().capable(Capabilities::NET_ADMIN) {
         bail!(EPERM);
     }
     let mut lo = ctx.kernel.net.loopback.lock();

@@ -290,7 +290,7 @@ fn handle(ctx: &Ctx, answer: &mut Answer, body: &[u8]) -> Result<bool> {
     if !(RTM_NEWLINK..=RTM_MAX).contains(&kind) {
         bail!(EOPNOTSUPP);
     }
-    if kind % 4 != 2 && !ctx.task.creds().capable(Capabilities::NET_ADMIN) {
+    if kind % 4 != 2 && !ctx.creds().capable(Capabilities::NET_ADMIN) {
         bail!(EPERM);
     }
     let mut lo = ctx.kernel.net.loopback.lock();

@@ -178,7 +178,7 @@ impl Socket {
             Address::Abstract(name) => ctx.kernel.net.by_abstract(self.kind, name),
             Address::Path(path) => {
                 let location = ctx.kernel.vfs.resolve(ctx, AT_FDCWD, path, WalkFlags::FOLLOW)?;
-                location.permission(&ctx.task.creds(), Access::WRITE)?;
+                location.permission(ctx.creds(), Access::WRITE)?;
                 if location.dentry.inode.file_type() != FileType::Socket {
                     bail!(ECONNREFUSED, "not a socket");
                 }

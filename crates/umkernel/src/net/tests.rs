@@ -443,7 +443,7 @@ fn a_stream_carries_much_between_threads() {
     let fds = Cell::new([0i32; 2]);
     ctx.call(__NR_socketpair, &[1, 1, 0, addr(&fds)]).unwrap();
     let [a, b] = fds.get().map(|fd| fd as u64);
-    *other.files.lock() = task.files();
+    other.files.set(task.files());
     let data: Vec<u8> = (0..3_000_000u32).map(|i| (i / 7) as u8).collect();
     let mut got = Vec::new();
     std::thread::scope(|s| {

@@ -70,7 +70,7 @@ pub fn may_signal(ctx: &Ctx, target: &Arc<Process>, sig: u8) -> Result<()> {
         (inner.threads.first().map(|t| t.creds()), inner.sid)
     };
     let Some(theirs) = theirs else { return Ok(()) };
-    let ours = ctx.task.creds();
+    let ours = ctx.creds();
     let same_user = [ours.euid, ours.uid].iter().any(|&id| id == theirs.suid || id == theirs.uid);
     if same_user || ours.capable(Capabilities::KILL) {
         return Ok(());
@@ -83,7 +83,7 @@ pub fn may_signal(ctx: &Ctx, target: &Arc<Process>, sig: u8) -> Result<()> {
 
 /// What `kill(2)` and the like say of the running task as the sender.
 pub fn sent_by(ctx: &Ctx, sig: u8, code: i32) -> SigInfo {
-    SigInfo::user(sig, code, ctx.task.process.pid, ctx.task.creds().uid)
+    SigInfo::user(sig, code, ctx.task.process.pid, ctx.creds().uid)
 }
 
 /// Sends the running thread a signal for what it does, as if it had done so itself (`send_sig(..., current, 0)`): `SIGPIPE`,

@@ -482,7 +482,7 @@ fn other_users_may_not_signal() {
     let mut creds = (*task.creds()).clone();
     (creds.uid, creds.euid, creds.suid) = (1000, 1000, 1000);
     creds.effective = crate::task::Capabilities::empty();
-    *task.creds.lock() = Arc::new(creds);
+    task.creds.set(Arc::new(creds));
     let kill = |sig: u8| ctx.call(nr::__NR_kill, &[1, u64::from(sig)]).map_err(|e| e.errno);
     assert_eq!(kill(SIGTERM), Err(Errno::EPERM));
     assert_eq!(kill(0), Err(Errno::EPERM));

@@ -8,9 +8,11 @@ pub mod contention;
 mod mutex;
 mod oneshot;
 mod rwlock;
+mod seqlock;
 mod wait;
 
 pub use mutex::{Mutex, MutexGuard};
 pub use oneshot::{Receiver, Sender, oneshot};
 pub use rwlock::{ReadGuard, RwLock, WriteGuard};
+pub use seqlock::{SeqLock, SeqWriter};
 pub use wait::{PollTable, WaitQueue, Waiter, Wake};

@@ -53,6 +53,15 @@ impl<T: ?Sized> Mutex<T> {
         MutexGuard { mutex: self }
     }
 
+    /// The value, without the lock.
+    ///
+    /// # Safety
+    /// Nobody changes the value while the reference is in use.
+    pub unsafe fn unlocked(&self) -> &T {
+        // SAFETY: the caller's promise.
+        unsafe { &*self.value.get() }
+    }
+
     /// Takes the lock if it is free.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         self.state

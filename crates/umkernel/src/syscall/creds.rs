@@ -21,12 +21,12 @@ const CAPS: &[Arg] = &[Arg::Kind("cap_header"), Arg::Ptr];
 
 /// The calls of this family.
 pub(super) const TABLE: &[Entry] = &[
-    Entry::new(102, "getuid", Family::Creds, &[], Support::Full, |ctx, _, _| Ok(ctx.task.creds().uid as usize)),
-    Entry::new(104, "getgid", Family::Creds, &[], Support::Full, |ctx, _, _| Ok(ctx.task.creds().gid as usize)),
+    Entry::new(102, "getuid", Family::Creds, &[], Support::Full, |ctx, _, _| Ok(ctx.creds().uid as usize)),
+    Entry::new(104, "getgid", Family::Creds, &[], Support::Full, |ctx, _, _| Ok(ctx.creds().gid as usize)),
     Entry::new(105, "setuid", Family::Creds, ID, Support::Full, sys_setuid),
     Entry::new(106, "setgid", Family::Creds, ID, Support::Full, sys_setgid),
-    Entry::new(107, "geteuid", Family::Creds, &[], Support::Full, |ctx, _, _| Ok(ctx.task.creds().euid as usize)),
-    Entry::new(108, "getegid", Family::Creds, &[], Support::Full, |ctx, _, _| Ok(ctx.task.creds().egid as usize)),
+    Entry::new(107, "geteuid", Family::Creds, &[], Support::Full, |ctx, _, _| Ok(ctx.creds().euid as usize)),
+    Entry::new(108, "getegid", Family::Creds, &[], Support::Full, |ctx, _, _| Ok(ctx.creds().egid as usize)),
     Entry::new(113, "setreuid", Family::Creds, IDS2, Support::Full, sys_setreuid),
     Entry::new(114, "setregid", Family::Creds, IDS2, Support::Full, sys_setregid),
     Entry::new(115, "getgroups", Family::Creds, GET_GROUPS, Support::Full, sys_getgroups),
@@ -43,7 +43,7 @@ pub(super) const TABLE: &[Entry] = &[
 
 /// Gives the running task the user ids that `change` makes of its own.
 fn change_users(ctx: &Ctx, change: impl FnOnce(Ids, bool) -> Result<Ids>) -> Result<usize> {
-    let old = ctx.task.creds();
+    let old = ctx.creds();
     let ids = change(old.users(), old.capable(Capabilities::SETUID))?;
     commit(ctx, old.with_users(ids));
     Ok(0)
@@ -51,7 +51,7 @@ fn change_users(ctx: &Ctx, change: impl FnOnce(Ids, bool) -> Result<Ids>) -> Res
 
 /// Gives the running task the group ids that `change` makes of its own.
 fn change_groups(ctx: &Ctx, change: impl FnOnce(Ids, bool) -> Result<Ids>) -> Result<usize> {
-    let old = ctx.task.creds();
+    let old = ctx.creds();
     let ids = change(old.group_ids(), old.capable(Capabilities::SETGID))?;
     commit(ctx, old.with_groups(ids));
     Ok(0)
@@ -89,15 +89,15 @@ fn write_ids(ctx: &Ctx, args: &[u64; 6], ids: Ids) -> Result<usize> {
 }
 
 fn sys_getresuid(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
-    write_ids(ctx, args, ctx.task.creds().users())
+    write_ids(ctx, args, ctx.creds().users())
 }
 
 fn sys_getresgid(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
-    write_ids(ctx, args, ctx.task.creds().group_ids())
+    write_ids(ctx, args, ctx.creds().group_ids())
 }
 
 fn sys_setfsuid(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
-    let old = ctx.task.creds();
+    let old = ctx.creds();
     let ids = old.users().set_fs(args[0] as u32, old.capable(Capabilities::SETUID));
     if ids.fs != old.fsuid {
         commit(ctx, old.with_fs_user(ids.fs));
@@ -106,7 +106,7 @@ fn sys_setfsuid(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<us
 }
 
 fn sys_setfsgid(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
-    let old = ctx.task.creds();
+    let old = ctx.creds();
     let ids = old.group_ids().set_fs(args[0] as u32, old.capable(Capabilities::SETGID));
     if ids.fs != old.fsgid {
         commit(ctx, old.with_groups(ids));
@@ -115,7 +115,7 @@ fn sys_setfsgid(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<us
 }
 
 fn sys_getgroups(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
-    let groups = ctx.task.creds().groups.clone();
+    let groups = ctx.creds().groups.clone();
     let size = args[0] as i32;
     if size < 0 {
         return Err(Errno::EINVAL.into());
@@ -134,7 +134,7 @@ fn sys_getgroups(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<u
 fn sys_setgroups(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
     /// `NGROUPS_MAX` of `linux/limits.h`.
     const MAX_GROUPS: u32 = 65536;
-    let old = ctx.task.creds();
+    let old = ctx.creds();
     if !old.capable(Capabilities::SETGID) {
         return Err(Errno::EPERM.into());
     }
@@ -198,7 +198,7 @@ fn sys_capset(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usiz
         sets.iter_mut().zip(values).for_each(|(set, value)| *set |= u64::from(value) << (32 * word));
     }
     let [effective, permitted, inheritable] = sets.map(|bits| Capabilities::from_bits_retain(bits) & Capabilities::ALL);
-    let old = ctx.task.creds();
+    let old = ctx.creds();
     if !old.capable(Capabilities::SETPCAP) && !(old.inheritable | old.permitted).contains(inheritable) {
         bail!(EPERM, "inheritable beyond permitted");
     }

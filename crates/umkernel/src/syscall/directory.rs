@@ -99,7 +99,7 @@ fn link(ctx: &Ctx, (old_fd, old): (i32, u64), (new_fd, new): (i32, u64), flags: 
     let mut walk = WalkFlags::empty();
     walk.set(WalkFlags::FOLLOW, flags & AT_SYMLINK_FOLLOW != 0);
     if flags & AT_EMPTY_PATH != 0 {
-        if !ctx.task.creds().capable(Capabilities::DAC_READ_SEARCH) {
+        if !ctx.creds().capable(Capabilities::DAC_READ_SEARCH) {
             bail!(ENOENT);
         }
         walk |= WalkFlags::EMPTY;
@@ -155,7 +155,7 @@ fn rename(ctx: &Ctx, (old_fd, old): (i32, u64), (new_fd, new): (i32, u64), flags
 }
 
 fn sys_umask(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    let fs = ctx.task.fs();
+    let fs = ctx.fs();
     let mut inner = fs.inner.lock();
     Ok(core::mem::replace(&mut inner.umask, args[0] as u32 & 0o777) as usize)
 }
@@ -164,7 +164,7 @@ fn sys_umask(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
 fn enterable(ctx: &Ctx, path: u64) -> Result<Location> {
     let path = ctx.read_path(path)?;
     let at = ctx.kernel.vfs.resolve(ctx, AT_FDCWD, &path, WalkFlags::FOLLOW | WalkFlags::DIRECTORY)?;
-    at.permission(&ctx.task.creds(), Access::EXEC)?;
+    at.permission(ctx.creds(), Access::EXEC)?;
     Ok(at)
 }
 
@@ -175,34 +175,34 @@ fn sys_chdir(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
 }
 
 fn sys_fchdir(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    let file = ctx.task.files().get(args[0] as i32)?;
+    let file = ctx.file(args[0] as i32)?;
     if file.inode.file_type() != FileType::Directory {
         bail!(ENOTDIR);
     }
-    file.location.permission(&ctx.task.creds(), Access::EXEC)?;
+    file.location.permission(ctx.creds(), Access::EXEC)?;
     set_cwd(ctx, file.location.clone());
     Ok(0)
 }
 
 fn set_cwd(ctx: &Ctx, at: Location) {
-    let fs = ctx.task.fs();
+    let fs = ctx.fs();
     let old = core::mem::replace(&mut fs.inner.lock().cwd, at);
     drop(old);
 }
 
 fn sys_chroot(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let at = enterable(ctx, args[0])?;
-    if !ctx.task.creds().capable(Capabilities::SYS_CHROOT) {
+    if !ctx.creds().capable(Capabilities::SYS_CHROOT) {
         bail!(EPERM);
     }
-    let fs = ctx.task.fs();
+    let fs = ctx.fs();
     let old = core::mem::replace(&mut fs.inner.lock().root, at);
     drop(old);
     Ok(0)
 }
 
 fn sys_getcwd(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    let fs = ctx.task.fs();
+    let fs = ctx.fs();
     let (root, cwd) = {
         let inner = fs.inner.lock();
         (inner.root.clone(), inner.cwd.clone())
@@ -265,7 +265,7 @@ fn sys_getdents(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> 
 fn getdents(ctx: &Ctx, args: &[u64; 6], encode: Encode) -> Result<usize> {
     /// More is not filled at once, however large the buffer.
     const BUFFER_MAX: usize = 256 * 1024;
-    let file = ctx.task.files().get(args[0] as i32)?;
+    let file = ctx.file(args[0] as i32)?;
     if file.flags().contains(OpenFlags::PATH) {
         bail!(EBADF);
     }
@@ -273,14 +273,14 @@ fn getdents(ctx: &Ctx, args: &[u64; 6], encode: Encode) -> Result<usize> {
         bail!(ENOTDIR);
     }
     let room = (args[2] as u32 as usize).min(BUFFER_MAX);
-    let mut position = file.position.lock();
+    let position = file.position.turn(false);
     if file.location.dentry.deleted() {
         bail!(ENOENT);
     }
     let mut out = Vec::with_capacity(room.min(32 * 1024));
-    let mut next = *position;
+    let mut next = position.get();
     let mut too_small = false;
-    file.inode.read_dir(ctx, *position, &mut |entry| {
+    file.inode.read_dir(ctx, next, &mut |entry| {
         let start = out.len();
         encode(&mut out, entry);
         if out.len() > room {
@@ -297,7 +297,7 @@ fn getdents(ctx: &Ctx, args: &[u64; 6], encode: Encode) -> Result<usize> {
     if !out.is_empty() {
         ctx.write_user(args[1], &out).map_err(|_| Errno::EFAULT)?;
     }
-    *position = next;
+    position.set(next);
     drop(position);
     ctx.kernel.vfs.touch_atime(&file.location);
     Ok(out.len())

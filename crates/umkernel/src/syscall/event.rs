@@ -43,7 +43,7 @@ const EVENT_SIZE: usize = 12;
 /// Gives a new open file a descriptor.
 pub(super) fn install(ctx: &Ctx, file: Arc<File>, close_on_exec: bool) -> Result<usize> {
     let limit = ctx.task.process.limit(linux_raw_sys::general::RLIMIT_NOFILE as usize);
-    ctx.task.files().insert(file, close_on_exec, 0, limit).map(|fd| fd as usize)
+    ctx.files().insert(file, close_on_exec, 0, limit).map(|fd| fd as usize)
 }
 
 fn sys_epoll_create(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
@@ -76,7 +76,7 @@ fn sys_epoll_ctl(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<u
             data: u64::from_le_bytes(data.try_into().map_err(|_| Errno::EFAULT)?),
         }
     };
-    let files = ctx.task.files();
+    let files = ctx.files();
     let own = files.get(args[0] as i32)?;
     let fd = args[2] as i32;
     let file = files.get(fd)?;
@@ -110,7 +110,7 @@ fn wait(ctx: &Ctx, args: &[u64; 6], deadline: Option<u64>) -> Result<usize> {
     if end.is_none_or(|end| end > crate::mm::TASK_SIZE) {
         bail!(EFAULT);
     }
-    let file = ctx.task.files().get(args[0] as i32)?;
+    let file = ctx.file(args[0] as i32)?;
     let set = epoll::of(&file)?;
     let found = set.wait(ctx, max as usize, deadline)?;
     let raw: Vec<u8> =
@@ -168,7 +168,7 @@ fn sys_signalfd(ctx: &Ctx, args: &[u64; 6], frame: &mut TrapFrame) -> Result<usi
         let file = signalfd::create(ctx, mask, flags.contains(OpenFlags::NONBLOCK));
         return install(ctx, file, flags.contains(OpenFlags::CLOEXEC));
     }
-    let file = ctx.task.files().get(fd)?;
+    let file = ctx.file(fd)?;
     signalfd::set_mask(ctx, &file, mask)?;
     Ok(fd as usize)
 }

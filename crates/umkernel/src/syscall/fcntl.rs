@@ -48,7 +48,7 @@ const FD_CLOEXEC: u64 = 1;
 
 fn sys_fcntl(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let (fd, command, arg) = (args[0] as i32, args[1] as u32, args[2]);
-    let files = ctx.task.files();
+    let files = ctx.files();
     let file = files.get(fd)?;
     let about_descriptor = [cmd::DUPFD, cmd::DUPFD_CLOEXEC, cmd::GETFD, cmd::SETFD, cmd::GETFL].contains(&command);
     if file.flags().contains(OpenFlags::PATH) && !about_descriptor {
@@ -70,7 +70,7 @@ fn sys_fcntl(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
             let flags = OpenFlags::from_bits_retain(arg as u32);
             if flags.contains(OpenFlags::NOATIME)
                 && !file.flags().contains(OpenFlags::NOATIME)
-                && !ctx.task.creds().owns(&file.inode.attr()?)
+                && !ctx.creds().owns(&file.inode.attr()?)
             {
                 bail!(EPERM);
             }
@@ -167,7 +167,7 @@ fn lock_range(file: &File, raw: &RawLock) -> Result<(u64, u64)> {
     let whence = raw[0] >> 16 & 0xffff;
     let base = match whence {
         0 => 0,
-        1 => *file.position.lock(),
+        1 => file.position.now(),
         2 => file.inode.attr()?.size,
         _ => bail!(EINVAL),
     };
@@ -196,7 +196,7 @@ fn owner(ctx: &Ctx, file: &Arc<File>, description: bool) -> (LockOwner, i32) {
     if description {
         (LockOwner::Description(Arc::as_ptr(file) as usize), -1)
     } else {
-        (LockOwner::Process(ctx.task.files().lock_owner()), ctx.task.process.pid)
+        (LockOwner::Process(ctx.files().lock_owner()), ctx.task.process.pid)
     }
 }
 
@@ -243,7 +243,7 @@ fn set_lock(ctx: &Ctx, fd: i32, file: &Arc<File>, addr: u64, wait: bool, descrip
     file.note_lock();
     locks.set_record(ctx, RecordLock { owner, pid, start, end, exclusive: kind == F_WRLCK }, wait)?;
     // Another thread may have closed the descriptor meanwhile: then nobody would ever release the lock.
-    let files = ctx.task.files();
+    let files = ctx.files();
     if !description && !files.get(fd).is_ok_and(|now| Arc::ptr_eq(&now, file)) {
         locks.clear_record(owner, start, end);
         bail!(EBADF);
@@ -263,7 +263,7 @@ fn sys_flock(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
         LOCK_UN => None,
         _ => bail!(EINVAL),
     };
-    let file = ctx.task.files().get(args[0] as i32)?;
+    let file = ctx.file(args[0] as i32)?;
     if file.flags().contains(OpenFlags::PATH) {
         bail!(EBADF);
     }

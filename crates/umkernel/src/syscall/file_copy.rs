@@ -41,7 +41,7 @@ struct End {
 
 impl End {
     fn new(ctx: &Ctx, file: Arc<File>, addr: u64) -> Result<End> {
-        let offset = if addr != 0 { ctx.read_val::<u64>(addr)? } else { *file.position.lock() };
+        let offset = if addr != 0 { ctx.read_val::<u64>(addr)? } else { file.position.turn(false).get() };
         if (offset as i64) < 0 {
             bail!(EINVAL);
         }
@@ -64,7 +64,7 @@ impl End {
             return ctx.write_val(self.addr, &self.offset);
         }
         if self.file.seekable() {
-            *self.file.position.lock() = self.offset;
+            self.file.position.turn(false).set(self.offset);
         }
         Ok(())
     }
@@ -104,7 +104,7 @@ fn copy(ctx: &Ctx, from: &mut End, to: &mut End, count: usize) -> Result<usize> 
 }
 
 fn sys_sendfile(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    let files = ctx.task.files();
+    let files = ctx.files();
     let input = files.get(args[1] as i32)?;
     if !input.flags().readable() {
         bail!(EBADF);
@@ -130,7 +130,7 @@ fn sys_sendfile(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> 
 }
 
 fn sys_copy_file_range(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    let files = ctx.task.files();
+    let files = ctx.files();
     let input = files.get(args[0] as i32)?;
     let output = files.get(args[2] as i32)?;
     let mut from = End::new(ctx, input, args[1])?;
@@ -173,7 +173,7 @@ fn sys_splice(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     if len == 0 {
         return Ok(0);
     }
-    let files = ctx.task.files();
+    let files = ctx.files();
     let (input, output) = (files.get(in_fd as i32)?, files.get(out_fd as i32)?);
     if !input.flags().readable() || !output.flags().writable() {
         bail!(EBADF);
@@ -249,7 +249,7 @@ fn sys_tee(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     if len == 0 {
         return Ok(0);
     }
-    let files = ctx.task.files();
+    let files = ctx.files();
     let (input, output) = (files.get(in_fd as i32)?, files.get(out_fd as i32)?);
     if !input.flags().readable() || !output.flags().writable() {
         bail!(EBADF);
@@ -274,12 +274,12 @@ fn sys_vmsplice(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> 
     if args[3] & !SPLICE_F_ALL != 0 {
         bail!(EINVAL);
     }
-    let file = ctx.task.files().get(args[0] as i32)?;
+    let file = ctx.file(args[0] as i32)?;
     let Some(pipe) = pipe_of(&file) else { bail!(EBADF) };
     let space = ctx.mm()?;
     let mut ranges = read_iovec(ctx, args[1], args[2] as usize)?;
     if !file.flags().writable() {
-        return file.read(ctx, &mut UserDst::new(ctx, &space, ranges));
+        return file.read(ctx, &mut UserDst::new(ctx, space, ranges));
     }
     if ranges.iter().all(|r| r.1 == 0) {
         return Ok(0);
@@ -291,5 +291,5 @@ fn sys_vmsplice(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> 
         *len = (*len).min(room);
         room -= *len;
     }
-    file.write(ctx, &mut UserSrc::new(ctx, &space, ranges))
+    file.write(ctx, &mut UserSrc::new(ctx, space, ranges))
 }

@@ -6,8 +6,7 @@ use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::mm::{AddressSpace, UserDst, UserSrc};
 use crate::platform::TrapFrame;
-use crate::vfs::{File, FileType, OpenFlags, WalkFlags};
-use alloc::sync::Arc;
+use crate::vfs::{File, FileRef, FileType, OpenFlags, WalkFlags};
 use alloc::vec::Vec;
 
 /// The calls of this family.
@@ -81,17 +80,17 @@ pub(super) fn check_range(base: u64, len: u64) -> Result<()> {
     }
 }
 
-fn one_range(addr: u64, count: u64) -> Result<Vec<(u64, usize)>> {
+fn one_range(addr: u64, count: u64) -> Result<(u64, usize)> {
     if count > i64::MAX as u64 {
         bail!(EINVAL);
     }
     check_range(addr, count)?;
-    Ok(alloc::vec![(addr, (count as usize).min(COUNT_MAX))])
+    Ok((addr, (count as usize).min(COUNT_MAX)))
 }
 
 /// The file behind a descriptor, and the memory to move bytes from or to.
-fn file_and_memory(ctx: &Ctx, fd: u64) -> Result<(Arc<File>, Arc<AddressSpace>)> {
-    Ok((ctx.task.files().get(fd as i32)?, ctx.mm()?))
+fn file_and_memory<'a>(ctx: &Ctx<'a>, fd: u64) -> Result<(FileRef<'a>, &'a AddressSpace)> {
+    Ok((ctx.file(fd as i32)?, ctx.mm()?))
 }
 
 fn readable(file: &File) -> Result<()> {
@@ -106,14 +105,14 @@ fn sys_read(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let (file, space) = file_and_memory(ctx, args[0])?;
     readable(&file)?;
     let ranges = one_range(args[1], args[2])?;
-    file.read(ctx, &mut UserDst::new(ctx, &space, ranges))
+    file.read(ctx, &mut UserDst::new(ctx, space, ranges))
 }
 
 fn sys_write(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let (file, space) = file_and_memory(ctx, args[0])?;
     writable(&file)?;
     let ranges = one_range(args[1], args[2])?;
-    file.write(ctx, &mut UserSrc::new(ctx, &space, ranges))
+    file.write(ctx, &mut UserSrc::new(ctx, space, ranges))
 }
 
 fn sys_pread64(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
@@ -122,7 +121,7 @@ fn sys_pread64(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     }
     let (file, space) = file_and_memory(ctx, args[0])?;
     let ranges = one_range(args[1], args[2])?;
-    file.pread(ctx, args[3], &mut UserDst::new(ctx, &space, ranges))
+    file.pread(ctx, args[3], &mut UserDst::new(ctx, space, ranges))
 }
 
 fn sys_pwrite64(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
@@ -131,21 +130,21 @@ fn sys_pwrite64(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> 
     }
     let (file, space) = file_and_memory(ctx, args[0])?;
     let ranges = one_range(args[1], args[2])?;
-    file.pwrite(ctx, args[3], &mut UserSrc::new(ctx, &space, ranges))
+    file.pwrite(ctx, args[3], &mut UserSrc::new(ctx, space, ranges))
 }
 
 fn sys_readv(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let (file, space) = file_and_memory(ctx, args[0])?;
     readable(&file)?;
     let ranges = read_iovec(ctx, args[1], args[2] as usize)?;
-    file.read(ctx, &mut UserDst::new(ctx, &space, ranges))
+    file.read(ctx, &mut UserDst::new(ctx, space, ranges))
 }
 
 fn sys_writev(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let (file, space) = file_and_memory(ctx, args[0])?;
     writable(&file)?;
     let ranges = read_iovec(ctx, args[1], args[2] as usize)?;
-    file.write(ctx, &mut UserSrc::new(ctx, &space, ranges))
+    file.write(ctx, &mut UserSrc::new(ctx, space, ranges))
 }
 
 fn sys_preadv(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
@@ -158,7 +157,7 @@ fn sys_preadv(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     }
     readable(&file)?;
     let ranges = read_iovec(ctx, args[1], args[2] as usize)?;
-    file.pread(ctx, args[3], &mut UserDst::new(ctx, &space, ranges))
+    file.pread(ctx, args[3], &mut UserDst::new(ctx, space, ranges))
 }
 
 fn sys_pwritev(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
@@ -171,7 +170,7 @@ fn sys_pwritev(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     }
     writable(&file)?;
     let ranges = read_iovec(ctx, args[1], args[2] as usize)?;
-    file.pwrite(ctx, args[3], &mut UserSrc::new(ctx, &space, ranges))
+    file.pwrite(ctx, args[3], &mut UserSrc::new(ctx, space, ranges))
 }
 
 const RWF_HIPRI: u64 = 1;
@@ -202,7 +201,7 @@ fn sys_pwritev2(ctx: &Ctx, args: &[u64; 6], frame: &mut TrapFrame) -> Result<usi
         writable(&file)?;
         let ranges = read_iovec(ctx, args[1], args[2] as usize)?;
         let append = flags & RWF_APPEND != 0;
-        file.pwrite_mode(ctx, args[3], append, &mut UserSrc::new(ctx, &space, ranges))?
+        file.pwrite_mode(ctx, args[3], append, &mut UserSrc::new(ctx, space, ranges))?
     } else if flags & (RWF_APPEND | RWF_NOAPPEND) != 0 {
         bail!(EOPNOTSUPP, "RWF_APPEND at the file position");
     } else if args[3] == CURRENT {
@@ -217,16 +216,16 @@ fn sys_pwritev2(ctx: &Ctx, args: &[u64; 6], frame: &mut TrapFrame) -> Result<usi
 }
 
 fn sys_lseek(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    let file = ctx.task.files().get(args[0] as i32)?;
+    let file = ctx.file(args[0] as i32)?;
     file.seek(args[1] as i64, args[2] as u32).map(|at| at as usize)
 }
 
 fn sys_fsync(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    ctx.task.files().get(args[0] as i32)?.sync(false).map(|()| 0)
+    ctx.file(args[0] as i32)?.sync(false).map(|()| 0)
 }
 
 fn sys_fdatasync(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    ctx.task.files().get(args[0] as i32)?.sync(true).map(|()| 0)
+    ctx.file(args[0] as i32)?.sync(true).map(|()| 0)
 }
 
 fn sys_truncate(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
@@ -243,7 +242,7 @@ fn sys_ftruncate(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize>
     if (args[1] as i64) < 0 {
         bail!(EINVAL);
     }
-    let file = ctx.task.files().get(args[0] as i32)?;
+    let file = ctx.file(args[0] as i32)?;
     if file.flags().contains(OpenFlags::PATH) {
         bail!(EBADF);
     }
@@ -255,7 +254,7 @@ fn sys_ftruncate(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize>
 
 fn sys_fallocate(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let [_, mode, offset, len, ..] = *args;
-    let file = ctx.task.files().get(args[0] as i32)?;
+    let file = ctx.file(args[0] as i32)?;
     if file.flags().contains(OpenFlags::PATH) {
         bail!(EBADF);
     }
@@ -291,7 +290,7 @@ fn sys_sync(ctx: &Ctx, _: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
 }
 
 fn sys_syncfs(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    let file = ctx.task.files().get(args[0] as i32)?;
+    let file = ctx.file(args[0] as i32)?;
     if file.flags().contains(OpenFlags::PATH) {
         bail!(EBADF);
     }
@@ -300,7 +299,7 @@ fn sys_syncfs(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
 
 fn sys_sync_file_range(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     const KNOWN: u64 = 7;
-    let file = ctx.task.files().get(args[0] as i32)?;
+    let file = ctx.file(args[0] as i32)?;
     if file.flags().contains(OpenFlags::PATH) {
         bail!(EBADF);
     }
@@ -319,7 +318,7 @@ fn sys_sync_file_range(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<
 /// Advice about reading ahead: checked, and without effect, since the host reads ahead by itself.
 fn sys_fadvise64(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     const NOREUSE: u64 = 5;
-    let file = ctx.task.files().get(args[0] as i32)?;
+    let file = ctx.file(args[0] as i32)?;
     if file.flags().contains(OpenFlags::PATH) {
         bail!(EBADF);
     }
@@ -334,7 +333,7 @@ fn sys_fadvise64(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize>
 
 /// As [`sys_fadvise64`].
 fn sys_readahead(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    let file = ctx.task.files().get(args[0] as i32)?;
+    let file = ctx.file(args[0] as i32)?;
     readable(&file)?;
     match file.inode.file_type() {
         FileType::Regular | FileType::BlockDevice => Ok(0),

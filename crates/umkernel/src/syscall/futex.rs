@@ -104,7 +104,7 @@ fn sys_get_robust_list(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Re
         tid => ctx.kernel.tasks.task(tid).ok_or(Errno::ESRCH)?,
     };
     let same = target.process.pid == ctx.task.process.pid;
-    if !same && !ctx.task.creds().may_trace(&target.creds()) {
+    if !same && !ctx.creds().may_trace(&target.creds()) {
         return Err(Errno::EPERM.into());
     }
     ctx.write_val(args[2], &futex::ROBUST_HEAD_SIZE)?;

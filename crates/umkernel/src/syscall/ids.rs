@@ -111,7 +111,7 @@ fn priority_targets(ctx: &Ctx, which: u64, who: u64) -> Result<Vec<Arc<Process>>
         0 => alloc::vec![process_of(ctx, who)?],
         1 => ctx.kernel.tasks.group(if who == 0 { ctx.task.process.group_and_session().0 } else { who }),
         2 => {
-            let uid = if who == 0 { ctx.task.creds().uid } else { who as u32 };
+            let uid = if who == 0 { ctx.creds().uid } else { who as u32 };
             let of_user = |p: &Arc<Process>| first_thread(p).is_some_and(|t| t.creds().uid == uid);
             ctx.kernel.tasks.processes().into_iter().filter(of_user).collect()
         }
@@ -146,7 +146,7 @@ fn sys_setpriority(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result
 /// `EPERM` for another user's process; `EACCES` to lower it beyond `RLIMIT_NICE`.
 pub(super) fn set_nice(ctx: &Ctx, target: &Process, nice: i32) -> Result<()> {
     let nice = nice.clamp(-20, 19) as i8;
-    let creds = ctx.task.creds();
+    let creds = ctx.creds();
     let privileged = creds.capable(Capabilities::SYS_NICE);
     let theirs = first_thread(target).map(|t| t.creds());
     let same_user = theirs.is_none_or(|t| t.uid == creds.euid || t.euid == creds.euid);
@@ -177,7 +177,7 @@ fn change_limit(ctx: &Ctx, target: &Arc<Process>, resource: u64, new: Option<Rli
         if index == RLIMIT_NOFILE as usize && new.max > MAX_OPEN {
             bail!(EPERM, "above fs.nr_open");
         }
-        if new.max > old.max && !ctx.task.creds().capable(Capabilities::SYS_RESOURCE) {
+        if new.max > old.max && !ctx.creds().capable(Capabilities::SYS_RESOURCE) {
             bail!(EPERM, "above the hard limit");
         }
         *limit = new;
@@ -210,7 +210,7 @@ fn sys_prlimit64(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<u
     let new = if new == 0 { None } else { Some(read_limit(ctx, new)?) };
     let target = process_of(ctx, pid as Pid)?;
     if !Arc::ptr_eq(&target, &ctx.task.process) {
-        let ours = ctx.task.creds();
+        let ours = ctx.creds();
         let same = first_thread(&target)
             .map(|t| t.creds())
             .is_some_and(|t| [t.uid, t.euid, t.suid] == [ours.uid; 3] && [t.gid, t.egid, t.sgid] == [ours.gid; 3]);

@@ -20,7 +20,7 @@ const IOCTL: Support = Support::Partial("the requests of the devices and file sy
 fn sys_ioctl(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
     let fd = args[0] as i32;
     let (cmd, arg) = (args[1] as u32, args[2]);
-    let files = ctx.task.files();
+    let files = ctx.files();
     let file = files.get(fd)?;
     if file.flags().contains(OpenFlags::PATH) {
         bail!(EBADF);
@@ -52,7 +52,7 @@ fn plain_file(ctx: &Ctx, file: &File, cmd: u32, arg: u64) -> Result<usize> {
     match cmd {
         FIGETBSZ => ctx.write_val(arg, &file.inode.attr()?.blksize).map(|()| 0),
         FIONREAD if regular => {
-            let left = file.inode.attr()?.size.wrapping_sub(*file.position.lock());
+            let left = file.inode.attr()?.size.wrapping_sub(file.position.now());
             ctx.write_val(arg, &(left as u32)).map(|()| 0)
         }
         FIOQSIZE => ctx.write_val(arg, &file.inode.attr()?.size).map(|()| 0),
@@ -61,7 +61,7 @@ fn plain_file(ctx: &Ctx, file: &File, cmd: u32, arg: u64) -> Result<usize> {
 }
 
 fn sys_vhangup(ctx: &Ctx, _args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
-    if !ctx.task.creds().capable(Capabilities::SYS_TTY_CONFIG) {
+    if !ctx.creds().capable(Capabilities::SYS_TTY_CONFIG) {
         bail!(EPERM);
     }
     if let Some(tty) = ctx.task.process.tty() {

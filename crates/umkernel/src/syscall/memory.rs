@@ -42,7 +42,7 @@ fn range(addr: u64, len: u64, bad_end: Errno) -> Result<Option<(u64, u64)>> {
 
 fn sys_mmap(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
     let anonymous = args[3] & flags::ANONYMOUS != 0;
-    let file = if anonymous { None } else { Some(ctx.task.files().get(args[4] as i32)?) };
+    let file = if anonymous { None } else { Some(ctx.file(args[4] as i32)?.clone()) };
     let request = MapRequest {
         addr: args[0],
         len: args[1],

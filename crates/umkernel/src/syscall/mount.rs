@@ -36,7 +36,7 @@ const MS_MAGIC: u64 = 0xc0ed_0000;
 const MS_MAGIC_MASK: u64 = 0xffff_0000;
 
 fn check_admin(ctx: &Ctx) -> Result<()> {
-    if !ctx.task.creds().capable(Capabilities::SYS_ADMIN) {
+    if !ctx.creds().capable(Capabilities::SYS_ADMIN) {
         bail!(EPERM);
     }
     Ok(())

@@ -7,7 +7,6 @@ use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
 use crate::vfs::{AT_FDCWD, File, OpenFlags, OpenHow, SEAL_EXEC, SEAL_SEAL, WalkFlags};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 /// The calls of this family.
 pub(super) const TABLE: &[Entry] = &[
@@ -47,12 +46,12 @@ const KNOWN_FLAGS: u32 = 0o37_777_703;
 /// Gives a file the lowest free descriptor.
 pub(super) fn install(ctx: &Ctx, file: Arc<File>, close_on_exec: bool) -> Result<usize> {
     let limit = ctx.task.process.limit(RLIMIT_NOFILE);
-    ctx.task.files().insert(file, close_on_exec, 0, limit).map(|fd| fd as usize)
+    ctx.files().insert(file, close_on_exec, 0, limit).map(|fd| fd as usize)
 }
 
 fn open(ctx: &Ctx, dirfd: i32, path: u64, how: OpenHow) -> Result<usize> {
     let path = ctx.read_path(path)?;
-    let files = ctx.task.files();
+    let files = ctx.files();
     files.check_room(ctx.task.process.limit(RLIMIT_NOFILE))?;
     let file = ctx.kernel.vfs.open_how(ctx, dirfd, &path, how)?;
     install(ctx, file, how.flags.contains(OpenFlags::CLOEXEC))
@@ -129,8 +128,8 @@ fn sys_openat2(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
 }
 
 /// Closes a file that was taken from a descriptor of the running task.
-fn finish_close(ctx: &Ctx, file: &Arc<File>) -> Result<()> {
-    ctx.task.files().closed(file);
+fn finish_close(ctx: &Ctx, file: &File) -> Result<()> {
+    ctx.files().closed(file);
     match &file.ops {
         Some(ops) => ops.flush(ctx, file),
         None => Ok(()),
@@ -138,7 +137,7 @@ fn finish_close(ctx: &Ctx, file: &Arc<File>) -> Result<()> {
 }
 
 fn sys_close(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    let file = ctx.task.files().remove(args[0] as i32)?;
+    let file = ctx.files().remove(ctx, args[0] as i32)?;
     finish_close(ctx, &file).map(|()| 0)
 }
 
@@ -150,32 +149,29 @@ fn sys_close_range(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usiz
         bail!(EINVAL);
     }
     if flags & UNSHARE != 0 {
-        let own = Arc::new(ctx.task.files().duplicate());
-        let shared = core::mem::replace(&mut *ctx.task.files.lock(), own);
-        drop(shared);
+        ctx.set_files(Arc::new(ctx.files().duplicate()));
     }
-    let files = ctx.task.files();
+    let files = ctx.files();
     if flags & CLOEXEC != 0 {
         files.mark_range(first, last);
         return Ok(0);
     }
-    let closed: Vec<Arc<File>> = files.remove_range(first, last);
-    for file in &closed {
+    for file in files.remove_range(ctx, first, last) {
         // close_range(2) reports no errors of the single files.
-        let _ = finish_close(ctx, file);
+        let _ = finish_close(ctx, &file);
     }
     Ok(0)
 }
 
 fn sys_dup(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    let file = ctx.task.files().get(args[0] as i32)?;
-    install(ctx, file, false)
+    let file = ctx.file(args[0] as i32)?;
+    install(ctx, file.clone(), false)
 }
 
 fn sys_dup2(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let (old, new) = (args[0] as i32, args[1] as i32);
     if old == new {
-        return ctx.task.files().get(old).map(|_| old as usize);
+        return ctx.file(old).map(|_| old as usize);
     }
     duplicate_to(ctx, old, new, false)
 }
@@ -190,12 +186,12 @@ fn sys_dup3(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
 }
 
 fn duplicate_to(ctx: &Ctx, old: i32, new: i32, close_on_exec: bool) -> Result<usize> {
-    let files = ctx.task.files();
+    let files = ctx.files();
     if new < 0 || new as u64 >= ctx.task.process.limit(RLIMIT_NOFILE) {
         bail!(EBADF);
     }
     let file = files.get(old)?;
-    if let Some(replaced) = files.replace(new as usize, file, close_on_exec) {
+    if let Some(replaced) = files.replace(ctx, new as usize, file, close_on_exec) {
         // dup2(2) silently closes what was there.
         let _ = finish_close(ctx, &replaced);
     }
@@ -217,9 +213,9 @@ fn sys_pipe2(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
 fn pipe(ctx: &Ctx, addr: u64, flags: OpenFlags) -> Result<usize> {
     let cloexec = flags.contains(OpenFlags::CLOEXEC);
     let (reader, writer) = ctx.kernel.vfs.pipe(ctx, flags);
-    let files = ctx.task.files();
+    let files = ctx.files();
     let read_fd = install(ctx, reader, cloexec)? as i32;
-    let undo = |fd: i32| drop(files.remove(fd));
+    let undo = |fd: i32| drop(files.remove(ctx, fd));
     let write_fd = match install(ctx, writer, cloexec) {
         Ok(fd) => fd as i32,
         Err(e) => {

@@ -7,7 +7,6 @@ use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
 use crate::task::creds::{Creds, commit, securebits};
 use crate::task::{Capabilities, Comm};
-use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::prctl::*;
 
@@ -128,9 +127,9 @@ fn read_name(ctx: &Ctx, addr: u64, name: &mut [u8; COMM_LEN]) -> Result<()> {
 }
 
 fn replace(ctx: &Ctx, change: impl FnOnce(&mut Creds)) -> Result<usize> {
-    let mut new = (*ctx.task.creds()).clone();
+    let mut new = ctx.creds().clone();
     change(&mut new);
-    *ctx.task.creds.lock() = Arc::new(new);
+    ctx.set_creds(new);
     Ok(0)
 }
 
@@ -145,14 +144,14 @@ fn set_keep_caps(ctx: &Ctx, value: u64) -> Result<usize> {
     if value > 1 {
         bail!(EINVAL, "0 or 1");
     }
-    if ctx.task.creds().securebits & securebits::KEEP_CAPS_LOCKED != 0 {
+    if ctx.creds().securebits & securebits::KEEP_CAPS_LOCKED != 0 {
         bail!(EPERM, "locked");
     }
     replace(ctx, |creds| creds.keep_caps = value == 1)
 }
 
 fn set_securebits(ctx: &Ctx, value: u64) -> Result<usize> {
-    let old = ctx.task.creds();
+    let old = ctx.creds();
     let bits = old.all_securebits();
     let locked_bits = (bits & securebits::ALL_LOCKS) >> 1;
     let new = value as u32;
@@ -176,7 +175,7 @@ fn set_securebits(ctx: &Ctx, value: u64) -> Result<usize> {
 }
 
 fn ambient(ctx: &Ctx, operation: u64, nr: u64, rest_is_zero: bool) -> Result<usize> {
-    let creds = ctx.task.creds();
+    let creds = ctx.creds();
     if !rest_is_zero {
         return Err(Errno::EINVAL.into());
     }

@@ -70,7 +70,7 @@ fn task_of(ctx: &Ctx, pid: u64) -> Result<Arc<Task>> {
 
 /// `EPERM` unless the caller may change how another task is scheduled.
 fn check_owner(ctx: &Ctx, task: &Task) -> Result<()> {
-    let (ours, theirs) = (ctx.task.creds(), task.creds());
+    let (ours, theirs) = (ctx.creds(), task.creds());
     let same = ours.euid == theirs.euid || ours.euid == theirs.uid;
     if same || ours.capable(Capabilities::SYS_NICE) { Ok(()) } else { Err(Errno::EPERM.into()) }
 }
@@ -101,7 +101,7 @@ fn set_policy(ctx: &Ctx, task: &Task, policy: u32, priority: u32) -> Result<()> 
     }
     let limit = task.process.limit(RLIMIT_RTPRIO as usize);
     check_owner(ctx, task)?;
-    let privileged = ctx.task.creds().capable(Capabilities::SYS_NICE);
+    let privileged = ctx.creds().capable(Capabilities::SYS_NICE);
     let mut inner = task.sched.inner.lock();
     if !privileged {
         if realtime
@@ -255,7 +255,7 @@ fn io_targets(ctx: &Ctx, which: u64, who: u64) -> Result<Vec<Arc<Task>>> {
         1 => alloc::vec![task_of(ctx, who as u64)?],
         2 => threads(if who == 0 { ctx.task.process.group_and_session().0 } else { who }),
         3 => {
-            let uid = if who == 0 { ctx.task.creds().uid } else { who as u32 };
+            let uid = if who == 0 { ctx.creds().uid } else { who as u32 };
             let all = ctx.kernel.tasks.processes().into_iter().flat_map(|p| p.inner.lock().threads.clone());
             all.filter(|t| t.creds().uid == uid).collect()
         }
@@ -269,7 +269,7 @@ fn sys_ioprio_set(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<
     let (class, level) = (priority >> 13, priority & 7);
     match class {
         // Real-time.
-        1 if !ctx.task.creds().capable(Capabilities::SYS_ADMIN | Capabilities::SYS_NICE) => {
+        1 if !ctx.creds().capable(Capabilities::SYS_ADMIN | Capabilities::SYS_NICE) => {
             return Err(Errno::EPERM.into());
         }
         0 if level != 0 => return Err(Errno::EINVAL.into()),

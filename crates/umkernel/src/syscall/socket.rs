@@ -12,7 +12,7 @@ use crate::mm::{UserDst, UserSrc};
 use crate::net::address::{AF_UNIX, SOCKADDR_MAX};
 use crate::net::{self, Ancillary, Endpoint, Kind, Outgoing, Received, RecvFlags, SocketFile};
 use crate::platform::TrapFrame;
-use crate::vfs::{File, OpenFlags};
+use crate::vfs::{FileRef, OpenFlags};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use linux_raw_sys::net::*;
@@ -64,14 +64,14 @@ const CONTROL_MAX: u64 = 128 * 1024;
 const MSG_WAITFORONE: u32 = 0x10000;
 
 /// The open file behind a descriptor, known to be a socket.
-struct Open {
-    file: Arc<File>,
+struct Open<'a> {
+    file: FileRef<'a>,
     socket: Arc<dyn Endpoint>,
 }
 
-impl Open {
-    fn get(ctx: &Ctx, fd: u64) -> Result<Open> {
-        let file = ctx.task.files().get(fd as i32)?;
+impl<'a> Open<'a> {
+    fn get(ctx: &Ctx<'a>, fd: u64) -> Result<Open<'a>> {
+        let file = ctx.file(fd as i32)?;
         let Some(open) = file.ops_as::<SocketFile>() else { bail!(ENOTSOCK) };
         let socket = open.socket().clone();
         Ok(Open { file, socket })
@@ -144,9 +144,9 @@ fn sys_socketpair(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize
     }
     let flags = wanted.flags;
     let (one, two) = net::pair(ctx, unix_kind(&wanted)?);
-    let files = ctx.task.files();
+    let files = ctx.files();
     let first = open_socket(ctx, one, flags)?;
-    let undo = |fd: usize| files.remove(fd as i32).map(drop);
+    let undo = |fd: usize| files.remove(ctx, fd as i32).map(drop);
     let second = match open_socket(ctx, two, flags) {
         Ok(second) => second,
         Err(e) => {
@@ -207,7 +207,7 @@ fn accept(ctx: &Ctx, args: &[u64; 6], flags: OpenFlags) -> Result<usize> {
     }
     let open = Open::get(ctx, args[0])?;
     let limit = ctx.task.process.limit(linux_raw_sys::general::RLIMIT_NOFILE as usize);
-    ctx.task.files().check_room(limit)?;
+    ctx.files().check_room(limit)?;
     let socket = open.socket.accept(ctx, open.file.nonblocking())?;
     if args[1] != 0 {
         // The other side may be gone again already; its family is known all the same.
@@ -295,7 +295,7 @@ fn send(
         ancillary,
     };
     let space = ctx.mm()?;
-    open.socket.clone().send(ctx, &mut UserSrc::new(ctx, &space, ranges), sending)
+    open.socket.clone().send(ctx, &mut UserSrc::new(ctx, space, ranges), sending)
 }
 
 fn receive(ctx: &Ctx, open: &Open, ranges: Vec<(u64, usize)>, flags: u32) -> Result<Received> {
@@ -308,7 +308,7 @@ fn receive(ctx: &Ctx, open: &Open, ranges: Vec<(u64, usize)>, flags: u32) -> Res
         error_queue: flags & MSG_ERRQUEUE != 0,
     };
     let space = ctx.mm()?;
-    open.socket.receive(ctx, &mut UserDst::new(ctx, &space, ranges), how)
+    open.socket.receive(ctx, &mut UserDst::new(ctx, space, ranges), how)
 }
 
 fn sys_recvfrom(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {

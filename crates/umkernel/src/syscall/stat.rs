@@ -9,7 +9,6 @@ use crate::vfs::{
     AT_EMPTY_PATH, AT_FDCWD, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, Access, Attr, FileType, Location, MountFlags,
     Timestamp, WalkFlags, check_mode, major, minor,
 };
-use alloc::sync::Arc;
 
 /// The calls of this family.
 pub(super) const TABLE: &[Entry] = &[
@@ -45,41 +44,45 @@ impl<const N: usize> Layout<N> {
         Layout { bytes: [0; N], at: 0 }
     }
 
-    fn put(mut self, field: &[u8]) -> Layout<N> {
-        self.bytes[self.at..self.at + field.len()].copy_from_slice(field);
-        self.at += field.len();
+    fn put<const M: usize>(&mut self, field: [u8; M]) -> &mut Layout<N> {
+        if let Some(place) = self.bytes[self.at..].first_chunk_mut() {
+            *place = field;
+        }
+        self.at += M;
         self
     }
 
-    fn u16(self, v: u16) -> Layout<N> {
-        self.put(&v.to_ne_bytes())
+    fn u16(&mut self, v: u16) -> &mut Layout<N> {
+        self.put(v.to_ne_bytes())
     }
 
-    fn u32(self, v: u32) -> Layout<N> {
-        self.put(&v.to_ne_bytes())
+    fn u32(&mut self, v: u32) -> &mut Layout<N> {
+        self.put(v.to_ne_bytes())
     }
 
-    fn u64(self, v: u64) -> Layout<N> {
-        self.put(&v.to_ne_bytes())
+    fn u64(&mut self, v: u64) -> &mut Layout<N> {
+        self.put(v.to_ne_bytes())
     }
 
     /// `struct timespec`.
-    fn time(self, t: Timestamp) -> Layout<N> {
+    fn time(&mut self, t: Timestamp) -> &mut Layout<N> {
         self.u64(t.sec as u64).u64(u64::from(t.nsec))
     }
 
     /// `struct statx_timestamp`.
-    fn statx_time(self, t: Timestamp) -> Layout<N> {
+    fn statx_time(&mut self, t: Timestamp) -> &mut Layout<N> {
         self.u64(t.sec as u64).u32(t.nsec).u32(0)
     }
 }
 
 /// `struct stat` of x86-64 (`asm/stat.h`).
 fn stat_bytes(a: &Attr) -> [u8; 144] {
-    let layout = Layout::<144>::new().u64(a.dev).u64(a.ino).u64(a.nlink);
-    let layout = layout.u32(a.mode | a.file_type.mode_bits()).u32(a.uid).u32(a.gid).u32(0);
-    let layout = layout.u64(a.rdev).u64(a.size).u64(u64::from(a.blksize)).u64(a.blocks);
-    layout.time(a.atime).time(a.mtime).time(a.ctime).bytes
+    let mut layout = Layout::<144>::new();
+    layout.u64(a.dev).u64(a.ino).u64(a.nlink);
+    layout.u32(a.mode | a.file_type.mode_bits()).u32(a.uid).u32(a.gid).u32(0);
+    layout.u64(a.rdev).u64(a.size).u64(u64::from(a.blksize)).u64(a.blocks);
+    layout.time(a.atime).time(a.mtime).time(a.ctime);
+    layout.bytes
 }
 
 fn write_stat(ctx: &Ctx, addr: u64, location: &Location) -> Result<usize> {
@@ -100,7 +103,7 @@ fn sys_lstat(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
 }
 
 fn sys_fstat(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    let file = ctx.task.files().get(args[0] as i32)?;
+    let file = ctx.file(args[0] as i32)?;
     let attr = file.inode.attr()?;
     ctx.write_user(args[1], &stat_bytes(&attr)).map(|()| 0)
 }
@@ -137,14 +140,16 @@ const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
 fn statx_bytes(a: &Attr, mount_id: u64, mount_root: bool) -> [u8; 256] {
     let mask = STATX_BASIC | STATX_MNT_ID | if a.btime.is_some() { STATX_BTIME } else { 0 };
     let attributes = if mount_root { STATX_ATTR_MOUNT_ROOT } else { 0 };
-    let layout = Layout::<256>::new().u32(mask).u32(a.blksize).u64(attributes);
-    let layout = layout.u32(a.nlink as u32).u32(a.uid).u32(a.gid);
-    let layout = layout.u16((a.mode | a.file_type.mode_bits()) as u16).u16(0);
-    let layout = layout.u64(a.ino).u64(a.size).u64(a.blocks).u64(STATX_ATTR_MOUNT_ROOT);
-    let layout = layout.statx_time(a.atime).statx_time(a.btime.unwrap_or_default());
-    let layout = layout.statx_time(a.ctime).statx_time(a.mtime);
-    let layout = layout.u32(major(a.rdev)).u32(minor(a.rdev)).u32(major(a.dev)).u32(minor(a.dev));
-    layout.u64(mount_id).bytes
+    let mut layout = Layout::<256>::new();
+    layout.u32(mask).u32(a.blksize).u64(attributes);
+    layout.u32(a.nlink as u32).u32(a.uid).u32(a.gid);
+    layout.u16((a.mode | a.file_type.mode_bits()) as u16).u16(0);
+    layout.u64(a.ino).u64(a.size).u64(a.blocks).u64(STATX_ATTR_MOUNT_ROOT);
+    layout.statx_time(a.atime).statx_time(a.btime.unwrap_or_default());
+    layout.statx_time(a.ctime).statx_time(a.mtime);
+    layout.u32(major(a.rdev)).u32(minor(a.rdev)).u32(major(a.dev)).u32(minor(a.dev));
+    layout.u64(mount_id);
+    layout.bytes
 }
 
 fn sys_statx(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
@@ -179,15 +184,21 @@ fn access(ctx: &Ctx, dirfd: i32, path: u64, mode: u64, flags: u32) -> Result<usi
     };
     let walk = WalkFlags::from_at(flags & !AT_EACCESS, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)?;
     let path = path_or_empty(ctx, path, walk)?;
-    let creds = ctx.task.creds();
-    let creds = if flags & AT_EACCESS != 0 { creds } else { Arc::new(creds.for_access()) };
-    let at = ctx.kernel.vfs.resolve_as(ctx, creds.clone(), dirfd, &path, walk)?;
+    let creds = ctx.creds();
+    let real;
+    let creds = if flags & AT_EACCESS != 0 {
+        creds
+    } else {
+        real = creds.for_access();
+        &real
+    };
+    let at = ctx.kernel.vfs.resolve_as(ctx, creds, dirfd, &path, walk)?;
     let inode = &at.dentry.inode;
     let file_type = inode.file_type();
     if want.contains(Access::EXEC) && file_type == FileType::Regular && at.mount.no_exec() {
         bail!(EACCES);
     }
-    check_mode(&creds, &inode.attr()?, want)?;
+    check_mode(creds, &inode.attr()?, want)?;
     if want.contains(Access::WRITE) && matches!(file_type, FileType::Regular | FileType::Directory | FileType::Symlink)
     {
         at.mount.want_write()?;
@@ -227,7 +238,7 @@ fn sys_statfs(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
 }
 
 fn sys_fstatfs(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    let file = ctx.task.files().get(args[0] as i32)?;
+    let file = ctx.file(args[0] as i32)?;
     statfs(ctx, &file.location, args[1])
 }
 
@@ -251,8 +262,9 @@ fn statfs(ctx: &Ctx, at: &Location, addr: u64) -> Result<usize> {
     mount_flags.set(MountFlags::RELATIME, !mount_flags.intersects(MountFlags::NOATIME | MountFlags::STRICTATIME));
     let set = FLAGS.iter().filter(|(flag, _)| mount_flags.contains(*flag));
     let flags = set.fold(ST_VALID, |all, (_, bit)| all | bit);
-    let layout = Layout::<120>::new().u64(s.fs_type).u64(s.bsize).u64(s.blocks).u64(s.bfree).u64(s.bavail);
-    let layout = layout.u64(s.files).u64(s.ffree).u64(s.fsid).u64(s.namelen).u64(s.bsize).u64(flags);
+    let mut layout = Layout::<120>::new();
+    layout.u64(s.fs_type).u64(s.bsize).u64(s.blocks).u64(s.bfree).u64(s.bavail);
+    layout.u64(s.files).u64(s.ffree).u64(s.fsid).u64(s.namelen).u64(s.bsize).u64(flags);
     ctx.write_user(addr, &layout.bytes).map(|()| 0)
 }
 

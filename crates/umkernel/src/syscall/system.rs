@@ -62,7 +62,7 @@ fn sys_uname(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize
 
 /// Reads a new host or domain name.
 fn new_name(ctx: &Ctx, args: &[u64; 6]) -> Result<String> {
-    if !ctx.task.creds().capable(Capabilities::SYS_ADMIN) {
+    if !ctx.creds().capable(Capabilities::SYS_ADMIN) {
         return Err(Errno::EPERM.into());
     }
     let len = args[1] as i32;
@@ -146,7 +146,7 @@ fn sys_syslog(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usiz
     const READ_CLEAR: i32 = 4;
     const SIZE_BUFFER: i32 = 10;
     let (action, addr, len) = (args[0] as i32, args[1], args[2] as i32);
-    let creds = ctx.task.creds();
+    let creds = ctx.creds();
     if !matches!(action, READ_ALL | SIZE_BUFFER) && !creds.capable(Capabilities::SYSLOG) {
         return Err(Errno::EPERM.into());
     }
@@ -194,7 +194,7 @@ fn sys_syslog(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usiz
 
 fn sys_reboot(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
     use linux_raw_sys::general::*;
-    if !ctx.task.creds().capable(Capabilities::SYS_BOOT) {
+    if !ctx.creds().capable(Capabilities::SYS_BOOT) {
         return Err(Errno::EPERM.into());
     }
     let second = [LINUX_REBOOT_MAGIC2, LINUX_REBOOT_MAGIC2A, LINUX_REBOOT_MAGIC2B, LINUX_REBOOT_MAGIC2C];
@@ -241,12 +241,10 @@ fn sys_unshare(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usi
         bail!(EINVAL, "the process has several threads");
     }
     if flags.contains(CloneFlags::FS) {
-        let own = Arc::new(ctx.task.fs().duplicate());
-        *ctx.task.fs.lock() = own;
+        ctx.set_fs(Arc::new(ctx.fs().duplicate()));
     }
     if flags.contains(CloneFlags::FILES) {
-        let own = Arc::new(ctx.task.files().duplicate());
-        *ctx.task.files.lock() = own;
+        ctx.set_files(Arc::new(ctx.files().duplicate()));
     }
     Ok(0)
 }
@@ -264,7 +262,7 @@ fn sys_getcpu(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usiz
 fn sys_kcmp(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
     let task = |pid: u64| ctx.kernel.tasks.task(pid as i32).ok_or(Errno::ESRCH);
     let (a, b) = (task(args[0])?, task(args[1])?);
-    let ours = ctx.task.creds();
+    let ours = ctx.creds();
     if !ours.may_trace(&a.creds()) || !ours.may_trace(&b.creds()) {
         return Err(Errno::EPERM.into());
     }

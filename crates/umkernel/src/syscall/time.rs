@@ -88,7 +88,7 @@ fn sys_clock_getres(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Resul
 /// What setting the clock comes to. Programs read the host's clock from the vdso, without the kernel: a clock of the
 /// guest's own would differ from what they see.
 fn refuse(ctx: &Ctx) -> Result<usize> {
-    if ctx.task.creds().capable(Capabilities::SYS_TIME) {
+    if ctx.creds().capable(Capabilities::SYS_TIME) {
         bail!(EPERM, "the clock is the host's, which the guest must not set");
     }
     Err(Errno::EPERM.into())
@@ -146,7 +146,7 @@ fn sys_getrusage(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<u
     const CHILDREN: i32 = -1;
     const THREAD: i32 = 1;
     let process = &ctx.task.process;
-    let rss = || ctx.mm().map_or(0, |mm| ctx.kernel.platform.resident_pages(&mm).0 * 4);
+    let rss = || ctx.mm().map_or(0, |mm| ctx.kernel.platform.resident_pages(mm).0 * 4);
     let sleeps = |t: &crate::task::Task| t.sched.sleeps.load(Ordering::Relaxed);
     let (used, switches) = match args[0] as i32 {
         SELF => {

@@ -189,7 +189,7 @@ fn sys_timerfd_settime(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Re
     if flags & !(ABSOLUTE | CANCEL_ON_SET) != 0 {
         bail!(EINVAL, "unknown flags");
     }
-    let file = ctx.task.files().get(args[0] as i32)?;
+    let file = ctx.file(args[0] as i32)?;
     let Some(timer) = file.ops_as::<TimerFd>() else { bail!(EINVAL, "no timer descriptor") };
     let old = timer.set(ctx.kernel, flags & ABSOLUTE != 0, new)?;
     if args[3] != 0 {
@@ -199,7 +199,7 @@ fn sys_timerfd_settime(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Re
 }
 
 fn sys_timerfd_gettime(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
-    let file = ctx.task.files().get(args[0] as i32)?;
+    let file = ctx.file(args[0] as i32)?;
     let Some(timer) = file.ops_as::<TimerFd>() else { bail!(EINVAL, "no timer descriptor") };
     write_itimerspec(ctx, args[1], timer.get(ctx.kernel))?;
     Ok(0)

@@ -30,7 +30,7 @@ pub fn exec(ctx: &Ctx, file: Arc<File>, path: &[u8], mut strings: Strings, frame
     let loaded = loader::load(ctx, image.file.clone(), &image.head)?;
     let attr = image.file.inode.attr()?;
     let no_suid = image.file.location.mount.no_suid();
-    let (new_creds, secure) = creds::for_exec(&ctx.task.creds(), &attr, no_suid);
+    let (new_creds, secure) = creds::for_exec(ctx.creds(), &attr, no_suid);
 
     end_other_threads(ctx)?;
     futex::exec_robust_list(ctx);
@@ -38,13 +38,15 @@ pub fn exec(ctx: &Ctx, file: Arc<File>, path: &[u8], mut strings: Strings, frame
     let kernel = ctx.kernel;
     let task = ctx.task;
     let space = Arc::new(AddressSpace::new(kernel.new_id(), &kernel.platform.reserved_ranges()));
-    let old = task.mm.lock().take();
+    // SAFETY: this thread runs the task, and nobody up to its system call looks at its memory any more: the strings are copied.
+    let old = unsafe { task.mm.replace(None) };
     // The caller's reference is the last one unless a vfork parent or a CLONE_VM relative has the memory, too.
     let alone = old.as_ref().is_none_or(|old| Arc::strong_count(old) == 1);
     let replaced = kernel.platform.replace_memory(task, alone);
     super::exit::hand_over_memory(ctx, old);
     space.host_pid.store(task.host.pid.load(Ordering::Relaxed), Ordering::Relaxed);
-    *task.mm.lock() = Some(space.clone());
+    // SAFETY: as above.
+    unsafe { task.mm.replace(Some(space.clone())) };
     vfork_done(task);
 
     let started = replaced.and_then(|()| {
@@ -76,24 +78,18 @@ fn become_program(ctx: &Ctx, program: &Arc<File>, path: &[u8], new_creds: super:
     process.inner.lock().has_execed = true;
     task.clear_child_tid.store(0, Ordering::Relaxed);
     *task.restart.lock() = None;
-    unshare_files(task);
-    drop(task.files().close_on_exec());
+    if Arc::strong_count(&task.files()) > 2 {
+        // exec ends the sharing of descriptors (`CLONE_FILES`).
+        ctx.set_files(Arc::new(ctx.files().duplicate()));
+    }
+    drop(ctx.files().close_on_exec(ctx));
     let mut handlers = process.handlers.lock();
     let fresh = Arc::new(handlers.for_exec());
     *handlers = fresh;
     drop(handlers);
     task.signals.reset_for_exec();
     process.timers.reset_for_exec(ctx.kernel);
-    *task.creds.lock() = Arc::new(new_creds);
-}
-
-/// exec ends the sharing of descriptors (`CLONE_FILES`).
-fn unshare_files(task: &Task) {
-    let mut files = task.files.lock();
-    if Arc::strong_count(&files) > 1 {
-        let own = Arc::new(files.duplicate());
-        *files = own;
-    }
+    ctx.set_creds(new_creds);
 }
 
 fn build_stack(

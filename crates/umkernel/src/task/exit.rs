@@ -60,7 +60,8 @@ pub fn finish(ctx: &Ctx) {
     if last {
         process.timers.reset_for_exit(ctx.kernel);
     }
-    let old = task.mm.lock().take();
+    // SAFETY: this thread runs the task, whose last call is over.
+    let old = unsafe { task.mm.replace(None) };
     hand_over_memory(ctx, old);
     vfork_done(task);
     close_files(ctx);
@@ -89,7 +90,7 @@ pub(super) fn hand_over_memory(ctx: &Ctx, memory: Option<Arc<AddressSpace>>) {
     let tasks = ctx.kernel.tasks.processes().into_iter().flat_map(|p| p.inner.lock().threads.clone());
     let hosts: Vec<i32> = tasks
         .filter(|t| !Arc::ptr_eq(t, ctx.task))
-        .filter(|t| t.mm.lock().as_ref().is_some_and(|mm| Arc::ptr_eq(mm, &memory)))
+        .filter(|t| t.mm.with(|mm| mm.as_ref().is_some_and(|mm| Arc::ptr_eq(mm, &memory))))
         .map(|t| t.host.pid.load(Ordering::Relaxed))
         // A thread in the making has no host process yet; whoever makes it has.
         .filter(|&pid| pid != 0)
@@ -102,7 +103,8 @@ pub(super) fn hand_over_memory(ctx: &Ctx, memory: Option<Arc<AddressSpace>>) {
 
 /// Gives up the task's share of its descriptors; the last one closes them.
 fn close_files(ctx: &Ctx) {
-    let table = core::mem::take(&mut *ctx.task.files.lock());
+    // SAFETY: as for the memory.
+    let table = unsafe { ctx.task.files.replace(Arc::default()) };
     if Arc::strong_count(&table) == 1 {
         table.close_all(ctx);
     }
@@ -126,7 +128,7 @@ fn finish_process(ctx: &Ctx) {
         signal::hang_up_orphans(kernel, process, parent, Some(process));
     }
 
-    let uid = ctx.task.creds().uid;
+    let uid = ctx.creds().uid;
     let mut inner = process.inner.lock();
     inner.state = ProcessState::Zombie(status);
     inner.event = None;
@@ -165,7 +167,7 @@ fn reparent(ctx: &Ctx, children: Vec<Arc<Process>>) {
     for child in children {
         signal::hang_up_orphans(kernel, &child, process, Some(process));
         let mut inner = child.inner.lock();
-        inner.parent = Some(Arc::downgrade(&reaper));
+        child.set_parent(&mut inner, &reaper);
         // A child with another exit signal would be invisible to a reaper's wait.
         inner.exit_signal = signal::number::SIGCHLD;
         let (state, used, uid) = (inner.state, inner.dead_threads, inner.uid_at_exit);
@@ -173,7 +175,7 @@ fn reparent(ctx: &Ctx, children: Vec<Arc<Process>>) {
         drop(inner);
         reaper.inner.lock().children.push(child.clone());
         if death_signal != 0 {
-            let detail = SigDetail::Sender { pid: process.pid, uid: ctx.task.creds().uid, value: 0 };
+            let detail = SigDetail::Sender { pid: process.pid, uid: ctx.creds().uid, value: 0 };
             let info = SigInfo { signo: death_signal, code: signal::code::SI_USER, errno: 0, detail };
             // Refused only by a child that has ended.
             let _ = signal::send_to_process(kernel, &child, info);

@@ -1,6 +1,6 @@
 //! Tasks that no task forked: the kernel's own, and the first processes of the machine.
 
-use super::{Comm, Creds, Pid, Process, ProcessInner, ProcessState, Rlimit, Rusage, Task};
+use super::{Comm, Creds, Looks, Part, Pid, Process, ProcessInner, ProcessState, Rlimit, Rusage, Task};
 use crate::errno::Result;
 use crate::kernel::{Ctx, Kernel};
 use crate::loader::Strings;
@@ -48,6 +48,7 @@ impl FirstTask {
     pub fn create(self, kernel: &Kernel) -> Arc<Task> {
         let process = Arc::new(Process {
             pid: self.pid,
+            parent_pid: AtomicI32::new(0),
             inner: Mutex::new(ProcessInner {
                 parent: None,
                 children: Vec::new(),
@@ -83,10 +84,11 @@ impl FirstTask {
             waiter: Arc::new(Waiter::new()),
             host: HostThread::default(),
             comm: Mutex::new(Comm::new(self.name)),
-            creds: Mutex::new(Arc::new(Creds::root())),
-            fs: Mutex::new(self.fs),
-            files: Mutex::new(self.files),
-            mm: Mutex::new(None),
+            creds: Part::new(Arc::new(Creds::root())),
+            fs: Part::new(self.fs),
+            files: Part::new(self.files),
+            mm: Part::new(None),
+            looks: Looks::default(),
             signals: TaskSignals::default(),
             futex: Default::default(),
             sched: Default::default(),

@@ -1,6 +1,6 @@
 //! `fork`, `vfork`, `clone`: new tasks.
 
-use super::{Pid, Process, ProcessInner, ProcessState, Rusage, Task};
+use super::{Looks, Part, Pid, Process, ProcessInner, ProcessState, Rusage, Task};
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
@@ -147,10 +147,11 @@ pub fn clone(ctx: &Ctx, args: &CloneArgs, frame: &TrapFrame) -> Result<Pid> {
         waiter: Arc::new(Waiter::new()),
         host: HostThread::default(),
         comm: Mutex::new(*parent.comm.lock()),
-        creds: Mutex::new(parent.creds()),
-        fs: Mutex::new(fs),
-        files: Mutex::new(files),
-        mm: Mutex::new(Some(child_mm.clone())),
+        creds: Part::new(parent.creds()),
+        fs: Part::new(fs),
+        files: Part::new(files),
+        mm: Part::new(Some(child_mm.clone())),
+        looks: Looks::default(),
         signals: parent.signals.for_child(flags.contains(CloneFlags::VM) && !flags.contains(CloneFlags::VFORK)),
         attention: AtomicBool::new(false),
         dying: AtomicBool::new(false),
@@ -222,7 +223,7 @@ pub(super) fn vfork_done(task: &Task) {
 /// `RLIMIT_NPROC`: tasks of the caller's real user.
 fn check_process_limit(ctx: &Ctx) -> Result<()> {
     const RLIMIT_NPROC: usize = 6;
-    let creds = ctx.task.creds();
+    let creds = ctx.creds();
     let limit = ctx.task.process.limit(RLIMIT_NPROC);
     if creds.uid == 0 || limit == super::Rlimit::INFINITY {
         return Ok(());
@@ -244,6 +245,7 @@ fn new_process(ctx: &Ctx, pid: Pid, args: &CloneArgs) -> Arc<Process> {
     let inner = parent.inner.lock();
     Arc::new(Process {
         pid,
+        parent_pid: AtomicI32::new(0),
         inner: Mutex::new(ProcessInner {
             parent: None,
             children: Vec::new(),
@@ -292,7 +294,7 @@ fn adopt(ctx: &Ctx, child: &Arc<Task>, flags: CloneFlags) -> Result<()> {
         let me = &ctx.task.process;
         let parent = if flags.contains(CloneFlags::PARENT) { me.parent().unwrap_or(me.clone()) } else { me.clone() };
         let mut inner = process.inner.lock();
-        inner.parent = Some(Arc::downgrade(&parent));
+        process.set_parent(&mut inner, &parent);
         inner.threads.push(child.clone());
         drop(inner);
         parent.inner.lock().children.push(process.clone());

@@ -5,6 +5,7 @@ mod exec;
 mod exit;
 mod first;
 mod fork;
+mod part;
 mod process;
 mod sched;
 mod table;
@@ -17,6 +18,7 @@ pub use fork::{CloneArgs, CloneFlags, clone};
 pub use wait::{Found, WaitOptions, Which, wait};
 
 pub use creds::{Capabilities, Creds};
+pub use part::{Looks, Part};
 pub use process::{Process, ProcessInner, ProcessState, Rlimit, Rusage, WaitStatus};
 pub use sched::{ProcessSettings, SchedInner, TaskSched, all_cpus};
 pub use table::{PID_MAX, TaskTable};
@@ -48,13 +50,15 @@ pub struct Task {
     /// Name, at most 15 bytes (`prctl(PR_SET_NAME)`).
     pub comm: Mutex<Comm>,
     /// Credentials; replaced whole, never changed in place.
-    pub creds: Mutex<Arc<Creds>>,
+    pub creds: Part<Arc<Creds>>,
     /// Root, working directory, umask; shared with `CLONE_FS`.
-    pub fs: Mutex<Arc<FsContext>>,
+    pub fs: Part<Arc<FsContext>>,
     /// Open files; shared with `CLONE_FILES`.
-    pub files: Mutex<Arc<FdTable>>,
+    pub files: Part<Arc<FdTable>>,
     /// Memory; `None` for a kernel thread and after exit.
-    pub mm: Mutex<Option<Arc<AddressSpace>>>,
+    pub mm: Part<Option<Arc<AddressSpace>>>,
+    /// What of these the task looks at in its call.
+    pub looks: Looks,
     /// This thread's pending and blocked signals.
     pub signals: TaskSignals,
     /// Something wants the task's attention on its way to user mode or in an interruptible sleep:
@@ -118,22 +122,22 @@ impl Task {
 
     /// The task's memory; `ESRCH` for a kernel thread or a task that has exited.
     pub fn mm(&self) -> Result<Arc<AddressSpace>> {
-        self.mm.lock().clone().ok_or(Errno::ESRCH.into())
+        self.mm.get().ok_or(Errno::ESRCH.into())
     }
 
     /// The task's credentials.
     pub fn creds(&self) -> Arc<Creds> {
-        self.creds.lock().clone()
+        self.creds.get()
     }
 
     /// The task's file table.
     pub fn files(&self) -> Arc<FdTable> {
-        self.files.lock().clone()
+        self.files.get()
     }
 
     /// The task's root, working directory and umask.
     pub fn fs(&self) -> Arc<FsContext> {
-        self.fs.lock().clone()
+        self.fs.get()
     }
 
     /// The error of a call that a signal interrupted and that goes on by `restart`, unless a handler runs, which makes

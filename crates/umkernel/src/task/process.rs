@@ -6,7 +6,7 @@ use crate::sync::{Mutex, WaitQueue};
 use crate::vfs::File;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicI32, Ordering};
 
 /// How a process ended, stopped or continued: the status word of `wait(2)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,8 @@ impl Rusage {
 pub struct Process {
     /// Process id: the first thread's.
     pub pid: Pid,
+    /// See [`Process::ppid`].
+    pub(super) parent_pid: AtomicI32,
     /// What changes together, under the process's lock.
     pub inner: Mutex<ProcessInner>,
     /// Woken when a child ends, stops or continues, and when a thread of this process ends.
@@ -161,7 +163,13 @@ impl ProcessInner {
 impl Process {
     /// The parent's process id, 0 for none.
     pub fn ppid(&self) -> Pid {
-        self.parent().map_or(0, |p| p.pid)
+        self.parent_pid.load(Ordering::Relaxed)
+    }
+
+    /// Gives the process, whose lock is held, a parent.
+    pub fn set_parent(&self, inner: &mut ProcessInner, parent: &Arc<Process>) {
+        inner.parent = Some(Arc::downgrade(parent));
+        self.parent_pid.store(parent.pid, Ordering::Relaxed);
     }
 
     /// The parent, if it has one.

@@ -58,7 +58,7 @@ impl TtyFile {
         if state.pty.as_ref().is_some_and(|p| !p.master_open || p.locked) {
             bail!(EIO);
         }
-        if state.exclusive && !ctx.task.creds().capable(Capabilities::SYS_ADMIN) {
+        if state.exclusive && !ctx.creds().capable(Capabilities::SYS_ADMIN) {
             bail!(EBUSY);
         }
         state.opens += 1;

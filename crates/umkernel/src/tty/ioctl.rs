@@ -120,7 +120,7 @@ pub(super) fn common(tty: &Arc<Tty>, side: Side, ctx: &Ctx, cmd: u32, arg: u64) 
             store(ctx, arg, &((minor & 0xff) | major << 8 | (minor & !0xff) << 12))
         }
         TIOCVHANGUP => {
-            if !ctx.task.creds().capable(Capabilities::SYS_ADMIN) {
+            if !ctx.creds().capable(Capabilities::SYS_ADMIN) {
                 bail!(EPERM);
             }
             job::hang_up(ctx.kernel, tty, false);
@@ -254,7 +254,7 @@ fn flow(tty: &Tty, ctx: &Ctx, what: u64) -> Result<usize> {
 /// `TIOCSTI`: a character as if it were typed.
 fn simulate_input(tty: &Arc<Tty>, ctx: &Ctx, arg: u64) -> Result<usize> {
     let controls = ctx.task.process.tty().is_some_and(|t| Arc::ptr_eq(&t, tty));
-    if !controls && !ctx.task.creds().capable(Capabilities::SYS_ADMIN) {
+    if !controls && !ctx.creds().capable(Capabilities::SYS_ADMIN) {
         bail!(EPERM);
     }
     let c: u8 = ctx.read_val(arg)?;
@@ -264,7 +264,7 @@ fn simulate_input(tty: &Arc<Tty>, ctx: &Ctx, arg: u64) -> Result<usize> {
 
 /// `TIOCCONS`: what goes to `/dev/console` goes to this terminal from now on; on the console itself, no longer.
 fn redirect_console(open: &TtyFile, ctx: &Ctx) -> Result<usize> {
-    if !ctx.task.creds().capable(Capabilities::SYS_ADMIN) {
+    if !ctx.creds().capable(Capabilities::SYS_ADMIN) {
         bail!(EPERM);
     }
     let mut redirect = ctx.kernel.ttys.redirect.lock();

@@ -80,7 +80,7 @@ pub(super) fn acquire(ctx: &Ctx, tty: &Arc<Tty>, file: &File, steal: bool) -> Re
     if !leader || has_tty {
         bail!(EPERM);
     }
-    let admin = ctx.task.creds().capable(Capabilities::SYS_ADMIN);
+    let admin = ctx.creds().capable(Capabilities::SYS_ADMIN);
     if let Some(other) = session {
         if !(steal && admin) {
             bail!(EPERM, "the terminal controls another session");

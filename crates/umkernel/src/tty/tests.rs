@@ -154,7 +154,7 @@ fn a_leader_acquires_its_terminal() {
     assert_eq!(get(&ctx, master, TIOCGPGRP), Ok(task.tid()));
     assert_eq!(ioctl(&ctx, quiet, TIOCSCTTY, 0), Ok(0), "again is fine");
     // Another leader cannot have it, unless it is privileged and steals it.
-    *init.files.lock() = task.files();
+    init.files.set(task.files());
     let other = m.ctx(&init);
     assert_eq!(ioctl(&other, quiet, TIOCSCTTY, 0), Err(Errno::EPERM));
     assert_eq!(ioctl(&other, quiet, TIOCSCTTY, 1), Ok(0));
@@ -175,7 +175,7 @@ fn background_groups_are_stopped() {
         inner.pgid = job.process.pid;
         inner.tty = shell.process.tty();
     }
-    *job.files.lock() = shell.files();
+    job.files.set(shell.files());
     let background = m.ctx(&job);
     write(&ctx, master, b"line\n").unwrap();
 
@@ -258,7 +258,7 @@ fn held_output_blocks_writers_until_it_goes_on() {
     let ctx = m.ctx(&task);
     let (master, _) = pty(&ctx);
     let slave = open(&ctx, "/0", RDWR).unwrap();
-    *other.files.lock() = task.files();
+    other.files.set(task.files());
     ioctl(&ctx, slave, TCXONC, 0).unwrap();
     std::thread::scope(|s| {
         let writer = s.spawn(|| write(&m.ctx(&other), slave, b"held\n"));
@@ -280,7 +280,7 @@ fn a_long_write_waits_for_its_reader() {
     let (task, other) = (m.task(), m.task());
     let ctx = m.ctx(&task);
     let (master, slave) = pty(&ctx);
-    *other.files.lock() = task.files();
+    other.files.set(task.files());
     let data: Vec<u8> = (0..50_000u32).map(|i| b'a' + (i % 26) as u8).collect();
     let fits = write(&ctx, slave, &data).unwrap();
     assert!((8000..20_000).contains(&fits), "{fits}");
@@ -363,12 +363,12 @@ fn console(m: &Machine) -> (std::sync::Arc<Tty>, Arc<Screen>) {
 /// Opens a device by number.
 fn open_device(ctx: &Ctx, rdev: (u32, u32), flags: OpenFlags) -> Result<u64, Errno> {
     let rdev = crate::vfs::makedev(rdev.0, rdev.1);
-    let root = ctx.task.fs().inner.lock().root.clone();
+    let root = ctx.fs().inner.lock().root.clone();
     let device = ctx.kernel.vfs.devices.get(DeviceKind::Char, rdev).map_err(|e| e.errno)?;
     let ops = device.open(ctx, &root, rdev, flags).map_err(|e| e.errno)?;
     let inode = ctx.kernel.vfs.anon_inode(crate::vfs::FileType::CharDevice, 0o666, (0, 0));
     let file = ctx.kernel.vfs.anon_file_on("tty", inode, Some(ops), flags);
-    Ok(ctx.task.files().insert(file, false, 0, 99).unwrap() as u64)
+    Ok(ctx.files().insert(file, false, 0, 99).unwrap() as u64)
 }
 
 #[test]
@@ -409,7 +409,7 @@ fn a_console_waits_for_the_host() {
     let (task, other) = (m.task(), m.task());
     let ctx = m.ctx(&task);
     let fd = open_device(&ctx, (5, 1), OpenFlags::RDWR).unwrap();
-    *other.files.lock() = task.files();
+    other.files.set(task.files());
     screen.full.store(true, std::sync::atomic::Ordering::SeqCst);
     let data = vec![b'z'; 40_000];
     std::thread::scope(|s| {

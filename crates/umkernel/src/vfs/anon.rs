@@ -6,7 +6,7 @@ use super::{
     OpenFlags, SetAttr, StatFs, SuperBlock, Timestamp, Vfs, makedev,
 };
 use crate::errno::Result;
-use crate::sync::Mutex;
+use crate::sync::SeqLock;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::any::Any;
@@ -57,7 +57,7 @@ pub(super) fn pseudo_mount(minor: u64) -> Arc<Mount> {
 /// An inode that only open files refer to.
 struct AnonInode {
     file_type: FileType,
-    attr: Mutex<Attr>,
+    attr: SeqLock<Attr>,
     common: InodeCommon,
 }
 
@@ -81,13 +81,13 @@ impl AnonInode {
             ctime: now,
             btime: None,
         };
-        AnonInode { file_type, attr: Mutex::new(attr), common: InodeCommon::default() }
+        AnonInode { file_type, attr: SeqLock::new(attr), common: InodeCommon::default() }
     }
 }
 
 impl Inode for AnonInode {
     fn attr(&self) -> Result<Attr> {
-        Ok(*self.attr.lock())
+        Ok(self.attr.read())
     }
 
     fn file_type(&self) -> FileType {
@@ -99,7 +99,7 @@ impl Inode for AnonInode {
     }
 
     fn set_attr(&self, set: &SetAttr) -> Result<()> {
-        self.attr.lock().apply(set);
+        self.attr.write().apply(set);
         Ok(())
     }
 

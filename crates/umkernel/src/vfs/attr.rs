@@ -29,7 +29,7 @@ impl Vfs {
             bail!(EOPNOTSUPP);
         }
         location.mount.want_write()?;
-        let creds = ctx.task.creds();
+        let creds = ctx.creds();
         let attr = inode.attr()?;
         if !creds.owns(&attr) {
             bail!(EPERM);
@@ -45,7 +45,7 @@ impl Vfs {
     pub fn chown(&self, ctx: &Ctx, location: &Location, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
         location.mount.want_write()?;
         let inode = &location.dentry.inode;
-        let creds = ctx.task.creds();
+        let creds = ctx.creds();
         let attr = inode.attr()?;
         if !creds.capable(Capabilities::CHOWN) {
             let owner = creds.fsuid == attr.uid;
@@ -75,13 +75,13 @@ impl Vfs {
         }
         location.mount.want_write()?;
         let inode = &location.dentry.inode;
-        let creds = ctx.task.creds();
+        let creds = ctx.creds();
         let attr = inode.attr()?;
         if !creds.owns(&attr) {
             if (atime, mtime) != (NewTime::Now, NewTime::Now) {
                 bail!(EPERM);
             }
-            location.permission(&creds, Access::WRITE)?;
+            location.permission(creds, Access::WRITE)?;
         }
         let now = Timestamp::now();
         let time = |t: NewTime| match t {

@@ -4,8 +4,12 @@ use super::{File, Location};
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::sync::Mutex;
+use crate::task::Task;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem::ManuallyDrop;
+use core::ops::Deref;
+use core::sync::atomic::{Ordering, fence};
 
 /// Descriptors that one word of the map of used ones holds.
 const WORD: usize = u64::BITS as usize;
@@ -112,21 +116,23 @@ impl FdTable {
     }
 
     /// Puts a file on a given descriptor (`dup2(2)`); what was there is returned, to be closed by [`FdTable::closed`].
-    pub fn replace(&self, fd: usize, file: Arc<File>, close_on_exec: bool) -> Option<Arc<File>> {
-        self.slots.lock().put(fd, Slot { file, close_on_exec })
+    pub fn replace<'a>(&self, ctx: &Ctx<'a>, fd: usize, file: Arc<File>, close_on_exec: bool) -> Option<TakenFile<'a>> {
+        let old = self.slots.lock().put(fd, Slot { file, close_on_exec });
+        old.map(|old| TakenFile::new(ctx, old))
     }
 
     /// Takes a descriptor's file out of the table, to be closed by [`FdTable::closed`].
-    pub fn remove(&self, fd: i32) -> Result<Arc<File>> {
+    pub fn remove<'a>(&self, ctx: &Ctx<'a>, fd: i32) -> Result<TakenFile<'a>> {
         let fd = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-        self.slots.lock().take(fd).ok_or(Errno::EBADF.into())
+        let file = self.slots.lock().take(fd).ok_or(Errno::EBADF)?;
+        Ok(TakenFile::new(ctx, file))
     }
 
     /// Takes out all descriptors in `first..=last`.
-    pub fn remove_range(&self, first: usize, last: usize) -> Vec<Arc<File>> {
+    pub fn remove_range<'a>(&self, ctx: &Ctx<'a>, first: usize, last: usize) -> Vec<TakenFile<'a>> {
         let mut slots = self.slots.lock();
         let last = last.min(slots.files.len().saturating_sub(1));
-        (first..=last).filter_map(|fd| slots.take(fd)).collect()
+        (first..=last).filter_map(|fd| slots.take(fd)).map(|file| TakenFile::new(ctx, file)).collect()
     }
 
     /// Marks all descriptors in `first..=last` as closed by exec.
@@ -170,23 +176,103 @@ impl FdTable {
     pub fn close_all(&self, ctx: &Ctx) {
         let files = core::mem::take(&mut *self.slots.lock()).files;
         for slot in files.into_iter().flatten() {
-            self.closed(&slot.file);
-            if let Some(ops) = &slot.file.ops {
+            let file = TakenFile::new(ctx, slot.file);
+            self.closed(&file);
+            if let Some(ops) = &file.ops {
                 // The process is ending: nobody is left to be told.
-                let _ = ops.flush(ctx, &slot.file);
+                let _ = ops.flush(ctx, &file);
             }
         }
     }
 
     /// Closes what is close-on-exec and returns it, to be dropped outside locks.
-    pub fn close_on_exec(&self) -> Vec<Arc<File>> {
+    pub fn close_on_exec<'a>(&self, ctx: &Ctx<'a>) -> Vec<TakenFile<'a>> {
         let mut slots = self.slots.lock();
         let closing = (0..slots.files.len()).filter(|&fd| slots.files[fd].as_ref().is_some_and(|s| s.close_on_exec));
         let closing: Vec<usize> = closing.collect();
-        let files: Vec<Arc<File>> = closing.into_iter().filter_map(|fd| slots.take(fd)).collect();
+        let taken = closing.into_iter().filter_map(|fd| slots.take(fd));
+        let files: Vec<TakenFile> = taken.map(|file| TakenFile::new(ctx, file)).collect();
         drop(slots);
         files.iter().for_each(|file| self.closed(file));
         files
+    }
+}
+
+impl<'a> Ctx<'a> {
+    /// The open file behind a descriptor of the running task; `EBADF` if there is none.
+    pub fn file(&self, fd: i32) -> Result<FileRef<'a>> {
+        // SAFETY: this thread runs the task, and the reference does not outlive this function.
+        let table = unsafe { self.task.files.own() };
+        if Arc::strong_count(table) != 1 {
+            return Ok(FileRef { file: ManuallyDrop::new(table.get(fd)?), looker: None });
+        }
+        // What others did with the table is done.
+        fence(Ordering::Acquire);
+        // SAFETY: the table is this task's alone: nobody else changes it, and this thread does not meanwhile.
+        let file = &unsafe { table.slots.unlocked() }.get(fd)?.file;
+        self.task.begin_look();
+        // SAFETY: a second pointer that is never dropped. The table's own one stays: see `TakenFile`.
+        Ok(FileRef { file: ManuallyDrop::new(unsafe { core::ptr::read(file) }), looker: Some(self.task) })
+    }
+}
+
+/// An open file that the running task looks at: without a reference of its own, if the descriptor table is the task's alone.
+pub struct FileRef<'a> {
+    file: ManuallyDrop<Arc<File>>,
+    /// The task, if the pointer is a copy of its table's.
+    looker: Option<&'a Task>,
+}
+
+impl FileRef<'_> {
+    /// Whether nobody else can come by the file before this is dropped: what only serves to keep others out may be left out.
+    pub(super) fn is_alone(&self) -> bool {
+        self.looker.is_some() && Arc::strong_count(&self.file) == 1
+    }
+}
+
+impl Deref for FileRef<'_> {
+    type Target = Arc<File>;
+
+    fn deref(&self) -> &Arc<File> {
+        &self.file
+    }
+}
+
+impl Drop for FileRef<'_> {
+    fn drop(&mut self) {
+        match self.looker {
+            Some(task) => task.end_look(),
+            // SAFETY: the pointer is not used any more.
+            None => unsafe { ManuallyDrop::drop(&mut self.file) },
+        }
+    }
+}
+
+/// A file that the running task has taken out of its table. It may be looking at it: then the file stays until the call is over.
+pub struct TakenFile<'a> {
+    file: Arc<File>,
+    task: &'a Task,
+}
+
+impl<'a> TakenFile<'a> {
+    fn new(ctx: &Ctx<'a>, file: Arc<File>) -> TakenFile<'a> {
+        TakenFile { file, task: ctx.task }
+    }
+}
+
+impl Deref for TakenFile<'_> {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Drop for TakenFile<'_> {
+    fn drop(&mut self) {
+        if self.task.is_looking() {
+            self.task.keep(self.file.clone());
+        }
     }
 }
 

@@ -4,10 +4,10 @@ use super::{InodeRef, Location, OpenFlags, PollEvents};
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::mm::{IoDst, IoSrc};
-use crate::sync::{Mutex, PollTable};
+use crate::sync::{Mutex, MutexGuard, PollTable};
 use alloc::boxed::Box;
 use core::any::Any;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 /// What can be done with an open file that is not plain data on an inode: pipes, terminals, devices, sockets, `/proc`.
 ///
@@ -71,6 +71,43 @@ pub trait FileOps: Any + Send + Sync {
     fn as_any(&self) -> &dyn Any;
 }
 
+/// Where reads and writes go on. Its lock is held across a read or write of a seekable file, as POSIX asks.
+#[derive(Default)]
+pub struct Position {
+    turn: Mutex<()>,
+    at: AtomicU64,
+}
+
+/// A turn at a file's position.
+pub struct PositionTurn<'a> {
+    position: &'a Position,
+    _turn: Option<MutexGuard<'a, ()>>,
+}
+
+impl Position {
+    /// The position at this moment, whoever has a turn.
+    pub fn now(&self) -> u64 {
+        self.at.load(Ordering::Relaxed)
+    }
+
+    /// Waits for a turn, unless the caller knows that nobody else can want one.
+    pub fn turn(&self, alone: bool) -> PositionTurn<'_> {
+        PositionTurn { position: self, _turn: (!alone).then(|| self.turn.lock()) }
+    }
+}
+
+impl PositionTurn<'_> {
+    /// The position.
+    pub fn get(&self) -> u64 {
+        self.position.now()
+    }
+
+    /// Moves it.
+    pub fn set(&self, at: u64) {
+        self.position.at.store(at, Ordering::Relaxed);
+    }
+}
+
 /// What an open file keeps others from doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hold {
@@ -92,8 +129,8 @@ pub struct File {
     pub ops: Option<Box<dyn FileOps>>,
     /// Status flags and access mode (`fcntl(F_GETFL)`).
     flags: AtomicU32,
-    /// File position. Held across a read or write of a seekable file, as POSIX asks.
-    pub position: Mutex<u64>,
+    /// File position.
+    pub position: Position,
     /// Owner for `SIGIO` (`fcntl(F_SETOWN)`), 0 for none.
     pub owner: AtomicI32,
     /// Signal instead of `SIGIO` (`fcntl(F_SETSIG)`), 0 for none.
@@ -111,7 +148,7 @@ impl File {
             inode,
             ops,
             flags: AtomicU32::new(flags.bits()),
-            position: Mutex::new(0),
+            position: Position::default(),
             owner: AtomicI32::new(0),
             owner_signal: AtomicI32::new(0),
             hold: Hold::None,

@@ -1,6 +1,6 @@
 //! Reading, writing and positioning open files.
 
-use super::{Access, File, FileType, OpenFlags, SetAttr, Timestamp, Vfs};
+use super::{Access, File, FileRef, FileType, OpenFlags, SetAttr, Timestamp, Vfs};
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
@@ -69,13 +69,17 @@ impl File {
 
     /// `read(2)`: reads at the file position and advances it.
     pub fn read(&self, ctx: &Ctx, dst: &mut dyn IoDst) -> Result<usize> {
+        self.read_next(ctx, dst, false)
+    }
+
+    fn read_next(&self, ctx: &Ctx, dst: &mut dyn IoDst, alone: bool) -> Result<usize> {
         self.check_readable()?;
         if !self.seekable() {
             return self.read_from(ctx, 0, dst);
         }
-        let mut position = self.position.lock();
-        let n = self.read_from(ctx, *position, dst)?;
-        *position += n as u64;
+        let position = self.position.turn(alone);
+        let n = self.read_from(ctx, position.get(), dst)?;
+        position.set(position.get() + n as u64);
         Ok(n)
     }
 
@@ -122,15 +126,19 @@ impl File {
 
     /// `write(2)`: writes at the file position, or at the end with `O_APPEND`, and advances the position.
     pub fn write(&self, ctx: &Ctx, src: &mut dyn IoSrc) -> Result<usize> {
+        self.write_next(ctx, src, false)
+    }
+
+    fn write_next(&self, ctx: &Ctx, src: &mut dyn IoSrc, alone: bool) -> Result<usize> {
         self.check_writable()?;
         if !self.seekable() {
             return self.write_to(ctx, 0, false, src).map(|r| r.0);
         }
         let append = self.flags().contains(OpenFlags::APPEND);
-        let mut position = self.position.lock();
-        let (n, end) = self.write_to(ctx, *position, append, src)?;
+        let position = self.position.turn(alone);
+        let (n, end) = self.write_to(ctx, position.get(), append, src)?;
         if n > 0 {
-            *position = end;
+            position.set(end);
         }
         Ok(n)
     }
@@ -182,6 +190,10 @@ impl File {
 
     /// `lseek(2)`.
     pub fn seek(&self, offset: i64, whence: u32) -> Result<u64> {
+        self.seek_alone(offset, whence, false)
+    }
+
+    fn seek_alone(&self, offset: i64, whence: u32, alone: bool) -> Result<u64> {
         if self.flags().contains(OpenFlags::PATH) {
             bail!(EBADF);
         }
@@ -191,24 +203,24 @@ impl File {
         if !self.seekable() {
             bail!(ESPIPE);
         }
-        let mut position = self.position.lock();
+        let position = self.position.turn(alone);
         let base = match whence {
             SEEK_SET => 0,
-            SEEK_CUR => *position,
+            SEEK_CUR => position.get(),
             SEEK_END => self.end()?,
             SEEK_DATA | SEEK_HOLE => {
                 let from = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
                 if self.inode.file_type() != FileType::Regular {
                     bail!(EINVAL);
                 }
-                *position = self.inode.seek_data_or_hole(from, whence == SEEK_HOLE)?;
-                return Ok(*position);
+                position.set(self.inode.seek_data_or_hole(from, whence == SEEK_HOLE)?);
+                return Ok(position.get());
             }
             _ => bail!(EINVAL),
         };
         let target = (base as i64).checked_add(offset).ok_or(Errno::EOVERFLOW)?;
-        *position = u64::try_from(target).map_err(|_| Errno::EINVAL)?;
-        Ok(*position)
+        position.set(u64::try_from(target).map_err(|_| Errno::EINVAL)?);
+        Ok(position.get())
     }
 
     /// `fsync(2)` and `fdatasync(2)`.
@@ -220,6 +232,23 @@ impl File {
             Some(ops) => ops.sync(),
             None => self.inode.sync(data_only),
         }
+    }
+}
+
+impl FileRef<'_> {
+    /// `read(2)`, as [`File::read`].
+    pub fn read(&self, ctx: &Ctx, dst: &mut dyn IoDst) -> Result<usize> {
+        self.read_next(ctx, dst, self.is_alone())
+    }
+
+    /// `write(2)`, as [`File::write`].
+    pub fn write(&self, ctx: &Ctx, src: &mut dyn IoSrc) -> Result<usize> {
+        self.write_next(ctx, src, self.is_alone())
+    }
+
+    /// `lseek(2)`, as [`File::seek`].
+    pub fn seek(&self, offset: i64, whence: u32) -> Result<u64> {
+        self.seek_alone(offset, whence, self.is_alone())
     }
 }
 
@@ -244,7 +273,7 @@ fn remove_privileges(ctx: &Ctx, file: &File) -> Result<()> {
     if attr.mode & SET_GID_EXEC == SET_GID_EXEC {
         drop |= 0o2000;
     }
-    if drop == 0 || ctx.task.creds().capable(Capabilities::FSETID) {
+    if drop == 0 || ctx.creds().capable(Capabilities::FSETID) {
         return Ok(());
     }
     let set = SetAttr { mode: Some(attr.mode & !drop), ctime: Some(Timestamp::now()), ..SetAttr::default() };
@@ -265,7 +294,7 @@ impl Vfs {
         }
         let hold = if opened { super::file::Hold::None } else { super::file::Hold::Write };
         if !opened {
-            location.permission(&ctx.task.creds(), Access::WRITE)?;
+            location.permission(ctx.creds(), Access::WRITE)?;
         }
         hold.acquire(location)?;
         let result = self.truncate_inode(ctx, location, len);
@@ -282,7 +311,7 @@ impl Vfs {
         }
         let now = Some(Timestamp::now());
         let mut mode = None;
-        if attr.mode & 0o6000 != 0 && !ctx.task.creds().capable(Capabilities::FSETID) {
+        if attr.mode & 0o6000 != 0 && !ctx.creds().capable(Capabilities::FSETID) {
             let drop = if attr.mode & 0o2010 == 0o2010 { 0o6000 } else { 0o4000 };
             mode = Some(attr.mode & !drop);
         }

@@ -34,7 +34,7 @@ mod xattr;
 pub use attr::NewTime;
 pub use dentry::Dentry;
 pub use devices::{Device, DeviceKind, DeviceNode, Devices, major, makedev, minor};
-pub use fdtable::{FdTable, FsContext, FsInner};
+pub use fdtable::{FdTable, FileRef, FsContext, FsInner, TakenFile};
 pub use file::{File, FileOps};
 pub use flags::{OpenFlags, PollEvents};
 pub use inode::{

@@ -232,7 +232,7 @@ impl Vfs {
 
     /// `pivot_root(2)`: `new_root` becomes the root of the tree, and the old root is seen at `put_old`.
     pub fn pivot_root(&self, ctx: &Ctx, new_root: &Location, put_old: &Location) -> Result<()> {
-        let root = ctx.task.fs().inner.lock().root.clone();
+        let root = ctx.fs().inner.lock().root.clone();
         if !new_root.is_mount_root() || !root.is_mount_root() {
             bail!(EINVAL, "not a mount point");
         }

@@ -38,8 +38,8 @@ impl Vfs {
             bail!(ENOENT);
         }
         Vfs::alive(&dir.dentry)?;
-        dir.permission(&creds, Access::WRITE | Access::EXEC)?;
-        let inode = make(&dir, &creds, &name)?;
+        dir.permission(creds, Access::WRITE | Access::EXEC)?;
+        let inode = make(&dir, creds, &name)?;
         let dentry = dir.dentry.add(&self.lru, &name, inode);
         Ok(Location { mount: dir.mount.clone(), dentry })
     }
@@ -137,7 +137,7 @@ impl Vfs {
                 _ => bail!(ENOTDIR),
             }
         }
-        self.may_remove(&creds, &dir, &victim, false)?;
+        self.may_remove(creds, &dir, &victim, false)?;
         dir.dentry.inode.unlink(&name)?;
         victim.mark_deleted();
         dir.dentry.removed(&name);
@@ -159,7 +159,7 @@ impl Vfs {
         let Some(victim) = dir.dentry.lookup_locked(ctx, &self.lru, &name)? else {
             bail!(ENOENT);
         };
-        self.may_remove(&creds, &dir, &victim, true)?;
+        self.may_remove(creds, &dir, &victim, true)?;
         let inside = victim.lock.lock();
         dir.dentry.inode.rmdir(&name)?;
         victim.mark_deleted();
@@ -229,19 +229,19 @@ impl Vfs {
                 return Ok(());
             }
         }
-        self.may_remove(&creds, &old_dir, &source, source_is_dir)?;
+        self.may_remove(creds, &old_dir, &source, source_is_dir)?;
         match &target {
-            Some(target) if exchange => self.may_remove(&creds, &new_dir, target, target_is_dir == Some(true))?,
-            Some(target) => self.may_remove(&creds, &new_dir, target, source_is_dir)?,
+            Some(target) if exchange => self.may_remove(creds, &new_dir, target, target_is_dir == Some(true))?,
+            Some(target) => self.may_remove(creds, &new_dir, target, source_is_dir)?,
             None => {
                 Vfs::alive(&new_dir.dentry)?;
-                new_dir.permission(&creds, Access::WRITE | Access::EXEC)?;
+                new_dir.permission(creds, Access::WRITE | Access::EXEC)?;
             }
         }
         if !same_dir {
             // A directory that moves has its `..` rewritten.
             let moves = |dentry: &Arc<Dentry>| {
-                Location { mount: old_dir.mount.clone(), dentry: dentry.clone() }.permission(&creds, Access::WRITE)
+                Location { mount: old_dir.mount.clone(), dentry: dentry.clone() }.permission(creds, Access::WRITE)
             };
             if source_is_dir {
                 moves(&source)?;

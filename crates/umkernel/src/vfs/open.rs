@@ -46,7 +46,7 @@ impl OpenHow {
 
 /// Attributes of a new inode in `dir` (`inode(7)`): the set-group-ID bit of a directory is inherited.
 pub(super) fn new_inode(ctx: &Ctx, creds: &Creds, dir: &Attr, file_type: FileType, mode: u32) -> NewInode {
-    let umask = ctx.task.fs().inner.lock().umask;
+    let umask = ctx.fs().inner.lock().umask;
     let mut mode = mode & 0o7777 & !umask;
     let mut gid = creds.fsgid;
     if dir.mode & SET_GID != 0 {
@@ -141,8 +141,8 @@ impl Vfs {
             return Ok((child, false));
         }
         Vfs::alive(&dir.dentry)?;
-        dir.permission(&walk.creds, Access::WRITE | Access::EXEC)?;
-        let new = new_inode(ctx, &walk.creds, &dir.dentry.inode.attr()?, FileType::Regular, how.mode);
+        dir.permission(walk.creds, Access::WRITE | Access::EXEC)?;
+        let new = new_inode(ctx, walk.creds, &dir.dentry.inode.attr()?, FileType::Regular, how.mode);
         let inode = dir.dentry.inode.create(name, &new)?;
         Ok((dir.dentry.add(&self.lru, name, inode), true))
     }
@@ -165,9 +165,9 @@ impl Vfs {
             bail!(EINVAL);
         }
         let dir = self.resolve(ctx, dirfd, path, how.resolve | WalkFlags::FOLLOW | WalkFlags::DIRECTORY)?;
-        let creds = ctx.task.creds();
-        dir.permission(&creds, Access::WRITE | Access::EXEC)?;
-        let new = new_inode(ctx, &creds, &dir.dentry.inode.attr()?, FileType::Regular, how.mode);
+        let creds = ctx.creds();
+        dir.permission(creds, Access::WRITE | Access::EXEC)?;
+        let new = new_inode(ctx, creds, &dir.dentry.inode.attr()?, FileType::Regular, how.mode);
         let inode = dir.dentry.inode.tmpfile(&new)?;
         let name = alloc::format!("#{}", inode.attr()?.ino);
         let dentry = Dentry::nameless(inode.clone(), &dir.dentry, name.as_bytes());
@@ -264,7 +264,7 @@ impl Vfs {
         if location.mount.flags().contains(MountFlags::NOEXEC) {
             bail!(EACCES, "the mount is noexec");
         }
-        check_mode(&ctx.task.creds(), &inode.attr()?, Access::EXEC)?;
+        check_mode(ctx.creds(), &inode.attr()?, Access::EXEC)?;
         Hold::Execute.acquire(&location)?;
         Ok(Arc::new(File::new(location, inode, None, OpenFlags::LARGEFILE).holding(Hold::Execute)))
     }

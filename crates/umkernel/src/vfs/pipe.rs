@@ -345,7 +345,7 @@ impl Pipe {
         let new = bytes.max(SLOT).next_power_of_two();
         let mut state = self.state.lock();
         let grows = new > state.slots * SLOT;
-        if grows && new > UNPRIVILEGED_MAX && !ctx.task.creds().capable(Capabilities::SYS_RESOURCE) {
+        if grows && new > UNPRIVILEGED_MAX && !ctx.creds().capable(Capabilities::SYS_RESOURCE) {
             bail!(EPERM);
         }
         if state.used > new / SLOT {
@@ -513,7 +513,7 @@ impl Drop for PipeEnd {
 impl Vfs {
     /// `pipe2(2)`: the reading and the writing end of a new pipe. `flags` may hold `O_NONBLOCK` and `O_DIRECT`.
     pub fn pipe(&self, ctx: &Ctx, flags: OpenFlags) -> (Arc<File>, Arc<File>) {
-        let creds = ctx.task.creds();
+        let creds = ctx.creds();
         let inode = self.anon_inode(FileType::Fifo, 0o600, (creds.fsuid, creds.fsgid));
         let pipe = Pipe::new();
         if let Some(common) = inode.common() {

@@ -53,7 +53,7 @@ fn rmdir(ctx: &Ctx, path: &str) -> Result<()> {
 
 fn path_of(ctx: &Ctx, path: &str) -> String {
     let at = ctx.kernel.vfs.resolve(ctx, AT_FDCWD, path.as_bytes(), WalkFlags::FOLLOW).unwrap();
-    let root = ctx.task.fs().inner.lock().root.clone();
+    let root = ctx.fs().inner.lock().root.clone();
     String::from_utf8(at.display_path(&root)).unwrap()
 }
 
@@ -74,7 +74,7 @@ fn list(ctx: &Ctx, path: &str) -> Vec<String> {
 fn become_user(task: &Arc<Task>, uid: u32, gid: u32) {
     let none = Capabilities::empty();
     let creds = Creds { uid, euid: uid, suid: uid, fsuid: uid, gid, egid: gid, sgid: gid, fsgid: gid, ..Creds::root() };
-    *task.creds.lock() = Arc::new(Creds { permitted: none, effective: none, ..creds });
+    task.creds.set(Arc::new(Creds { permitted: none, effective: none, ..creds }));
 }
 
 fn with_ctx(test: impl FnOnce(&Machine, &Ctx)) {
@@ -231,7 +231,7 @@ fn an_open_file_outlives_its_name() {
         let mut buf = [0; 16];
         assert_eq!(file.read(ctx, &mut KernelDst::new(&mut buf)).unwrap(), 10);
         assert_eq!(file.inode.attr().unwrap().nlink, 0);
-        let root = ctx.task.fs().inner.lock().root.clone();
+        let root = ctx.fs().inner.lock().root.clone();
         assert_eq!(file.location.display_path(&root), b"/f (deleted)");
     });
 }
@@ -291,7 +291,7 @@ fn mounts_cover_and_uncover() {
         assert_eq!(error(rmdir(ctx, "/m")), Some(Errno::EBUSY));
         vfs.bind(&at("/m"), &at("/bound"), false).unwrap();
         assert_eq!(read(ctx, "/bound/f").unwrap(), b"in");
-        let root = ctx.task.fs().inner.lock().root.clone();
+        let root = ctx.fs().inner.lock().root.clone();
         let text = String::from_utf8(vfs.mounts_text(&root)).unwrap();
         assert!(text.contains("none /m tmpfs rw,nosuid,relatime,size=1024k,nr_inodes="), "{text}");
         {
@@ -333,7 +333,7 @@ fn mounts_propagate_to_peers_and_slaves() {
         assert!(stat(ctx, "/one/sub/a").is_ok());
         assert!(stat(ctx, "/slave/sub/a").is_ok());
         assert_eq!(error(stat(ctx, "/other/sub/a")), Some(Errno::ENOENT));
-        let root = ctx.task.fs().inner.lock().root.clone();
+        let root = ctx.fs().inner.lock().root.clone();
         let text = String::from_utf8(vfs.mountinfo_text(&root)).unwrap();
         let fields = |path: &str| {
             let line = text.lines().find(|l| l.split(' ').nth(4) == Some(path)).unwrap();
@@ -370,7 +370,7 @@ fn nobody_walks_out_of_a_chroot() {
         let vfs = &ctx.kernel.vfs;
         let jail = vfs.resolve(ctx, AT_FDCWD, b"/jail", WalkFlags::FOLLOW).unwrap();
         {
-            let fs = ctx.task.fs();
+            let fs = ctx.fs();
             let mut inner = fs.inner.lock();
             inner.root = jail.clone();
             inner.cwd = jail;
@@ -391,7 +391,7 @@ fn restricted_walks_stay_inside() {
         symlink(ctx, "/f", "/in/abs");
         symlink(ctx, "../out", "/in/up");
         let dir = vfs.open(ctx, AT_FDCWD, b"/in", OpenFlags::DIRECTORY, 0).unwrap();
-        let fd = ctx.task.files().insert(dir, false, 0, 1024).unwrap();
+        let fd = ctx.files().insert(dir, false, 0, 1024).unwrap();
         let look = |path: &str, flags| vfs.resolve(ctx, fd, path.as_bytes(), flags | WalkFlags::FOLLOW).map(drop);
         assert!(look("f", WalkFlags::BENEATH).is_ok());
         assert_eq!(error(look("abs", WalkFlags::BENEATH)), Some(Errno::EXDEV));

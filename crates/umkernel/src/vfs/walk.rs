@@ -74,9 +74,11 @@ pub(super) enum Last {
 /// A walk stopped before its last component.
 pub(super) struct Walk<'a> {
     ctx: &'a Ctx<'a>,
-    pub(super) creds: Arc<Creds>,
-    root: Location,
-    start: Location,
+    pub(super) creds: &'a Creds,
+    /// Where `..` and absolute links end; looked up when there is a need, as on Linux.
+    root: Option<Location>,
+    /// What a scoped walk must not leave.
+    start: Option<Location>,
     flags: WalkFlags,
     links: u32,
     /// Where the walk has come to.
@@ -91,16 +93,15 @@ impl<'a> Walk<'a> {
         }
         let absolute = path.first() == Some(&b'/');
         let scoped = flags.intersects(WalkFlags::BENEATH | WalkFlags::IN_ROOT);
-        let fs = ctx.task.fs();
+        let fs = ctx.fs();
         let inner = fs.inner.lock();
-        let root = inner.root.clone();
         let base = if absolute && !scoped {
-            root.clone()
+            inner.root.clone()
         } else if dirfd == AT_FDCWD {
             inner.cwd.clone()
         } else {
             drop(inner);
-            let file = ctx.task.files().get(dirfd)?;
+            let file = ctx.file(dirfd)?;
             if !path.is_empty() && file.inode.file_type() != FileType::Directory {
                 bail!(ENOTDIR);
             }
@@ -109,13 +110,16 @@ impl<'a> Walk<'a> {
         if absolute && flags.contains(WalkFlags::BENEATH) {
             bail!(EXDEV, "absolute path with RESOLVE_BENEATH");
         }
-        let root = if scoped { base.clone() } else { root };
-        let creds = ctx.task.creds();
-        Ok(Walk { ctx, creds, root, start: base.clone(), flags, links: 0, at: base })
+        let start = scoped.then(|| base.clone());
+        Ok(Walk { ctx, creds: ctx.creds(), root: start.clone(), start, flags, links: 0, at: base })
+    }
+
+    fn root(&mut self) -> &Location {
+        self.root.get_or_insert_with(|| self.ctx.fs().inner.lock().root.clone())
     }
 
     /// Replaces the credentials that permissions are checked with (`access(2)`).
-    pub(super) fn with_creds(mut self, creds: Arc<Creds>) -> Walk<'a> {
+    pub(super) fn with_creds(mut self, creds: &'a Creds) -> Walk<'a> {
         self.creds = creds;
         self
     }
@@ -139,7 +143,7 @@ impl<'a> Walk<'a> {
                 next += 1;
             }
             let last = next == path.len();
-            self.at.may_search(&self.creds)?;
+            self.at.may_search(self.creds)?;
             if last {
                 return Ok(match name {
                     b"." => Last::Dot,
@@ -192,7 +196,8 @@ impl<'a> Walk<'a> {
     /// Goes to the parent directory, but not above the root.
     pub(super) fn dot_dot(&mut self, vfs: &Vfs) -> Result<()> {
         loop {
-            if self.at.same(&self.root) {
+            self.root();
+            if self.root.as_ref().is_some_and(|root| self.at.same(root)) {
                 if self.flags.contains(WalkFlags::BENEATH) {
                     bail!(EXDEV, ".. leaves the starting directory");
                 }
@@ -243,10 +248,11 @@ impl<'a> Walk<'a> {
             if self.flags.contains(WalkFlags::BENEATH) {
                 bail!(EXDEV);
             }
-            if self.flags.contains(WalkFlags::NO_XDEV) && !Arc::ptr_eq(&self.root.mount, &self.at.mount) {
+            let root = self.root().clone();
+            if self.flags.contains(WalkFlags::NO_XDEV) && !Arc::ptr_eq(&root.mount, &self.at.mount) {
                 bail!(EXDEV);
             }
-            self.at = self.root.clone();
+            self.at = root;
         }
         Ok(Some(target))
     }
@@ -256,11 +262,12 @@ impl<'a> Walk<'a> {
         if path.is_empty() {
             return self.finish(false);
         }
-        let mut path = path.to_vec();
+        let mut owned;
+        let mut path = path;
         let mut directory = self.flags.contains(WalkFlags::DIRECTORY);
         let mut follow = self.flags.contains(WalkFlags::FOLLOW);
         loop {
-            match self.walk_to_last(vfs, &path)? {
+            match self.walk_to_last(vfs, path)? {
                 Last::Dot => return self.finish(directory),
                 Last::DotDot => {
                     self.dot_dot(vfs)?;
@@ -275,7 +282,10 @@ impl<'a> Walk<'a> {
                     };
                     if child.inode.file_type() == FileType::Symlink && follow {
                         match self.follow(vfs, child)? {
-                            Some(target) => path = target,
+                            Some(target) => {
+                                owned = target;
+                                path = &owned;
+                            }
                             None => return self.finish(directory),
                         }
                         continue;
@@ -291,7 +301,7 @@ impl<'a> Walk<'a> {
         if directory && self.at.dentry.inode.file_type() != FileType::Directory {
             bail!(ENOTDIR);
         }
-        if self.flags.intersects(WalkFlags::BENEATH | WalkFlags::IN_ROOT) && !self.at.is_within(&self.start) {
+        if self.start.as_ref().is_some_and(|start| !self.at.is_within(start)) {
             bail!(EXDEV);
         }
         Ok(self.at)
@@ -299,13 +309,13 @@ impl<'a> Walk<'a> {
 }
 
 /// A directory and a name in it: what the calls that make and remove names work on.
-pub(super) struct NamePlace {
+pub(super) struct NamePlace<'a> {
     /// The directory, which may be searched.
     pub(super) dir: Location,
     /// The last component.
     pub(super) last: Last,
     /// Credentials of the walk.
-    pub(super) creds: Arc<Creds>,
+    pub(super) creds: &'a Creds,
 }
 
 impl Vfs {
@@ -315,19 +325,12 @@ impl Vfs {
     }
 
     /// As [`Vfs::resolve`], with other credentials than the task's own.
-    pub fn resolve_as(
-        &self,
-        ctx: &Ctx,
-        creds: Arc<Creds>,
-        dirfd: i32,
-        path: &[u8],
-        flags: WalkFlags,
-    ) -> Result<Location> {
+    pub fn resolve_as(&self, ctx: &Ctx, creds: &Creds, dirfd: i32, path: &[u8], flags: WalkFlags) -> Result<Location> {
         Walk::begin(ctx, dirfd, path, flags)?.with_creds(creds).walk_to_end(self, path)
     }
 
     /// Finds the directory that a path's last component is in.
-    pub(super) fn resolve_parent(&self, ctx: &Ctx, dirfd: i32, path: &[u8]) -> Result<NamePlace> {
+    pub(super) fn resolve_parent<'a>(&self, ctx: &'a Ctx, dirfd: i32, path: &[u8]) -> Result<NamePlace<'a>> {
         let mut walk = Walk::begin(ctx, dirfd, path, WalkFlags::empty())?;
         let last = walk.walk_to_last(self, path)?;
         Ok(NamePlace { dir: walk.at, last, creds: walk.creds })

@@ -17,7 +17,7 @@ fn permission(ctx: &Ctx, at: &Location, name: &[u8], write: bool) -> Result<()> 
     if write {
         at.mount.want_write()?;
     }
-    let creds = ctx.task.creds();
+    let creds = ctx.creds();
     let inode = &at.dentry.inode;
     if name.starts_with(TRUSTED) {
         if !creds.capable(Capabilities::SYS_ADMIN) {
@@ -33,7 +33,7 @@ fn permission(ctx: &Ctx, at: &Location, name: &[u8], write: bool) -> Result<()> 
             FileType::Directory if !write || attr.mode & 0o1000 == 0 || creds.owns(&attr) => {}
             _ => return Err(if write { Errno::EPERM } else { Errno::ENODATA }.into()),
         }
-        return check_mode(&creds, &attr, if write { Access::WRITE } else { Access::READ });
+        return check_mode(creds, &attr, if write { Access::WRITE } else { Access::READ });
     }
     if name.starts_with(SECURITY) {
         if write && !creds.capable(Capabilities::SYS_ADMIN) {
@@ -72,7 +72,7 @@ impl Vfs {
     /// `listxattr(2)`: `trusted.` names are seen with `CAP_SYS_ADMIN` only.
     pub fn xattr_list(&self, ctx: &Ctx, at: &Location) -> Result<Vec<Vec<u8>>> {
         let mut names = at.dentry.inode.xattr_list()?;
-        if !ctx.task.creds().capable(Capabilities::SYS_ADMIN) {
+        if !ctx.creds().capable(Capabilities::SYS_ADMIN) {
             names.retain(|name| !name.starts_with(TRUSTED));
         }
         Ok(names)

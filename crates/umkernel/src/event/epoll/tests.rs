@@ -149,7 +149,7 @@ fn a_sleeper_is_woken_by_another_thread() {
     let set = ctx.call(__NR_epoll_create1, &[0]).unwrap() as u64;
     let fd = eventfd(&ctx, 0, 0);
     ctl(&ctx, set, EPOLL_CTL_ADD, fd, EPOLLIN, 1).unwrap();
-    *other.files.lock() = task.files();
+    other.files.set(task.files());
     std::thread::scope(|s| {
         s.spawn(|| {
             std::thread::sleep(std::time::Duration::from_millis(30));

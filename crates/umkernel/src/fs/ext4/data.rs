@@ -96,7 +96,6 @@ impl Ext4Inode {
     pub(super) fn read_data(&self, offset: u64, dst: &mut dyn IoDst) -> Result<usize> {
         /// Reads up to this size need no buffer from the heap.
         const SMALL: usize = 1024;
-        let mut small = [0; SMALL];
         let size = self.size();
         if offset >= size {
             return Ok(0);
@@ -106,7 +105,7 @@ impl Ext4Inode {
         let (offset, want) = (offset + done as u64, want - done);
         let rest = match want {
             0 => Ok(0),
-            1..=SMALL => self.read_with(&mut small, offset, want, dst),
+            1..=SMALL => self.read_with(&mut [0; SMALL], offset, want, dst),
             _ => self.fs.buffers.with(|buffer| self.read_with(buffer, offset, want, dst)),
         };
         if done > 0 { Ok(done + rest.unwrap_or(0)) } else { rest }

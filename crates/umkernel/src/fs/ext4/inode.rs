@@ -7,7 +7,7 @@ use crate::block::Disk;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::mm::{IoDst, IoSrc};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, SeqLock};
 use crate::vfs::{
     Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeRef, NewInode, SetAttr, Timestamp, makedev,
 };
@@ -22,7 +22,7 @@ pub struct Ext4Inode {
     ino: u32,
     file_type: FileType,
     /// As on the disk; every change goes to both.
-    attr: Mutex<Attr>,
+    attr: SeqLock<Attr>,
     /// A symbolic link's target, once read.
     target: Mutex<Option<Arc<[u8]>>>,
     /// Where the data lies; held while data moves.
@@ -76,7 +76,7 @@ impl Ext4Inode {
             fs,
             ino: attr.ino,
             file_type: vfs_attr.file_type,
-            attr: Mutex::new(vfs_attr),
+            attr: SeqLock::new(vfs_attr),
             target: Mutex::new(None),
             extents: Mutex::default(),
             late_times: AtomicBool::new(false),
@@ -90,7 +90,7 @@ impl Ext4Inode {
     }
 
     pub(super) fn size(&self) -> u64 {
-        self.attr.lock().size
+        self.attr.read().size
     }
 
     /// A weak reference to this inode, which is in the cache while it lives.
@@ -100,13 +100,13 @@ impl Ext4Inode {
     }
 
     pub(super) fn nlink(&self) -> u64 {
-        self.attr.lock().nlink
+        self.attr.read().nlink
     }
 
     /// Reads the attributes back from the file system.
     pub(super) fn refresh_from(&self, fs: &mut ext4::Fs<Arc<Disk>>) -> Result<()> {
         let attr = fs.attr(self.ino).map_err(error)?;
-        *self.attr.lock() = to_vfs_attr(&attr, self.fs.disk.rdev(), self.fs.block_size);
+        *self.attr.write() = to_vfs_attr(&attr, self.fs.disk.rdev(), self.fs.block_size);
         Ok(())
     }
 
@@ -114,7 +114,7 @@ impl Ext4Inode {
     pub(super) fn touch(&self) {
         let now = Timestamp::now();
         {
-            let mut attr = self.attr.lock();
+            let mut attr = self.attr.write();
             attr.mtime = now;
             attr.ctime = now;
         }
@@ -128,7 +128,7 @@ impl Ext4Inode {
         if !self.late_times.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
-        let attr = *self.attr.lock();
+        let attr = self.attr.read();
         let time = |t: Timestamp| Some(ext4::Timestamp { sec: t.sec, nsec: t.nsec });
         let set = ext4::SetAttr { mtime: time(attr.mtime), ctime: time(attr.ctime), ..ext4::SetAttr::default() };
         fs.set_attr(self.ino, &set).map_err(error)
@@ -143,7 +143,7 @@ struct Batch {
 
 impl Inode for Ext4Inode {
     fn attr(&self) -> Result<Attr> {
-        Ok(*self.attr.lock())
+        Ok(self.attr.read())
     }
 
     fn file_type(&self) -> FileType {

@@ -96,8 +96,7 @@ fn info(ctx: &Ctx, subject: &Subject, fd: i32) -> Result<Vec<u8>> {
     if subject.living()?.files().close_on_exec_of(fd).unwrap_or(false) {
         flags |= OpenFlags::CLOEXEC.bits();
     }
-    // A reader that holds the position while it blocks is no reason to wait.
-    let position = open.position.try_lock().map_or(0, |p| *p);
+    let position = open.position.now();
     let ino = open.inode.attr().map_or(0, |a| a.ino);
     let mount = open.location.mount.id;
     Ok(format!("pos:\t{position}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{ino}\n").into_bytes())
@@ -125,7 +124,7 @@ impl Inode for FdLink {
         if let Some(text) = open.ops.as_ref().and_then(|ops| ops.describe()) {
             return Ok(text.into_bytes());
         }
-        let root = ctx.task.fs().inner.lock().root.clone();
+        let root = ctx.fs().inner.lock().root.clone();
         Ok(open.location.display_path(&root))
     }
 

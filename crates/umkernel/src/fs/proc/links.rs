@@ -47,7 +47,7 @@ impl Inode for PlaceLink {
     }
 
     fn read_link(&self, ctx: &Ctx) -> Result<Vec<u8>> {
-        let root = ctx.task.fs().inner.lock().root.clone();
+        let root = ctx.fs().inner.lock().root.clone();
         Ok(self.location(ctx)?.display_path(&root))
     }
 

@@ -16,7 +16,7 @@ pub(super) fn maps(ctx: &Ctx, subject: &Subject) -> Result<Vec<u8>> {
     subject.check_access(ctx)?;
     let Some(space) = subject.memory() else { return Ok(Vec::new()) };
     let vmas: Vec<Vma> = space.inner.lock().vmas.values().cloned().collect();
-    let root = ctx.task.fs().inner.lock().root.clone();
+    let root = ctx.fs().inner.lock().root.clone();
     let mut text = Vec::new();
     for vma in vmas {
         line(&mut text, &vma, &root);

@@ -114,7 +114,7 @@ pub(super) fn set_oom_score_adj(ctx: &Ctx, subject: &Subject, text: &[u8]) -> Re
         bail!(EINVAL, "beyond -1000..1000");
     }
     let adjust = &subject.process.settings.oom_score_adj;
-    if new < adjust.load(Ordering::Relaxed) && !ctx.task.creds().capable(Capabilities::SYS_RESOURCE) {
+    if new < adjust.load(Ordering::Relaxed) && !ctx.creds().capable(Capabilities::SYS_RESOURCE) {
         bail!(EACCES, "lowering it is privileged");
     }
     adjust.store(new, Ordering::Relaxed);
@@ -133,7 +133,7 @@ pub(super) fn set_login_uid(ctx: &Ctx, subject: &Subject, text: &[u8]) -> Result
         bail!(EPERM, "another process");
     }
     let login = &subject.process.settings.login_uid;
-    if login.load(Ordering::Relaxed) != u32::MAX && !ctx.task.creds().capable(AUDIT_CONTROL) {
+    if login.load(Ordering::Relaxed) != u32::MAX && !ctx.creds().capable(AUDIT_CONTROL) {
         bail!(EPERM, "set already");
     }
     login.store(new, Ordering::Relaxed);

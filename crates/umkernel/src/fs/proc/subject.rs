@@ -69,7 +69,7 @@ impl Subject {
             return Ok(());
         }
         let theirs = self.living()?.creds();
-        let ours = ctx.task.creds();
+        let ours = ctx.creds();
         let by_fs_ids = Creds { uid: ours.fsuid, gid: ours.fsgid, ..(*ours).clone() };
         if by_fs_ids.may_trace(&theirs) { Ok(()) } else { Err(Errno::EACCES.into()) }
     }

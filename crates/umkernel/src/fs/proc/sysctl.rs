@@ -82,7 +82,7 @@ fn open_files(kernel: &Kernel) -> usize {
 /// Takes a new host name, or NIS domain name.
 fn set_name(host: bool) -> Store {
     Box::new(move |ctx, text| {
-        if !ctx.task.creds().capable(Capabilities::SYS_ADMIN) {
+        if !ctx.creds().capable(Capabilities::SYS_ADMIN) {
             return Err(Errno::EPERM.into());
         }
         let text = String::from_utf8_lossy(text);

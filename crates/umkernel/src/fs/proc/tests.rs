@@ -18,7 +18,7 @@ fn find(ctx: &Ctx, path: &str) -> Result<InodeRef> {
 fn open(ctx: &Ctx, path: &str) -> Result<File> {
     let inode = find(ctx, path)?;
     let ops = inode.clone().open(ctx, OpenFlags::RDWR)?;
-    let root = ctx.task.fs().inner.lock().root.clone();
+    let root = ctx.fs().inner.lock().root.clone();
     let location = Location { mount: root.mount, dentry: Dentry::detached(inode.clone(), b"file") };
     Ok(File::new(location, inode, ops, OpenFlags::RDWR))
 }
@@ -155,7 +155,7 @@ fn another_user_s_secrets_are_not_shown() {
         let other = machine.task();
         let ids = Ids { real: 1000, effective: 1000, saved: 1000, fs: 1000 };
         let user = crate::task::Creds::root().with_users(ids).with_groups(ids);
-        *other.creds.lock() = Arc::new(user);
+        other.creds.set(Arc::new(user));
         let other = machine.ctx(&other);
         assert!(read(&other, "1/status").is_ok());
         for secret in ["1/environ", "1/maps", "1/auxv"] {

@@ -7,7 +7,7 @@ use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::mm::{IoDst, IoSrc, PAGE_SIZE};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, SeqLock};
 use crate::vfs::{
     Attr, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeRef, NewInode, RENAME_EXCHANGE, SEAL_EXEC,
     SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, SEAL_WRITE, SetAttr, Timestamp,
@@ -25,7 +25,7 @@ pub struct TmpInode {
     fs: Arc<TmpFs>,
     ino: u64,
     file_type: FileType,
-    attr: Mutex<Attr>,
+    attr: SeqLock<Attr>,
     body: Body,
     xattrs: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
     common: InodeCommon,
@@ -76,7 +76,7 @@ impl TmpInode {
             fs: fs.clone(),
             ino,
             file_type: new.file_type,
-            attr: Mutex::new(attr),
+            attr: SeqLock::new(attr),
             body,
             xattrs: Mutex::default(),
             common: InodeCommon::sealable(SEAL_SEAL),
@@ -93,7 +93,7 @@ impl TmpInode {
         if let Body::Directory { parent, .. } = &self.body {
             *parent.lock() = dir.me.clone();
         }
-        self.attr.lock().ctime = now();
+        self.attr.write().ctime = now();
         Ok(())
     }
 
@@ -103,7 +103,7 @@ impl TmpInode {
 
     /// Makes a new file one without a name and with these seals.
     pub(super) fn unnamed(&self, seals: u32) {
-        self.attr.lock().nlink = 0;
+        self.attr.write().nlink = 0;
         self.common.set_seals(seals);
     }
 
@@ -136,7 +136,7 @@ impl TmpInode {
 
     /// Notes that a name came or went, and how many subdirectories more there are.
     fn names_changed(&self, entries: i64, subdirectories: i64) {
-        let mut attr = self.attr.lock();
+        let mut attr = self.attr.write();
         attr.size = attr.size.wrapping_add_signed(entries * ENTRY_SIZE as i64);
         attr.nlink = attr.nlink.wrapping_add_signed(subdirectories);
         attr.mtime = now();
@@ -145,7 +145,7 @@ impl TmpInode {
 
     /// Notes that a name of this inode came or went.
     fn links_changed(&self, links: i64) {
-        let mut attr = self.attr.lock();
+        let mut attr = self.attr.write();
         attr.nlink = attr.nlink.saturating_add_signed(links);
         attr.ctime = now();
     }
@@ -157,7 +157,7 @@ impl TmpInode {
     /// Adds a new inode to this directory; `EEXIST` if the name is there already.
     fn add(self: &Arc<TmpInode>, name: &[u8], new: &NewInode, target: Option<&[u8]>) -> Result<Arc<TmpInode>> {
         let mut names = self.names()?.lock();
-        if self.attr.lock().nlink == 0 {
+        if self.attr.read().nlink == 0 {
             bail!(ENOENT);
         }
         if names.get(name).is_some() {
@@ -177,7 +177,7 @@ impl TmpInode {
 
     /// Sets times and marks after the data changed.
     fn data_changed(&self, data: &FileData, time: Timestamp) {
-        let mut attr = self.attr.lock();
+        let mut attr = self.attr.write();
         attr.size = data.size;
         attr.blocks = data.pages() * (PAGE_SIZE / 512);
         attr.mtime = time;
@@ -193,7 +193,7 @@ fn shared(inode: &InodeRef) -> Result<Arc<TmpInode>> {
 
 impl Inode for TmpInode {
     fn attr(&self) -> Result<Attr> {
-        Ok(*self.attr.lock())
+        Ok(self.attr.read())
     }
 
     fn file_type(&self) -> FileType {
@@ -212,11 +212,11 @@ impl Inode for TmpInode {
                 bail!(EPERM);
             }
             data.resize(&self.fs, size)?;
-            let mut attr = self.attr.lock();
+            let mut attr = self.attr.write();
             attr.size = data.size;
             attr.blocks = data.pages() * (PAGE_SIZE / 512);
         }
-        let mut attr = self.attr.lock();
+        let mut attr = self.attr.write();
         if set.mode.is_some_and(|mode| (mode ^ attr.mode) & 0o111 != 0) && self.seals() & SEAL_EXEC != 0 {
             bail!(EPERM);
         }
@@ -273,7 +273,7 @@ impl Inode for TmpInode {
             if !inside.is_empty() {
                 bail!(ENOTEMPTY);
             }
-            inode.attr.lock().nlink = 0;
+            inode.attr.write().nlink = 0;
         }
         names.remove(name);
         drop(names);
@@ -309,7 +309,7 @@ impl Inode for TmpInode {
                 if !target.names()?.lock().is_empty() {
                     bail!(ENOTEMPTY);
                 }
-                target.attr.lock().nlink = 0;
+                target.attr.write().nlink = 0;
             } else {
                 target.links_changed(-1);
             }
@@ -324,7 +324,7 @@ impl Inode for TmpInode {
 
     fn tmpfile(&self, new: &NewInode) -> Result<InodeRef> {
         let inode = TmpInode::new(&self.fs, new, None, Weak::new())?;
-        inode.attr.lock().nlink = 0;
+        inode.attr.write().nlink = 0;
         Ok(inode)
     }
 
@@ -398,7 +398,7 @@ impl Inode for TmpInode {
         };
         let mut data = data.lock();
         let extents = data.extents(&self.fs, offset, len, shared)?;
-        self.attr.lock().blocks = data.pages() * (PAGE_SIZE / 512);
+        self.attr.write().blocks = data.pages() * (PAGE_SIZE / 512);
         Ok(extents)
     }
 
@@ -419,7 +419,7 @@ impl Inode for TmpInode {
             _ => {}
         }
         xattrs.insert(name.to_vec(), value.to_vec());
-        self.attr.lock().ctime = now();
+        self.attr.write().ctime = now();
         Ok(())
     }
 
@@ -429,7 +429,7 @@ impl Inode for TmpInode {
 
     fn xattr_remove(&self, name: &[u8]) -> Result<()> {
         self.xattrs.lock().remove(name).ok_or(Errno::ENODATA)?;
-        self.attr.lock().ctime = now();
+        self.attr.write().ctime = now();
         Ok(())
     }
 

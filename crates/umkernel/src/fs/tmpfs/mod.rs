@@ -178,7 +178,7 @@ pub fn memory_file(ctx: &Ctx, mode: u32, seals: u32) -> Result<InodeRef> {
         None => shmem.insert(TmpFs::new("tmpfs", vfs.anonymous_dev(), Options::unlimited())?).clone(),
     };
     drop(shmem);
-    let creds = ctx.task.creds();
+    let creds = ctx.creds();
     Ok(fs.nameless(mode, creds.fsuid, creds.fsgid, seals)?)
 }
 

@@ -149,11 +149,11 @@ pub(crate) fn create(ctx: &Ctx, domain: u32, kind: u32, protocol: u32) -> Result
         (SOCK_STREAM, 0 | TCP) => true,
         (SOCK_DGRAM, 0 | UDP) => false,
         (SOCK_STREAM | SOCK_DGRAM, _) => bail!(EPROTONOSUPPORT),
-        (SOCK_RAW, _) if !ctx.task.creds().capable(Capabilities::NET_RAW) => bail!(EPERM),
+        (SOCK_RAW, _) if !ctx.creds().capable(Capabilities::NET_RAW) => bail!(EPERM),
         (SOCK_RAW, _) => bail!(EPROTONOSUPPORT, "raw sockets are not built"),
         _ => bail!(ESOCKTNOSUPPORT),
     };
-    Ok(Socket::new(version, tcp, ctx.task.creds().euid))
+    Ok(Socket::new(version, tcp, ctx.creds().euid))
 }
 
 impl Socket {
@@ -293,7 +293,7 @@ impl Endpoint for Socket {
         if !usable {
             bail!(EADDRNOTAVAIL, "not an address of this machine");
         }
-        if (1..FIRST_UNPRIVILEGED).contains(&addr.port) && !ctx.task.creds().capable(Capabilities::NET_BIND_SERVICE) {
+        if (1..FIRST_UNPRIVILEGED).contains(&addr.port) && !ctx.creds().capable(Capabilities::NET_BIND_SERVICE) {
             bail!(EACCES, "a port below 1024");
         }
         {

@@ -4,7 +4,6 @@ use super::{Capabilities, Creds, securebits};
 use crate::bail;
 use crate::errno::Result;
 use crate::kernel::Ctx;
-use alloc::sync::Arc;
 
 /// "Leave as it is" among the arguments of `setresuid(2)`.
 const KEEP: u32 = u32::MAX;
@@ -140,7 +139,7 @@ impl Creds {
 /// Gives the running task new credentials. A process that is somebody else now is not to be looked into by who it was, nor
 /// killed by its parent's end.
 pub fn commit(ctx: &Ctx, mut new: Creds) {
-    let old = ctx.task.creds();
+    let old = ctx.creds();
     let other = old.euid != new.euid
         || old.egid != new.egid
         || old.fsuid != new.fsuid
@@ -150,5 +149,5 @@ pub fn commit(ctx: &Ctx, mut new: Creds) {
         new.dumpable = false;
         ctx.task.process.inner.lock().parent_death_signal = 0;
     }
-    *ctx.task.creds.lock() = Arc::new(new);
+    ctx.set_creds(new);
 }

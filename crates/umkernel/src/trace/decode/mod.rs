@@ -155,7 +155,7 @@ impl Printer<'_> {
             // Not beyond a page: the string may end right before an unmapped one.
             let want = ((PAGE_SIZE - at % PAGE_SIZE) as usize).min(max + 1 - bytes.len()).min(256);
             let mut chunk = [0; 256];
-            let got = self.ctx.kernel.platform.read_memory(&space, at, &mut chunk[..want]);
+            let got = self.ctx.kernel.platform.read_memory(space, at, &mut chunk[..want]);
             if let Some(end) = chunk[..got].iter().position(|&b| b == 0) {
                 bytes.extend_from_slice(&chunk[..end]);
                 let more = bytes.len() > max;

@@ -23,7 +23,8 @@ pub(super) struct Direct;
 fn is_here(space: &AddressSpace) -> bool {
     // SAFETY: the running thread's own slot.
     let Some(task) = (unsafe { current().own() }).task.as_ref() else { return false };
-    task.mm.lock().as_deref().is_some_and(|own| core::ptr::eq(own, space))
+    // SAFETY: this thread runs the task.
+    unsafe { task.mm.own() }.as_deref().is_some_and(|own| core::ptr::eq(own, space))
 }
 
 fn is_running(task: &Task) -> bool {
