@@ -99,6 +99,40 @@ fn mappings_agree_with_reads() {
     }
 }
 
+/// What is removed takes no more space of the host: by `mount -o discard`, by fstrim, and by `umlfs image rm`; on an
+/// image and on an overlay, which leaves the image below as it is.
+#[test]
+fn freed_blocks_become_holes() {
+    use std::os::unix::fs::MetadataExt;
+    for platform in platforms() {
+        let (scratch, image) = scratch();
+        let space = |name: &str| fs::metadata(scratch.path(name)).unwrap().blocks() * 512;
+        let fill = "dd if=/dev/urandom of=/root/large bs=1M count=12 2>/dev/null; sync";
+        for (disk, file) in [(&["base.img", "--cow", "x.cow"][..], "x.cow"), (&["base.img"], "base.img")] {
+            let before = state(&image);
+            exec(&scratch, platform, disk, fill).expect_success();
+            let full = space(file);
+            let kept = "mount -o remount,discard / && grep -q 'ext4.*discard' /proc/mounts && rm /root/large && sync";
+            exec(&scratch, platform, disk, kept).expect_success();
+            assert!(space(file) + (11 << 20) < full, "{platform} {file}: {} of {full}", space(file));
+            exec(&scratch, platform, disk, fill).expect_success();
+            let trimmed = exec(&scratch, platform, disk, "rm /root/large && fstrim -v /").expect_success();
+            assert!(trimmed.stdout.contains("trimmed"), "{}", trimmed.stdout);
+            assert!(space(file) + (11 << 20) < full, "{platform} {file}: {} of {full}", space(file));
+            exec(&scratch, platform, disk, fill).expect_success();
+            run(scratch.umlfs().args(["image", "rm", &format!("{file}:/root/large")])).expect_success();
+            assert!(space(file) + (11 << 20) < full, "{platform} {file}: {} of {full}", space(file));
+            expect_clean(&scratch, file);
+            if file == "x.cow" {
+                assert!(state(&image) == before, "{platform}: the image changed");
+                run(scratch.umlfs().args(["image", "cow", "commit", "x.cow"])).expect_success();
+            }
+            expect_clean_ext(&image);
+        }
+        scratch.expect_no_process();
+    }
+}
+
 /// Several machines from one image, at the same time; one is killed, and its overlay is as after a power cut.
 #[test]
 fn machines_share_an_image() {

@@ -51,6 +51,49 @@ fn each_block_is_drawn_where_dumpe2fs_has_it() {
     assert_eq!(found, wanted, "{map}{said}");
 }
 
+/// Space in clusters, and files that count what users have: as e2fsprogs has them.
+#[test]
+fn clusters_and_quotas() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("x.img");
+    let number = |said: &str, name: &str| -> u64 {
+        let line = said.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in {said}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    for size in ["256M", "513M"] {
+        let _ = fs::remove_file(&image);
+        make(&image, size, &["-O", "bigalloc", "-C", "32768", "-d", "/etc/ssl"]);
+        let said = run(judge("dumpe2fs").args(["-h"]).arg(&image)).expect_success().stdout;
+        let info = run(umlfs().args(["image", "info", "--map"]).arg(&image)).expect_success().stdout;
+        assert!(info.contains(" free "), "{info}");
+        let json = run(umlfs().args(["image", "info", "--json"]).arg(&image)).expect_success().stdout;
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["cluster_size"], 32768);
+        assert_eq!(json["blocks_free"], number(&said, "Free blocks:"));
+        let picture = directory.path().join("x.svg");
+        run(umlfs().args(["image", "info"]).arg(format!("--map={}", picture.display())).arg(&image)).expect_success();
+        let config = run(umlfs().args(["image", "cat", &format!("{}:/openssl.cnf", image.display())])).expect_success();
+        assert_eq!(config.stdout, fs::read_to_string("/etc/ssl/openssl.cnf").unwrap());
+        // "free: 235.1 MiB, 91.8 %"
+        let share = number(&said, "Free blocks:") as f64 * 100.0 / number(&said, "Block count:") as f64;
+        let line = info.lines().find(|line| line.contains(" free ")).unwrap();
+        let shown: f64 = line.rsplit(", ").next().unwrap().trim_end_matches(" %").parse().unwrap();
+        assert!((share - shown).abs() < 0.11, "{shown} % are drawn free, {share} % are: {info}");
+    }
+
+    make(&image, "512k", &["-b", "1024", "-N", "64", "-O", "^has_journal,^resize_inode,quota,project"]);
+    let info = run(umlfs().args(["image", "info"]).arg(&image)).expect_success().stdout;
+    assert!(info.contains("user, group, project"), "{info}");
+    let map = run(umlfs().args(["image", "info", "--map"]).arg(&image)).expect_success().stdout;
+    let blocks = |ino: u32| -> u64 {
+        let said = run(judge("debugfs").args(["-R", &format!("stat <{ino}>")]).arg(&image)).expect_success().stdout;
+        said.split("Blockcount: ").nth(1).unwrap().split_whitespace().next().unwrap().parse::<u64>().unwrap() / 2
+    };
+    let said = run(judge("dumpe2fs").args(["-h"]).arg(&image)).expect_success().stdout;
+    let wanted = 3.max(blocks(3) + blocks(4) + blocks(number(&said, "Project quota inode:") as u32));
+    assert_eq!(cells(&map, 'Q') as u64, wanted, "{map}");
+}
+
 #[test]
 fn many_groups_partitions_and_pictures() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,13 +1,22 @@
-//! Measures the crate alone, on a sparse image file: `cargo run --release -p ext4 --example speed [IMAGE]`.
+//! Measures the crate alone, on a sparse image file, against the host's own file system that holds the image:
+//! `cargo run --release -p ext4 --example speed [DIRECTORY [ROUNDS]]`. The two take turns; of each figure the smallest counts.
 #![allow(clippy::unwrap_used)]
 
 use ext4::mkfs::{FsType, Options, format};
-use ext4::{BlockDevice, FileType, Fs, IoError, MountOptions, NewInode, Timestamp};
+use ext4::{BlockDevice, FileType, Fs, Ino, IoError, MountOptions, NewInode, Timestamp};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-struct Disk(File, u64);
+/// Bytes of the image, and of the large file.
+const SIZE: u64 = 2 << 30;
+const LARGE: u64 = 256 << 20;
+const FILES: u64 = 20_000;
+const READS: u64 = 100_000;
+const NOW: Timestamp = Timestamp { sec: 1_700_000_000, nsec: 0 };
+
+struct Disk(File);
 
 fn io(e: std::io::Error) -> IoError {
     IoError { errno: e.raw_os_error().unwrap_or(5) }
@@ -15,7 +24,7 @@ fn io(e: std::io::Error) -> IoError {
 
 impl BlockDevice for Disk {
     fn size(&self) -> u64 {
-        self.1
+        SIZE
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
         self.0.read_exact_at(buf, offset).map_err(io)
@@ -28,80 +37,178 @@ impl BlockDevice for Disk {
     }
 }
 
-fn timed<R>(what: &str, count: u64, f: impl FnOnce() -> R) -> R {
-    let start = Instant::now();
-    let r = f();
-    let t = start.elapsed().as_secs_f64();
-    println!("{what:<44} {:8.1} ms  {:8.2} us each", t * 1e3, t * 1e6 / count as f64);
-    r
+/// What is measured: the same work on a file system of ours, or on the host's.
+trait Subject {
+    fn create(&mut self, i: u64);
+    fn look(&mut self, i: u64);
+    fn unlink(&mut self, i: u64);
+    fn write(&mut self, offset: u64, data: &[u8]);
+    fn read(&mut self, offset: u64, data: &mut [u8]);
+    fn end(&mut self);
 }
 
-fn main() {
-    let path = std::env::args().nth(1).unwrap_or_else(|| "/tmp/ext4-speed.img".to_owned());
-    let now = Timestamp { sec: 1_700_000_000, nsec: 0 };
-    for journal in [true, false] {
-        println!("journal: {journal}");
-        let size = 2 << 30;
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
-        file.set_len(size).unwrap();
-        let disk = Disk(file, size);
+struct Ours {
+    fs: Fs<Disk>,
+    directory: Ino,
+    large: Ino,
+}
+
+fn new(file_type: FileType) -> NewInode {
+    NewInode { file_type, mode: 0o755, uid: 0, gid: 0, rdev: (0, 0), now: NOW }
+}
+
+fn name(i: u64) -> String {
+    format!("file-{i}")
+}
+
+impl Ours {
+    fn new(path: &Path, journal: bool) -> Self {
+        let _ = std::fs::remove_file(path);
+        let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
+        file.set_len(SIZE).unwrap();
+        let disk = Disk(file);
         let o =
-            Options { uuid: [1; 16], hash_seed: [2; 16], time: now, device_zeroed: true, ..Options::new(FsType::Ext4) };
-        timed("mkfs 2 GiB", 1, || format(&disk, &o).unwrap());
-        let mut fs = Fs::mount(&disk, MountOptions { journal, ..MountOptions::default() }).unwrap();
-        let new = |file_type| NewInode { file_type, mode: 0o755, uid: 0, gid: 0, rdev: (0, 0), now };
-        let n = 20_000u64;
-        let one = fs.create(2, b"one", &new(FileType::Directory)).unwrap();
-        timed("create 20,000 empty files in one directory", n, || {
-            for i in 0..n {
-                fs.create(one, format!("file-{i}").as_bytes(), &new(FileType::Regular)).unwrap();
-            }
-        });
-        timed("look each up", n, || {
-            for i in 0..n {
-                fs.lookup(one, format!("file-{i}").as_bytes()).unwrap();
-            }
-        });
-        let data = vec![0x5A; 6000];
-        timed("create 20,000 files of 6000 bytes in 200 dirs", n, || {
-            for d in 0..200 {
-                let dir = fs.create(2, format!("d{d}").as_bytes(), &new(FileType::Directory)).unwrap();
-                for i in 0..n / 200 {
-                    let f = fs.create(dir, format!("file-{i}").as_bytes(), &new(FileType::Regular)).unwrap();
-                    fs.write(f, 0, &data, now).unwrap();
-                }
-            }
-        });
-        timed("sync", 1, || fs.sync().unwrap());
-        let f = fs.create(2, b"big", &new(FileType::Regular)).unwrap();
-        let chunk = vec![0xA5; 4 << 20];
-        timed("write 512 MiB in 4 MiB pieces", 128, || {
-            for i in 0..128u64 {
-                fs.write(f, i << 22, &chunk, now).unwrap();
-            }
-        });
-        println!("  in {} pieces", fs.map(f, 0, u64::MAX).unwrap().len());
-        let g = fs.create(2, b"small-writes", &new(FileType::Regular)).unwrap();
-        timed("write 64 MiB in 4 KiB pieces", 16384, || {
-            for i in 0..16384u64 {
-                fs.write(g, i << 12, &chunk[..4096], now).unwrap();
-            }
-        });
-        println!("  in {} pieces", fs.map(g, 0, u64::MAX).unwrap().len());
-        let mut buf = vec![0; 4096];
-        timed("read 4 KiB at 100,000 random places", 100_000, || {
-            let mut x = 1u64;
-            for _ in 0..100_000 {
-                x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                fs.read(f, ((x >> 33) % (1 << 17)) << 12, &mut buf).unwrap();
-            }
-        });
-        timed("unlink 20,000 files", n, || {
-            for i in 0..n {
-                let u = fs.unlink(one, format!("file-{i}").as_bytes(), now).unwrap();
-                fs.release(u.ino).unwrap();
-            }
-        });
-        timed("unmount", 1, || fs.unmount().unwrap());
+            Options { uuid: [1; 16], hash_seed: [2; 16], time: NOW, device_zeroed: true, ..Options::new(FsType::Ext4) };
+        format(&disk, &o).unwrap();
+        let mut fs = Fs::mount(disk, MountOptions { journal, ..MountOptions::default() }).unwrap();
+        let directory = fs.create(2, b"directory", &new(FileType::Directory)).unwrap();
+        let large = fs.create(2, b"large", &new(FileType::Regular)).unwrap();
+        Ours { fs, directory, large }
     }
+}
+
+impl Subject for Ours {
+    fn create(&mut self, i: u64) {
+        self.fs.create(self.directory, name(i).as_bytes(), &new(FileType::Regular)).unwrap();
+    }
+    fn look(&mut self, i: u64) {
+        let ino = self.fs.lookup(self.directory, name(i).as_bytes()).unwrap();
+        self.fs.attr(ino).unwrap();
+    }
+    fn unlink(&mut self, i: u64) {
+        let gone = self.fs.unlink(self.directory, name(i).as_bytes(), NOW).unwrap();
+        self.fs.release(gone.ino).unwrap();
+    }
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        assert_eq!(self.fs.write(self.large, offset, data, NOW), Ok(data.len()));
+    }
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        assert_eq!(self.fs.read(self.large, offset, data), Ok(data.len()));
+    }
+    fn end(&mut self) {
+        self.fs.unmount().unwrap();
+    }
+}
+
+struct Host {
+    directory: PathBuf,
+    large: File,
+}
+
+impl Host {
+    fn new(path: &Path) -> Self {
+        let _ = std::fs::remove_dir_all(path);
+        std::fs::create_dir(path).unwrap();
+        let large = File::options().read(true).write(true).create_new(true).open(path.join("large")).unwrap();
+        Host { directory: path.to_owned(), large }
+    }
+}
+
+impl Subject for Host {
+    fn create(&mut self, i: u64) {
+        File::create_new(self.directory.join(name(i))).unwrap();
+    }
+    fn look(&mut self, i: u64) {
+        self.directory.join(name(i)).symlink_metadata().unwrap();
+    }
+    fn unlink(&mut self, i: u64) {
+        std::fs::remove_file(self.directory.join(name(i))).unwrap();
+    }
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        self.large.write_all_at(data, offset).unwrap();
+    }
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        self.large.read_exact_at(data, offset).unwrap();
+    }
+    fn end(&mut self) {}
+}
+
+/// Seconds for each of the works, in the order of `WORKS`.
+fn work(s: &mut dyn Subject) -> Vec<f64> {
+    let chunk = vec![0xA5; 1 << 20];
+    let mut buf = vec![0; 1 << 20];
+    let mut took = Vec::new();
+    let mut timed = |f: &mut dyn FnMut()| {
+        let start = Instant::now();
+        f();
+        took.push(start.elapsed().as_secs_f64());
+    };
+    timed(&mut || (0..FILES).for_each(|i| s.create(i)));
+    timed(&mut || (0..FILES).for_each(|i| s.look(i)));
+    timed(&mut || (0..FILES).for_each(|i| s.unlink(i)));
+    timed(&mut || (0..LARGE >> 20).for_each(|i| s.write(i << 20, &chunk)));
+    timed(&mut || (0..LARGE >> 20).for_each(|i| s.write(i << 20, &chunk)));
+    timed(&mut || (0..LARGE >> 20).for_each(|i| s.read(i << 20, &mut buf)));
+    timed(&mut || {
+        let mut x = 1u64;
+        for _ in 0..READS {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            s.read(((x >> 33) % (LARGE >> 12)) << 12, &mut buf[..4096]);
+        }
+    });
+    timed(&mut || (0..16384).for_each(|i| s.write(LARGE + (i << 12), &chunk[..4096])));
+    timed(&mut || s.end());
+    took
+}
+
+const WORKS: [(&str, u64); 9] = [
+    ("create 20,000 files in one directory", FILES),
+    ("look each up", FILES),
+    ("unlink them", FILES),
+    ("write 256 MiB in pieces of 1 MiB", LARGE >> 20),
+    ("write them once more", LARGE >> 20),
+    ("read them", LARGE >> 20),
+    ("read 4 KiB at 100,000 places", READS),
+    ("append 64 MiB in pieces of 4 KiB", 16384),
+    ("unmount", 1),
+];
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let directory = arguments.next().map_or_else(std::env::temp_dir, PathBuf::from);
+    let rounds = arguments.next().map_or(3, |n| n.parse().unwrap());
+    // For a profiler: nothing but the appends, without the host.
+    if arguments.next().is_some() {
+        let chunk = vec![0xA5; 4096];
+        for _ in 0..rounds {
+            let mut ours = Ours::new(&directory.join("ext4-speed.img"), true);
+            (0..16384).for_each(|i| ours.write(i << 12, &chunk));
+        }
+        return;
+    }
+    let (image, native) = (directory.join("ext4-speed.img"), directory.join("ext4-speed.native"));
+    let mut best = [[f64::INFINITY; WORKS.len()]; 3];
+    for _ in 0..rounds {
+        for (n, best) in best.iter_mut().enumerate() {
+            let took = match n {
+                0 => work(&mut Host::new(&native)),
+                n => work(&mut Ours::new(&image, n == 1)),
+            };
+            for (best, now) in best.iter_mut().zip(took) {
+                *best = best.min(now);
+            }
+        }
+    }
+    println!("{:<40}{:>12}{:>22}{:>22}", "", "host us", "with a journal", "without");
+    for (i, (what, count)) in WORKS.iter().enumerate() {
+        let [host, journal, plain] = best.map(|b| b[i] * 1e6 / *count as f64);
+        println!(
+            "{what:<40}{host:>12.2}{journal:>12.2} ({:>5.2} x){plain:>12.2} ({:>5.2} x)",
+            host / journal,
+            host / plain
+        );
+    }
+    println!("(x: how much faster than the host)");
+    let _ = std::fs::remove_file(image);
+    let _ = std::fs::remove_dir_all(native);
 }

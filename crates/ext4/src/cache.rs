@@ -134,9 +134,30 @@ impl Txn {
     }
 }
 
+/// A run of a regular file's written blocks, as a read found it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    ino: Ino,
+    /// The file's size.
+    size: u64,
+    /// First file block, count, and first device block.
+    lblk: u64,
+    len: u64,
+    start: u64,
+}
+
+/// The runs that reads found last. Any operation makes them void.
+#[derive(Debug, Default)]
+struct Recent {
+    op: u64,
+    runs: [Seen; 4],
+    next: usize,
+}
+
 /// The cache, the running transaction and the running operation.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
+    recent: Recent,
     bufs: NumberMap<u64, Buf>,
     pub(crate) txn: Txn,
     /// Committed blocks that are not in place yet.
@@ -313,6 +334,34 @@ impl<D: BlockDevice> Fs<D> {
         b.inodes_ok & bit != 0
     }
 
+    /// Where on the device the `len` bytes at `offset` of a file lie, if a read has lately found that all are in one run.
+    pub(crate) fn recent_place(&self, ino: Ino, offset: u64, len: u64) -> Option<u64> {
+        let c = &self.cache;
+        if c.recent.op != c.op || c.in_op {
+            return None;
+        }
+        let bs = self.bs as u64;
+        let end = offset.checked_add(len)?;
+        let holds = |s: &&Seen| s.ino == ino && end <= s.size && offset >= s.lblk * bs && end <= (s.lblk + s.len) * bs;
+        c.recent.runs.iter().find(holds).map(|s| s.start * bs + (offset - s.lblk * bs))
+    }
+
+    /// Remembers a run for [`Fs::recent_place`].
+    pub(crate) fn note_recent(&mut self, ino: Ino, size: u64, lblk: u32, len: u32, start: u64) {
+        let c = &mut self.cache;
+        if c.in_op {
+            return;
+        }
+        if c.recent.op != c.op {
+            c.recent = Recent { op: c.op, ..Recent::default() };
+        }
+        let (lblk, len) = (u64::from(lblk), u64::from(len));
+        if let Some(slot) = c.recent.runs.get_mut(c.recent.next) {
+            *slot = Seen { ino, size, lblk, len, start };
+        }
+        c.recent.next = (c.recent.next + 1) % c.recent.runs.len();
+    }
+
     /// Access for changing a block, which joins the running transaction.
     pub(crate) fn block_mut(&mut self, block: u64, kind: Kind) -> Result<&mut [u8]> {
         self.load(block)?;
@@ -394,7 +443,7 @@ impl<D: BlockDevice> Fs<D> {
 
     /// Notes blocks of one group as freed by the running transaction.
     pub(crate) fn note_freed(&mut self, start: u64, len: u32) {
-        if self.journal.is_none() {
+        if self.journal.is_none() && !self.options.discard {
             return;
         }
         let c = &mut self.cache;

@@ -101,7 +101,7 @@ impl<D: BlockDevice> Fs<D> {
             Kind::Plain => Ok(()),
             Kind::BlockBitmap(g) => {
                 let want = group(g).map(|g| g.block_bitmap_csum);
-                if want == Some(self.bitmap_csum(self.sb.blocks_per_group, data)) {
+                if want == Some(self.bitmap_csum(self.sb.clusters_per_group(), data)) {
                     return Ok(());
                 }
                 bad("the block bitmap's checksum does not match its contents")
@@ -149,7 +149,7 @@ impl<D: BlockDevice> Fs<D> {
             Kind::Plain => {}
             Kind::BlockBitmap(g) => {
                 let data = self.block(block, Kind::Plain)?;
-                let c = self.bitmap_csum(self.sb.blocks_per_group, &data);
+                let c = self.bitmap_csum(self.sb.clusters_per_group(), &data);
                 self.group_mut(g)?.block_bitmap_csum = c;
             }
             Kind::InodeBitmap(g) => {

@@ -9,6 +9,9 @@ use crate::map::{MAX_FILE_BLOCKS, Run};
 use crate::types::{FileType, Ino, Mapping};
 use alloc::vec::Vec;
 
+/// How far about a read its run of blocks is remembered.
+const MAX_RUN: u32 = 32768;
+
 impl<D: BlockDevice> Fs<D> {
     /// Fails unless `inode` is a regular file.
     pub(crate) fn check_regular(inode: &Inode) -> Result<()> {
@@ -83,9 +86,33 @@ impl<D: BlockDevice> Fs<D> {
     /// [`Error::IsDirectory`], [`Error::Invalid`] for other types, [`Error::NotFound`], [`Error::Corrupt`],
     /// [`Error::Io`].
     pub fn read(&mut self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        if let Some(place) = self.recent_place(ino, offset, buf.len() as u64) {
+            self.read_data(place, buf)?;
+            return Ok(buf.len());
+        }
         let inode = self.inode(ino)?;
         Self::check_regular(&inode)?;
-        self.read_blocks(&inode, offset, buf)
+        let read = self.read_blocks(&inode, offset, buf)?;
+        // All of the run that begins there, for those who read on or about.
+        if let Some((lblk, _)) = self.split(offset).filter(|_| read > 0 && !inode.has(FL_INLINE_DATA)) {
+            self.note_run(&inode, lblk)?;
+        }
+        Ok(read)
+    }
+
+    /// Remembers the run of blocks that holds file block `lblk`.
+    fn note_run(&mut self, inode: &Inode, lblk: u32) -> Result<()> {
+        let blocks = inode.size().div_ceil(self.bs as u64);
+        let rest = blocks.saturating_sub(u64::from(lblk)).clamp(1, u64::from(MAX_RUN)) as u32;
+        let before = lblk.min(MAX_RUN);
+        let (mut first, mut run) = (lblk - before, self.map_run(inode, lblk - before, before + rest)?);
+        if u64::from(first) + u64::from(run.len) <= u64::from(lblk) {
+            (first, run) = (lblk, self.map_run(inode, lblk, rest)?);
+        }
+        if let Run { start: Some(start), unwritten: false, len } = run {
+            self.note_recent(inode.ino, inode.size(), first, len, start);
+        }
+        Ok(())
     }
 
     /// The target of a symbolic link.

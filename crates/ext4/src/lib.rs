@@ -21,6 +21,7 @@ mod crc;
 mod csum;
 mod device;
 mod dir;
+mod discard;
 mod error;
 mod features;
 mod file;

@@ -71,6 +71,8 @@ pub struct Superblock {
     pub reserved_gdt_blocks: u16,
     /// The journal's inode, 0 for none.
     pub journal_ino: u32,
+    /// Inodes of the files that count what users, groups and projects have (feature `quota`); 0 for none.
+    pub quota_inodes: [u32; 3],
     /// First inode of the orphan list, 0 for none.
     pub last_orphan: u32,
     /// Seed of directory hashes.
@@ -216,6 +218,7 @@ impl Superblock {
             last_mounted: text(r, 136, 64),
             reserved_gdt_blocks: u16_at(r, 206),
             journal_ino: u32_at(r, 224),
+            quota_inodes: [u32_at(r, 576), u32_at(r, 580), u32_at(r, 620)],
             last_orphan: u32_at(r, 232),
             hash_seed: [u32_at(r, 236), u32_at(r, 240), u32_at(r, 244), u32_at(r, 248)],
             default_hash: u8_at(r, 252),
@@ -251,13 +254,21 @@ impl Superblock {
             )?;
         }
         let first = u64::from(self.first_data_block);
-        ensure(first == u64::from(bs == 1024), "the first data block is neither 0 nor, with 1 KiB blocks, 1")?;
-        // With bigalloc a bitmap's bits stand for clusters of blocks.
-        let bits = if self.features.ro_compat.contains(RoCompat::BIGALLOC) {
-            u32_at(&self.raw, 36)
-        } else {
-            self.blocks_per_group
-        };
+        let bigalloc = self.features.ro_compat.contains(RoCompat::BIGALLOC);
+        ensure(
+            first == u64::from(bs == 1024 && !bigalloc),
+            "the first data block is neither 0 nor, with 1 KiB blocks, 1",
+        )?;
+        let bits = self.clusters_per_group();
+        if bigalloc {
+            let log = u32_at(&self.raw, 28);
+            ensure(log <= 20, "the cluster size is over 1 GiB")?;
+            ensure(
+                self.cluster_size() >= bs
+                    && u64::from(bits) * u64::from(self.blocks_per_cluster()) == u64::from(self.blocks_per_group),
+                "the clusters per group are not the blocks per group",
+            )?;
+        }
         ensure(
             self.blocks_per_group >= 8 && bits >= 8 && bits <= bs * 8,
             "the blocks per group do not fit a bitmap block",
@@ -288,6 +299,23 @@ impl Superblock {
             "more descriptor blocks are reserved than a block can address",
         )?;
         Ok(())
+    }
+
+    /// Bytes that are allocated together: a block, or with `bigalloc` several.
+    pub fn cluster_size(&self) -> u32 {
+        let bigalloc = self.features.ro_compat.contains(RoCompat::BIGALLOC);
+        if bigalloc { 1024u32.checked_shl(u32_at(&self.raw, 28)).unwrap_or(0) } else { self.block_size }
+    }
+
+    /// Blocks that a bit of a block bitmap stands for.
+    pub(crate) fn blocks_per_cluster(&self) -> u32 {
+        (self.cluster_size() / self.block_size).max(1)
+    }
+
+    /// Bits of a group's block bitmap.
+    pub(crate) fn clusters_per_group(&self) -> u32 {
+        let bigalloc = self.features.ro_compat.contains(RoCompat::BIGALLOC);
+        if bigalloc { u32_at(&self.raw, 36) } else { self.blocks_per_group }
     }
 
     /// Fails unless this crate can write a file system with these features.
@@ -369,7 +397,8 @@ impl Superblock {
     /// The block that holds part `index` of the group descriptor table.
     pub(crate) fn desc_block(&self, index: u32) -> u64 {
         if !self.features.incompat.contains(Incompat::META_BG) || index < self.first_meta_bg {
-            return u64::from(self.first_data_block) + 1 + u64::from(index);
+            // Behind the superblock.
+            return SUPER_OFFSET / u64::from(self.block_size) + 1 + u64::from(index);
         }
         let group = index.saturating_mul(self.descs_per_block());
         self.group_first_block(group) + u64::from(self.group_has_super(group))
@@ -380,6 +409,10 @@ impl Superblock {
         let has_super = self.group_has_super(group);
         let meta_bg = self.features.incompat.contains(Incompat::META_BG);
         let mut n = u32::from(has_super);
+        if group == 0 && self.first_data_block == 0 && self.block_size == 1024 {
+            // With bigalloc, clusters count from the disk's first block on, which is nobody's.
+            n += 1;
+        }
         if !meta_bg || group / self.descs_per_block() < self.first_meta_bg {
             if has_super {
                 let table = if meta_bg { self.first_meta_bg.min(self.desc_blocks()) } else { self.desc_blocks() };

@@ -278,6 +278,8 @@ pub struct MountOptions {
     pub cache_blocks: usize,
     /// Accept group descriptors whose checksums are wrong, for [`Fs::check`](crate::Fs::check) to find.
     pub for_check: bool,
+    /// Discard blocks once the transaction that freed them is committed: the image file gets holes there.
+    pub discard: bool,
     /// The time of the mount, recorded in the superblock; `None` leaves its times alone.
     pub now: Option<Timestamp>,
 }
@@ -290,6 +292,7 @@ impl Default for MountOptions {
             journal: true,
             cache_blocks: 8192,
             for_check: false,
+            discard: false,
             now: None,
         }
     }

@@ -3,10 +3,8 @@
 use crate::bitmap;
 use crate::device::BlockDevice;
 use crate::error::{Error, Place, Result};
-use crate::features::RoCompat;
 use crate::fs::Fs;
 use crate::types::Ino;
-use alloc::string::ToString as _;
 use alloc::vec::Vec;
 
 /// What a block is used for.
@@ -18,6 +16,8 @@ pub enum BlockUse {
     Files,
     /// Contents of directories.
     Directories,
+    /// Files that count what users, groups and projects have.
+    Quotas,
     /// The journal.
     Journal,
     /// Inode tables.
@@ -36,14 +36,10 @@ impl<D: BlockDevice> Fs<D> {
     /// block group to the last; runs end with their block group.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] with the feature `bigalloc`, [`Error::Corrupt`], [`Error::Io`].
+    /// [`Error::Corrupt`], [`Error::Io`].
     pub fn block_uses(&mut self, visit: &mut dyn FnMut(u64, u64, BlockUse)) -> Result<()> {
-        if self.sb.features.ro_compat.contains(RoCompat::BIGALLOC) {
-            return Err(Error::Unsupported {
-                what: "a map of blocks that are allocated in clusters (bigalloc)".to_string(),
-                read_only_possible: false,
-            });
-        }
+        // With `bigalloc` a bit stands for a cluster of blocks.
+        let per_bit = self.sb.blocks_per_cluster();
         let mut special = self.special_blocks()?;
         special.sort_unstable();
         let mut special = special.into_iter().peekable();
@@ -51,7 +47,9 @@ impl<D: BlockDevice> Fs<D> {
         for group in 0..self.sb.group_count() {
             let first = self.sb.group_first_block(group);
             let blocks = self.sb.group_blocks(group);
-            let map = self.block_bitmap(group)?;
+            // A bitmap that was never written says nothing beyond the metadata in the group.
+            let written = per_bit == 1 || !self.block_bitmap_uninit(group);
+            let map = if written { self.block_bitmap(group)? } else { self.zero_block() };
             uses.clear();
             uses.resize(blocks as usize, BlockUse::Free);
             let mut fill = |from: u64, to: u64, what: BlockUse| {
@@ -59,14 +57,23 @@ impl<D: BlockDevice> Fs<D> {
                     part.fill(what);
                 }
             };
+            let bits = blocks.div_ceil(per_bit);
+            let in_blocks = |bit: u64| (bit * u64::from(per_bit)).min(blocks.into());
             let mut bit = 0;
-            while bit < blocks {
-                let used = bitmap::find(&map, None, bit, blocks, true);
-                bit = bitmap::find(&map, None, used, blocks, false);
-                fill(used.into(), bit.into(), BlockUse::Files);
+            while bit < bits {
+                let used = bitmap::find(&map, None, bit, bits, true);
+                bit = bitmap::find(&map, None, used, bits, false);
+                fill(in_blocks(used.into()), in_blocks(bit.into()), BlockUse::Files);
             }
             let end = first + u64::from(blocks);
-            while let Some((from, to, what)) = special.next_if(|range| range.0 < end) {
+            let here: Vec<Range> = core::iter::from_fn(|| special.next_if(|range| range.0 < end)).collect();
+            if !written {
+                for (from, to, _) in &here {
+                    let cluster = |block: u64| block / u64::from(per_bit);
+                    fill(in_blocks(cluster(from - first)), in_blocks(cluster(to - first - 1) + 1), BlockUse::Files);
+                }
+            }
+            for (from, to, what) in here {
                 fill(from - first, to - first, what);
             }
             let mut start = 0;
@@ -95,6 +102,9 @@ impl<D: BlockDevice> Fs<D> {
         }
         if self.sb.journal_ino != 0 {
             self.note_file(&mut found, self.sb.journal_ino, BlockUse::Journal)?;
+        }
+        for ino in self.sb.quota_inodes.into_iter().filter(|ino| *ino != 0) {
+            self.note_file(&mut found, ino, BlockUse::Quotas)?;
         }
         for group in 0..self.sb.group_count() {
             let Some(desc) = self.groups.get(group as usize) else { continue };
@@ -202,7 +212,7 @@ mod tests {
             fs.create(ROOT_INO, b"dir", &new(FileType::Directory)).unwrap();
             fs.sync().unwrap();
             let (free, blocks) = (fs.sb.free_blocks, fs.sb.blocks_count);
-            let mut sums = [0; 7];
+            let mut sums = [0; 8];
             let mut next = u64::from(fs.sb.first_data_block);
             fs.block_uses(&mut |start, len, what| {
                 assert_eq!(start, next);

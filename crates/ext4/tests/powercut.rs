@@ -1,5 +1,5 @@
 //! Power cuts: every write and barrier is recorded, the device is cut at many points, with the writes since the last
-//! barrier in order, or only some of their blocks. After replay the file system is clean and what was synced is there.
+//! barrier in order, or only some of their blocks. Some runs discard what they free. After replay the file system is clean and what was synced is there.
 //!
 //! `EXT4_CUTS=N` sets the number of cuts a run (default 40).
 #![allow(clippy::unwrap_used)]
@@ -38,6 +38,10 @@ impl BlockDevice for Recorder {
         self.now.lock().unwrap()[at..at + buf.len()].copy_from_slice(buf);
         self.log.lock().unwrap().push(Event::Write(offset, buf.to_vec()));
         Ok(())
+    }
+    /// Leaves bytes that nobody may rely on.
+    fn discard(&self, offset: u64, len: u64) -> Result<(), IoError> {
+        self.write_at(offset, &vec![0xEE; len as usize])
     }
     fn flush(&self) -> Result<(), IoError> {
         self.log.lock().unwrap().push(Event::Flush);
@@ -105,7 +109,8 @@ fn cuts(t: FsType, seed: u64) {
     dev.log.lock().unwrap().clear();
 
     let mut r = Random(seed);
-    let mut fs = Fs::mount(&dev, MountOptions::default()).unwrap();
+    let discard = seed.is_multiple_of(3);
+    let mut fs = Fs::mount(&dev, MountOptions { discard, ..MountOptions::default() }).unwrap();
     let mut model = Model::new();
     model.adopt_lost_found(&mut fs);
     let mut stable = BTreeMap::new();

@@ -105,6 +105,10 @@ impl<D: BlockDevice> BlockDevice for Part<D> {
     fn flush(&self) -> Result<(), IoError> {
         self.below.flush()
     }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<(), IoError> {
+        self.below.discard(self.at(offset, usize::try_from(len).unwrap_or(usize::MAX))?, len)
+    }
 }
 
 /// The device's error as the host's.

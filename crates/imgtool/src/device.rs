@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ext4::{BlockDevice, IoError};
+use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::writer::Writer;
 
@@ -171,6 +172,16 @@ pub(crate) fn is_zero(data: &[u8]) -> bool {
     chunks.iter().all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0) && rest.iter().all(|byte| *byte == 0)
 }
 
+/// Makes a range of a file a hole, which reads as zeros.
+pub(crate) fn punch(file: &File, offset: u64, len: u64) -> Result<(), IoError> {
+    let (Ok(start), Ok(bytes)) = (i64::try_from(offset), i64::try_from(len)) else { return Err(IoError::EIO) };
+    let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    match bytes {
+        0 => Ok(()),
+        _ => fallocate(file, mode, start, bytes).map_err(|errno| IoError { errno: errno as i32 }),
+    }
+}
+
 pub(crate) fn io_error(error: &io::Error) -> IoError {
     error.raw_os_error().map_or(IoError::EIO, |errno| IoError { errno })
 }
@@ -205,6 +216,15 @@ impl BlockDevice for FileDevice {
             offset += part.len() as u64;
         }
         Ok(())
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<(), IoError> {
+        self.check(offset, usize::try_from(len).unwrap_or(usize::MAX))?;
+        match &self.fresh {
+            // What is blank is a hole already, and what was gathered is on its way.
+            Some(_) => Ok(()),
+            None => punch(&self.file, self.start + offset, len),
+        }
     }
 
     fn flush(&self) -> Result<(), IoError> {

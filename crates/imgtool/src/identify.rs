@@ -324,7 +324,13 @@ fn ext_superblock(bytes: &[u8]) -> Result<ExtSummary, ExtFault> {
     }
     let block_size = 1024u64 << log_block_size;
     let blocks_per_group = word(32);
-    if blocks_per_group == 0 || u64::from(blocks_per_group) > 8 * block_size {
+    // With bigalloc the bits of a bitmap stand for clusters of blocks.
+    let bigalloc = word(100) & ext4::RoCompat::BIGALLOC.bits() != 0;
+    let bits = word(if bigalloc { 36 } else { 32 });
+    if bigalloc && (bits == 0 || u64::from(bits) > 8 * block_size) {
+        return Err(field("s_clusters_per_group", bits, "1 to 8 clusters for each byte of a block"));
+    }
+    if blocks_per_group == 0 || !bigalloc && u64::from(blocks_per_group) > 8 * block_size {
         return Err(field("s_blocks_per_group", blocks_per_group, "1 to 8 blocks for each byte of a block"));
     }
     let inodes_per_group = word(40);
@@ -332,7 +338,8 @@ fn ext_superblock(bytes: &[u8]) -> Result<ExtSummary, ExtFault> {
         return Err(field("s_inodes_per_group", inodes_per_group, "1 to 8 inodes for each byte of a block"));
     }
     let first_data_block = word(20);
-    if first_data_block != u32::from(log_block_size == 0) {
+    // Clusters count from the disk's first byte on.
+    if first_data_block != u32::from(log_block_size == 0 && !bigalloc) {
         return Err(field("s_first_data_block", first_data_block, "1 with 1 KiB blocks, otherwise 0"));
     }
     let (compat, incompat, ro_compat) = (word(92), word(96), word(100));

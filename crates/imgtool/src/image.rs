@@ -158,7 +158,8 @@ impl<D: BlockDevice> Image<D> {
         let found = ext4::Superblock::read(&device).map_err(failed)?;
         let needs_recovery = found.features.incompat.contains(ext4::Incompat::RECOVER);
         let now = (!read_only).then(crate::time::now);
-        let options = MountOptions { read_only, now, ..MountOptions::default() };
+        // What is removed takes no more space of the host.
+        let options = MountOptions { read_only, now, discard: !read_only, ..MountOptions::default() };
         let fs = Fs::mount(device, options).map_err(failed)?;
         let path = PathBuf::from(target.to_string());
         Ok(Self { path, fs, needs_recovery })

@@ -33,6 +33,8 @@ pub struct Info {
     pub reserved: u64,
     /// Block size in bytes.
     pub block_size: u32,
+    /// Bytes that are allocated together (feature `bigalloc`), if these are not a block.
+    pub cluster_size: Option<u32>,
     /// All blocks.
     pub blocks: u64,
     /// Free blocks.
@@ -51,6 +53,8 @@ pub struct Info {
     pub state: String,
     /// Bytes of the journal.
     pub journal: Option<u64>,
+    /// Whose files and blocks are counted (feature `quota`): `user`, `group`, `project`.
+    pub quotas: Vec<String>,
     /// When it was made.
     pub created: Option<String>,
     /// When it was last written.
@@ -102,6 +106,7 @@ impl<D: BlockDevice> Image<D> {
             free: superblock.free_blocks.saturating_mul(block_size),
             reserved: superblock.reserved_blocks.saturating_mul(block_size),
             block_size: superblock.block_size,
+            cluster_size: Some(superblock.cluster_size()).filter(|size| *size != superblock.block_size),
             blocks: superblock.blocks_count,
             blocks_free: superblock.free_blocks,
             inodes: superblock.inodes_count,
@@ -111,6 +116,12 @@ impl<D: BlockDevice> Image<D> {
             features: features.names().split_whitespace().map(str::to_owned).collect(),
             state,
             journal,
+            quotas: ["user", "group", "project"]
+                .iter()
+                .zip(superblock.quota_inodes)
+                .filter(|(_, ino)| *ino != 0)
+                .map(|(name, _)| (*name).to_owned())
+                .collect(),
             created: time(superblock.mkfs_time),
             last_written: time(superblock.write_time),
             last_mounted: time(superblock.mount_time),

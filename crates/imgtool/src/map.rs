@@ -7,11 +7,12 @@ use ext4::{BlockDevice, BlockUse};
 use crate::{Error, HumanSize, Image};
 
 /// Uses of blocks, in the order of the legend: what shows in a cell before what.
-const USES: [(BlockUse, &str, char, u8, &str); 7] = [
+const USES: [(BlockUse, &str, char, u8, &str); 8] = [
     (BlockUse::Superblocks, "superblocks and group descriptors", 'S', 35, "#8e44ad"),
     (BlockUse::Bitmaps, "bitmaps", 'B', 31, "#c0392b"),
     (BlockUse::Inodes, "inode tables", 'I', 33, "#d68910"),
     (BlockUse::Journal, "journal", 'J', 34, "#2471a3"),
+    (BlockUse::Quotas, "quotas", 'Q', 95, "#d81b60"),
     (BlockUse::Directories, "directories", 'D', 32, "#1e8449"),
     (BlockUse::Files, "files", '█', 36, "#17a2b8"),
     (BlockUse::Free, "free", '·', 90, "#eceff1"),
@@ -39,16 +40,16 @@ pub struct Map {
     rows_per_group: u32,
     blocks_in_cell: u32,
     /// Blocks of each use, by `BlockUse as usize`, row by row; cells without a block at a group's end are all zero.
-    cells: Vec<[u32; 7]>,
+    cells: Vec<[u32; 8]>,
     /// Blocks of each use in all.
-    totals: [u64; 7],
+    totals: [u64; 8],
 }
 
 impl<D: BlockDevice> Image<D> {
     /// Draws the image's blocks with about `columns` cells in a row.
     ///
     /// # Errors
-    /// The image is damaged or uses `bigalloc`.
+    /// The image is damaged.
     pub fn map(&mut self, columns: u32) -> Result<Map, Error> {
         let superblock = self.fs.superblock();
         let (groups, per_group) = (superblock.group_count(), superblock.blocks_per_group);
@@ -69,8 +70,8 @@ impl<D: BlockDevice> Image<D> {
             groups_per_row,
             rows_per_group,
             blocks_in_cell,
-            cells: vec![[0; 7]; groups as usize * cells_in_group],
-            totals: [0; 7],
+            cells: vec![[0; 8]; groups as usize * cells_in_group],
+            totals: [0; 8],
         };
         let done = self.fs.block_uses(&mut |start, len, what| {
             let bit = (start - first) % u64::from(per_group);
@@ -118,7 +119,7 @@ impl Map {
         cells.iter().take(columns).map(|cell| self.look(cell))
     }
 
-    fn look(&self, cell: &[u32; 7]) -> Option<Look> {
+    fn look(&self, cell: &[u32; 8]) -> Option<Look> {
         let count = |what: BlockUse| cell.get(what as usize).copied().unwrap_or(0);
         // Metadata is little and would vanish between files: it shows wherever there is some.
         let what = USES.iter().position(|(what, ..)| count(*what) > 0)?;
@@ -278,8 +279,8 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn map(groups: u32, groups_per_row: u32, rows_per_group: u32, cells: Vec<[u32; 7]>) -> Map {
-        let mut totals = [0; 7];
+    fn map(groups: u32, groups_per_row: u32, rows_per_group: u32, cells: Vec<[u32; 8]>) -> Map {
+        let mut totals = [0; 8];
         for cell in &cells {
             totals.iter_mut().zip(cell).for_each(|(total, count)| *total += u64::from(*count));
         }
@@ -296,8 +297,8 @@ mod tests {
         }
     }
 
-    fn cell(counts: &[(BlockUse, u32)]) -> [u32; 7] {
-        let mut cell = [0; 7];
+    fn cell(counts: &[(BlockUse, u32)]) -> [u32; 8] {
+        let mut cell = [0; 8];
         for (what, count) in counts {
             cell[*what as usize] = *count;
         }

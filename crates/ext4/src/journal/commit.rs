@@ -80,6 +80,9 @@ impl<D: BlockDevice> Fs<D> {
             }
         }
         let done = core::mem::take(&mut self.cache.txn);
+        if self.options.discard {
+            self.discard_freed(&done.freed);
+        }
         // The blocks it freed can be used from now on.
         for group in done.freed.keys() {
             if let Some(g) = self.groups.get_mut(*group as usize) {

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ext4::{BlockDevice, IoError};
 
 use super::{BLOCK, Header, chain, open};
-use crate::device::io_error;
+use crate::device::{io_error, punch};
 use crate::identify::size_of;
 use crate::{Error, backing};
 
@@ -164,6 +164,22 @@ impl BlockDevice for Layers {
         Ok(())
     }
 
+    /// The topmost overlay's own whole blocks become holes, and read as zeros; it keeps hiding what is below.
+    fn discard(&self, offset: u64, len: u64) -> Result<(), IoError> {
+        if !self.writable {
+            return Err(IoError { errno: nix::libc::EROFS });
+        }
+        self.check(offset, usize::try_from(len).unwrap_or(usize::MAX))?;
+        let bits = self.bits();
+        let (mut block, end) = (offset.div_ceil(BLOCK), (offset + len) / BLOCK);
+        while block < end {
+            let stop = (block..end).find(|block| !has(&bits.bitmap, *block)).unwrap_or(end);
+            punch(&self.top, self.data_at + block * BLOCK, (stop - block) * BLOCK)?;
+            block = stop.max(block + 1);
+        }
+        Ok(())
+    }
+
     fn flush(&self) -> Result<(), IoError> {
         if !self.writable {
             return Ok(());
@@ -240,6 +256,19 @@ mod tests {
             disk.read_at(123_456, &mut byte).unwrap();
             model[123_456] = byte[0];
         }
+        // What is discarded takes no more space; what is not in the overlay stays as it is.
+        let used = || std::os::unix::fs::MetadataExt::blocks(&path("high").metadata().unwrap());
+        let disk = Layers::open(&path("high"), true).unwrap();
+        disk.write_at(0, &[5; 65536]).unwrap();
+        let before = used();
+        disk.discard(100, 60_000).unwrap();
+        assert!(used() + 100 <= before, "{} of {before} sectors", used());
+        let mut bytes = [1; 3];
+        for (at, byte) in [(0, 5), (4095, 5), (4096, 0), (57_343, 0), (57_344, 5)] {
+            disk.read_at(at, &mut bytes[..1]).unwrap();
+            assert_eq!(bytes[0], byte, "{at}");
+        }
+        assert_eq!(disk.discard(size as u64 - 1, 2), Err(IoError::EIO));
         assert!(std::fs::read(path("base")).unwrap() == vec![1; size], "the image was written to");
     }
 }

@@ -180,6 +180,20 @@ impl Layers {
         Ok(())
     }
 
+    /// Makes the topmost overlay's own whole blocks holes, which read as zeros; it keeps hiding what is below.
+    pub(super) fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        let Some(top) = self.top() else { crate::bail!(EROFS) };
+        // Nothing may come into the overlay meanwhile and be lost.
+        let _guard = self.coming.lock();
+        let (mut block, end) = (offset.div_ceil(BLOCK), offset.saturating_add(len) / BLOCK);
+        while block < end {
+            let stop = (block..end).find(|block| !top.has(*block)).unwrap_or(end);
+            punch(top.fd.raw(), self.data_at + block * BLOCK, (stop - block) * BLOCK)?;
+            block = stop.max(block + 1);
+        }
+        Ok(())
+    }
+
     /// Makes all that was written durable, the bitmap behind what it stands for.
     pub(super) fn flush(&self) -> Result<()> {
         let Some(top) = self.top() else { return Ok(()) };
@@ -213,6 +227,15 @@ impl Layers {
             write_all(top.fd.raw(), self.bitmap_at + (number * BITMAP_PAGE) as u64, bytes)?;
         }
         host::fdatasync(top.fd.raw())
+    }
+}
+
+/// Makes a range of a host file a hole.
+pub(super) fn punch(fd: i32, offset: u64, len: u64) -> Result<()> {
+    const KEEP_SIZE_PUNCH_HOLE: u32 = 3;
+    match len {
+        0 => Ok(()),
+        _ => host::fallocate(fd, KEEP_SIZE_PUNCH_HOLE, offset, len),
     }
 }
 
@@ -309,6 +332,21 @@ mod tests {
         let mut whole = std::vec![0; SIZE as usize];
         base.read_exact_at(&mut whole, 0).unwrap();
         assert!(whole.iter().all(|byte| *byte == 7));
+    }
+
+    #[test]
+    fn what_is_discarded_is_a_hole_in_the_topmost_overlay() {
+        use std::os::unix::fs::MetadataExt;
+        let (base, over) = (file(7, SIZE), file(0, DATA_AT + SIZE));
+        let disk = layers(&base, &[&over]);
+        disk.write(0, &[3; 64 << 10]).unwrap();
+        let before = over.metadata().unwrap().blocks();
+        disk.discard(1000, 512 << 10).unwrap();
+        assert!(over.metadata().unwrap().blocks() + 100 <= before);
+        let mut back = std::vec![0; 128 << 10];
+        disk.read(0, &mut back).unwrap();
+        assert!(back[..4096].iter().all(|b| *b == 3) && back[4096..64 << 10].iter().all(|b| *b == 0));
+        assert!(back[64 << 10..].iter().all(|b| *b == 7), "the base was written to, or hidden");
     }
 
     #[test]

@@ -133,15 +133,18 @@ impl Disk {
         }
     }
 
-    /// Frees a range of the host file; its bytes may be anything afterwards. Overlays keep what they have.
+    /// Frees a range of the host file; its bytes may be anything afterwards. The topmost overlay loses the blocks that it
+    /// has; files below stay as they are.
     pub fn discard(&self, offset: u64, len: u64) -> Result<()> {
-        const KEEP_SIZE_PUNCH_HOLE: u32 = 3;
+        if offset.checked_add(len).is_none_or(|end| end > self.size) {
+            bail!(EINVAL);
+        }
         if self.read_only {
             bail!(EROFS);
         }
         match &self.files {
-            Files::One(fd) => host::fallocate(fd.raw(), KEEP_SIZE_PUNCH_HOLE, offset, len),
-            Files::Layered(_) => Ok(()),
+            Files::One(fd) => layers::punch(fd.raw(), offset, len),
+            Files::Layered(layers) => layers.discard(offset, len),
         }
     }
 }

@@ -55,9 +55,20 @@ fn plain_file(ctx: &Ctx, file: &File, cmd: u32, arg: u64) -> Result<usize> {
             let left = file.inode.attr()?.size.wrapping_sub(file.position.now());
             ctx.write_val(arg, &(left as u32)).map(|()| 0)
         }
+        FITRIM => trim(ctx, file, arg),
         FIOQSIZE => ctx.write_val(arg, &file.inode.attr()?.size).map(|()| 0),
         _ => Err(Errno::ENOTTY.into()),
     }
+}
+
+/// `fstrim(8)`: start, length and the least run, in bytes (`struct fstrim_range`); the length becomes what was freed.
+fn trim(ctx: &Ctx, file: &File, arg: u64) -> Result<usize> {
+    if !ctx.task.creds().capable(Capabilities::SYS_ADMIN) {
+        bail!(EPERM);
+    }
+    let [start, len, least]: [u64; 3] = ctx.read_val(arg)?;
+    let done = file.location.mount.sb.fs.trim(start, len, least)?;
+    ctx.write_val(arg, &[start, done, least]).map(|()| 0)
 }
 
 fn sys_vhangup(ctx: &Ctx, _args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {

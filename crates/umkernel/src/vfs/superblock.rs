@@ -43,6 +43,12 @@ pub trait FileSystem: Any + Send + Sync {
         Ok(())
     }
 
+    /// Tells the device which runs of at least `least` free bytes lie in `len` bytes from `start` on (`FITRIM`); returns
+    /// how many bytes these are.
+    fn trim(&self, _start: u64, _len: u64, _least: u64) -> Result<u64> {
+        Err(Errno::EOPNOTSUPP.into())
+    }
+
     /// The last mount and the last open file are gone: leaves the disk clean.
     fn unmount(&self) -> Result<()> {
         Ok(())

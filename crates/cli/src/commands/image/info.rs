@@ -172,6 +172,12 @@ fn for_people(info: &Info) -> String {
         ),
     );
     add("groups", info.groups.to_string());
+    if let Some(size) = info.cluster_size {
+        add("clusters", format!("space is allocated in clusters of {}", HumanSize(size.into())));
+    }
+    if !info.quotas.is_empty() {
+        add("quota", info.quotas.join(", "));
+    }
     add("journal", info.journal.map_or_else(|| "none".to_owned(), |size| HumanSize(size).to_string()));
     add("state", info.state.clone());
     add("features", info.features.join(" "));

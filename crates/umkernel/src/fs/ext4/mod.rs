@@ -158,9 +158,20 @@ impl FileSystem for Ext4Fs {
         })
     }
 
+    fn options(&self) -> String {
+        if self.lock().discards() { "discard".into() } else { String::new() }
+    }
+
+    fn trim(&self, start: u64, len: u64, least: u64) -> Result<u64> {
+        self.lock().trim(start, len, least).map_err(error)
+    }
+
     fn remount(&self, read_only: bool, data: &str) -> Result<()> {
-        check_options(data)?;
-        let fs = self.lock();
+        let discard = check_options(data)?;
+        let mut fs = self.lock();
+        if let Some(on) = discard {
+            fs.set_discard(on);
+        }
         if read_only == fs.is_read_only() {
             return Ok(());
         }
@@ -175,8 +186,9 @@ impl FileSystem for Ext4Fs {
         if self.disk.read_only() {
             bail!(EROFS, "the image was opened read-only");
         }
-        let mut fs = fs;
+        let discard = fs.discards();
         *fs = ext4::Fs::mount(self.disk.clone(), options(false)).map_err(error)?;
+        fs.set_discard(discard);
         Ok(())
     }
 
@@ -203,8 +215,8 @@ impl FileSystem for Ext4Fs {
     }
 }
 
-/// Checks the options of `mount -o`: those that only say what is so anyway.
-fn check_options(data: &str) -> Result<()> {
+/// Checks the options of `mount -o`, most of which only say what is so anyway; returns what they say about discard.
+fn check_options(data: &str) -> Result<Option<bool>> {
     const KNOWN: [&str; 9] = [
         "errors=remount-ro",
         "errors=continue",
@@ -216,13 +228,21 @@ fn check_options(data: &str) -> Result<()> {
         "journal_checksum",
         "delalloc",
     ];
-    let unknown = data.split(',').any(|option| !option.is_empty() && !KNOWN.contains(&option));
-    if unknown { Err(Errno::EINVAL.into()) } else { Ok(()) }
+    let mut discard = None;
+    for option in data.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "discard" => discard = Some(true),
+            "nodiscard" => discard = Some(false),
+            _ if KNOWN.contains(&option) => {}
+            _ => bail!(EINVAL),
+        }
+    }
+    Ok(discard)
 }
 
 /// `mount(2)` of a disk.
 fn mount(ctx: &Ctx, request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
-    check_options(request.data)?;
+    let discard = check_options(request.data)?;
     let vfs = &ctx.kernel.vfs;
     let node = vfs.resolve(ctx, AT_FDCWD, request.source, WalkFlags::FOLLOW)?;
     let inode = &node.dentry.inode;
@@ -240,7 +260,10 @@ fn mount(ctx: &Ctx, request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
         bail!(EACCES, "the image was opened read-only");
     }
     match Ext4Fs::mount(&disk, request.read_only) {
-        Ok(fs) => Ok(fs),
+        Ok(fs) => {
+            fs.lock().set_discard(discard.unwrap_or(false));
+            Ok(fs)
+        }
         Err(e) => {
             let text: String = alloc::format!("EXT4-fs ({}): {e}", disk.name());
             ctx.kernel.message(crate::log::Level::Error, text);
