@@ -67,6 +67,8 @@ const ALLOWED: &[u32] = &[
     __NR_getppid,
     __NR_membarrier,
     __NR_set_robust_list,
+    // What the host makes of a call with a time limit that a stop interrupted, when the process goes on.
+    __NR_restart_syscall,
 ];
 
 /// Bits of `clone`'s flags that the kernel uses. Namespaces are not among them.
