@@ -6,6 +6,7 @@ use crate::sync::Mutex;
 use crate::task::{Rusage, Task};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Memory of the machine, in bytes.
@@ -36,8 +37,8 @@ pub fn memory(kernel: &Kernel) -> MemoryUse {
     }
     let own = kernel.platform.kernel_memory();
     let mut used = MemoryUse { total: kernel.config.memory, kernel: own, ..MemoryUse::default() };
-    for space in spaces.values() {
-        let (all, file) = kernel.platform.resident_pages(space);
+    let spaces: Vec<&AddressSpace> = spaces.values().map(|space| &**space).collect();
+    for (all, file) in kernel.platform.all_resident_pages(&spaces) {
         used.anonymous += all.saturating_sub(file) * PAGE_SIZE;
         used.mapped += file * PAGE_SIZE;
     }

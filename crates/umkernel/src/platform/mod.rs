@@ -203,6 +203,11 @@ pub trait Platform: Send + Sync {
     /// Resident pages of an address space: (all, of these shared with files).
     fn resident_pages(&self, space: &AddressSpace) -> (u64, u64);
 
+    /// As [`Platform::resident_pages`], of many.
+    fn all_resident_pages(&self, spaces: &[&AddressSpace]) -> Vec<(u64, u64)> {
+        spaces.iter().map(|space| self.resident_pages(space)).collect()
+    }
+
     /// `smaps_rollup` of proc(5) of an address space's host process, as its host has it; empty if it has ended.
     fn memory_share(&self, space: &AddressSpace) -> String;
 

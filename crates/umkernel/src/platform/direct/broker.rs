@@ -1,10 +1,13 @@
 //! The broker: see [`super::messages`]. A part of the `umlfs` program.
 
-use super::messages::{CHUNK, HEAD, Op, Request};
+use super::messages::{CHUNK, HEAD, MOST, Op, Request, Resident};
 use crate::host;
 use nix::libc;
+use std::collections::HashMap;
 use std::format;
+use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::vec;
 use std::vec::Vec;
 
@@ -40,6 +43,7 @@ fn serve(socket: &OwnedFd, kernel: i32) {
         host::close(fd);
     }
     let mut buf = vec![0u8; HEAD + CHUNK];
+    let mut known = Known::default();
     loop {
         // SAFETY: the buffer is ours and writable.
         let got = unsafe { libc::recv(socket.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), 0) };
@@ -50,6 +54,7 @@ fn serve(socket: &OwnedFd, kernel: i32) {
             return;
         }
         let (value, payload) = match Request::decode(&buf[..got as usize]) {
+            Some(request) if request.op == Op::Resident => known.resident(&buf[HEAD..got as usize], kernel),
             Some(request) => answer(&request, &buf[HEAD..got as usize], kernel),
             None => (-i64::from(libc::EINVAL), Vec::new()),
         };
@@ -95,9 +100,55 @@ fn answer(request: &Request, payload: &[u8], kernel: i32) -> (i64, Vec<u8>) {
             Ok(n) => (n as i64, Vec::new()),
             Err(e) => (error(e), Vec::new()),
         },
-        Op::Statm => proc("statm"),
+        // Asked about many, see `serve`.
+        Op::Resident => (-i64::from(libc::EINVAL), Vec::new()),
         Op::SmapsRollup => proc("smaps_rollup"),
     }
+}
+
+/// Guest processes that were asked about: `/proc/PID/statm`, which stands for the process that it was opened for, whoever gets its
+/// number later.
+#[derive(Default)]
+struct Known(HashMap<i32, File>);
+
+impl Known {
+    /// Answers [`Op::Resident`]; a process that has ended has nothing resident.
+    fn resident(&mut self, pids: &[u8], kernel: i32) -> (i64, Vec<u8>) {
+        let pids = pids.chunks_exact(4).take(MOST).map(|pid| i32::from_le_bytes([pid[0], pid[1], pid[2], pid[3]]));
+        let answer: Vec<u8> = pids.flat_map(|pid| self.of(pid, kernel).unwrap_or_default().encode()).collect();
+        (answer.len() as i64, answer)
+    }
+
+    fn of(&mut self, pid: i32, kernel: i32) -> Option<Resident> {
+        /// More are opened each time: descriptors are few.
+        const KEPT: usize = 256;
+        if let Some(resident) = self.0.get(&pid).and_then(statm) {
+            return Some(resident);
+        }
+        self.0.remove(&pid);
+        let file = File::open(format!("/proc/{pid}/statm")).ok()?;
+        // After the file was opened: another process of this number would not be the file's.
+        if parent_of(pid) != Some(kernel) {
+            return None;
+        }
+        let resident = statm(&file);
+        if self.0.len() == KEPT {
+            self.0.retain(|_, file| statm(file).is_some());
+        }
+        if self.0.len() < KEPT {
+            self.0.insert(pid, file);
+        }
+        resident
+    }
+}
+
+/// The second and third field of `/proc/PID/statm` (proc(5)); `None` for one that has ended.
+fn statm(file: &File) -> Option<Resident> {
+    let mut text = [0; 128];
+    let len = file.read_at(&mut text, 0).ok()?;
+    let mut fields = str::from_utf8(&text[..len]).ok()?.split(' ').map(|field| field.parse().ok());
+    let all = fields.nth(1)??;
+    Some(Resident { all, file: fields.next()?? })
 }
 
 /// The parent of a process (`stat` of proc(5): behind the name, which may hold anything).
@@ -113,14 +164,29 @@ mod tests {
     #[test]
     fn only_children_of_the_kernel_process_are_touched() {
         let own = host::getpid();
-        let request = |pid| Request { op: Op::Statm, pid, tid: 0, addr: 0, len: 0 };
+        let request = |pid| Request { op: Op::SmapsRollup, pid, tid: 0, addr: 0, len: 0 };
+        let resident = |known: &mut Known, pids: &[i32]| {
+            let bytes: Vec<u8> = pids.iter().flat_map(|pid| pid.to_le_bytes()).collect();
+            let (_, answer) = known.resident(&bytes, own);
+            let answers = answer.chunks_exact(8).map(|bytes| Resident::decode(bytes.try_into().unwrap()));
+            answers.collect::<Vec<_>>()
+        };
+        let mut known = Known::default();
         assert_eq!(answer(&request(1), &[], own).0, -3);
         assert_eq!(answer(&request(own), &[], own).0, -3);
         assert_eq!(answer(&request(-1), &[], own).0, -3);
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let (len, text) = answer(&request(child.id() as i32), &[], own);
         assert!(len > 0 && text.len() as i64 == len);
+        let pids = [1, child.id() as i32, own, -1];
+        for _ in 0..2 {
+            let all = resident(&mut known, &pids);
+            assert!(all[1].all > 0 && all[1].file > 0);
+            assert!([0, 2, 3].iter().all(|other| all[*other] == Resident::default()));
+        }
         child.kill().unwrap();
         child.wait().unwrap();
+        assert_eq!(resident(&mut known, &pids), [Resident::default(); 4]);
+        assert!(known.0.is_empty());
     }
 }

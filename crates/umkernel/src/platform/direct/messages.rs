@@ -18,13 +18,41 @@ pub enum Op {
     Read,
     /// Write memory: the payload of the request.
     Write,
-    /// The text of `/proc/PID/statm`: the payload of the answer.
-    Statm,
-    /// The text of `/proc/PID/smaps_rollup`, likewise.
+    /// How much memory processes have resident: their ids are the payload of the request, [`Resident`]s that of the answer.
+    Resident,
+    /// The text of `/proc/PID/smaps_rollup`: the payload of the answer.
     SmapsRollup,
 }
 
-const OPS: [Op; 5] = [Op::Kick, Op::Read, Op::Write, Op::Statm, Op::SmapsRollup];
+const OPS: [Op; 5] = [Op::Kick, Op::Read, Op::Write, Op::Resident, Op::SmapsRollup];
+
+/// Pages that a process has resident.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resident {
+    /// All.
+    pub all: u32,
+    /// Those that are shared with files.
+    pub file: u32,
+}
+
+impl Resident {
+    /// Bytes of one in a message.
+    pub const SIZE: usize = 8;
+
+    /// As bytes.
+    pub fn encode(&self) -> [u8; Resident::SIZE] {
+        (u64::from(self.all) | u64::from(self.file) << 32).to_le_bytes()
+    }
+
+    /// From bytes.
+    pub fn decode(bytes: [u8; Resident::SIZE]) -> Resident {
+        let word = u64::from_le_bytes(bytes);
+        Resident { all: word as u32, file: (word >> 32) as u32 }
+    }
+}
+
+/// Processes that one request can ask about.
+pub const MOST: usize = CHUNK / Resident::SIZE;
 
 /// A request's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,5 +107,7 @@ mod tests {
         }
         assert_eq!(Request::decode(&[0xff; HEAD]), None);
         assert_eq!(Request::decode(&[0; HEAD - 1]), None);
+        let resident = Resident { all: u32::MAX, file: 7 };
+        assert_eq!(Resident::decode(resident.encode()), resident);
     }
 }

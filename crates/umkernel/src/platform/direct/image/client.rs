@@ -1,6 +1,6 @@
 //! The machine's side of the broker's socket: see [`messages`](super::messages).
 
-use super::messages::{CHUNK, HEAD, Op, Request};
+use super::messages::{CHUNK, HEAD, MOST, Op, Request, Resident};
 use crate::errno::{Errno, Error, Result};
 use crate::host;
 use crate::sync::Mutex;
@@ -97,11 +97,20 @@ impl Broker {
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// Resident pages of a process: all, and those that are shared with files. None of one that has ended.
-    pub(super) fn resident(&self, pid: i32) -> (u64, u64) {
-        let text = self.text(Op::Statm, pid);
-        let mut fields = text.split(' ').skip(1).map(|field| field.trim().parse().unwrap_or(0));
-        (fields.next().unwrap_or(0), fields.next().unwrap_or(0))
+    /// Resident pages of processes: all, and those that are shared with files. None of one that has ended.
+    pub(super) fn resident(&self, pids: &[i32]) -> Vec<(u64, u64)> {
+        let mut pages = Vec::with_capacity(pids.len());
+        for pids in pids.chunks(MOST) {
+            let request = Request { op: Op::Resident, pid: 0, tid: 0, addr: 0, len: 0 };
+            let payload: Vec<u8> = pids.iter().flat_map(|pid| pid.to_le_bytes()).collect();
+            let mut answer = [0; CHUNK];
+            let len = self.ask(&request, &payload, &mut answer).unwrap_or(0).min(CHUNK);
+            let (answers, _) = answer[..len].as_chunks();
+            let answers = answers.iter().map(|bytes| Resident::decode(*bytes));
+            pages.extend(answers.map(|of| (u64::from(of.all), u64::from(of.file))));
+        }
+        pages.resize(pids.len(), (0, 0));
+        pages
     }
 
     /// `/proc/PID/smaps_rollup` of a process; empty for one that has ended.

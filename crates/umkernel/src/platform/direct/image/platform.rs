@@ -199,8 +199,12 @@ impl Platform for Direct {
         if is_here(space) {
             return (host::peak_resident() / crate::mm::PAGE_SIZE, 0);
         }
-        let pid = space.host_pid.load(Ordering::Relaxed);
-        arena().broker.resident(pid)
+        self.all_resident_pages(&[space])[0]
+    }
+
+    fn all_resident_pages(&self, spaces: &[&AddressSpace]) -> Vec<(u64, u64)> {
+        let pids: Vec<i32> = spaces.iter().map(|space| space.host_pid.load(Ordering::Relaxed)).collect();
+        arena().broker.resident(&pids)
     }
 
     fn memory_share(&self, space: &AddressSpace) -> String {
