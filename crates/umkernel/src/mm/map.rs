@@ -142,7 +142,7 @@ impl AddressSpace {
     /// Maps the pages of a range that their file has grown to reach, as a guest's own access would by its fault. Called
     /// ahead of a copy, which may run under locks of the very file.
     pub(super) fn reach_grown(&self, ctx: &Ctx, addr: u64, len: usize) {
-        if !self.tails.load(Ordering::Relaxed) || ctx.task.mm().is_ok_and(|own| !core::ptr::eq(&*own, self)) {
+        if !self.tails.load(Ordering::Relaxed) || ctx.mm().is_ok_and(|own| !core::ptr::eq(own, self)) {
             return;
         }
         let Some(end) = addr.checked_add(len as u64).filter(|&end| end <= TASK_SIZE) else { return };
@@ -227,16 +227,15 @@ pub fn file_cut(ctx: &Ctx, cut: &FileCut) {
         if own.as_ref().is_some_and(|own| Arc::ptr_eq(own, &space)) || !space.maps_file(&cut.inode, cut.from) {
             continue;
         }
-        space.cuts.lock().push(cut.clone());
+        space.add_cut(cut.clone());
         task.interrupt(ctx.kernel);
     }
 }
 
 /// On the way to user mode: does what [`file_cut`] left to this process.
 pub fn take_cuts(ctx: &Ctx) {
-    let Ok(space) = ctx.task.mm() else { return };
-    let cuts = core::mem::take(&mut *space.cuts.lock());
-    cuts.iter().for_each(|cut| space.cut_file(ctx, cut));
+    let Ok(space) = ctx.mm() else { return };
+    space.take_cuts().iter().for_each(|cut| space.cut_file(ctx, cut));
 }
 
 /// Where the platform wants what looks like the first mapping of a shared library by its loader.
@@ -280,7 +279,7 @@ fn file_kind(ctx: &Ctx, file: Arc<File>, offset: u64, len: u64, prot: Prot, shar
 }
 
 fn note_tail(ctx: &Ctx) {
-    if let Ok(space) = ctx.task.mm() {
+    if let Ok(space) = ctx.mm() {
         space.tails.store(true, Ordering::Relaxed);
     }
 }

@@ -27,7 +27,9 @@ pub struct AddressSpace {
     /// The VMAs and what belongs to them.
     pub inner: Mutex<SpaceInner>,
     /// Files that others have cut, for this process to take notice of on its way to user mode.
-    pub cuts: Mutex<Vec<FileCut>>,
+    cuts: Mutex<Vec<FileCut>>,
+    /// There are some.
+    has_cuts: AtomicBool,
     /// Pages behind the end of a mapped file have been mapped: should the file have grown, kernel copies see to them as
     /// guest faults do.
     pub(super) tails: AtomicBool,
@@ -69,8 +71,31 @@ impl AddressSpace {
             id,
             inner: Mutex::new(inner),
             cuts: Mutex::default(),
+            has_cuts: AtomicBool::new(false),
             tails: AtomicBool::new(false),
         }
+    }
+
+    /// Notes a file that another process has cut.
+    pub fn add_cut(&self, cut: FileCut) {
+        let mut cuts = self.cuts.lock();
+        cuts.push(cut);
+        self.has_cuts.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes what [`AddressSpace::add_cut`] has noted.
+    pub fn take_cuts(&self) -> Vec<FileCut> {
+        if !self.has_cuts() {
+            return Vec::new();
+        }
+        let mut cuts = self.cuts.lock();
+        self.has_cuts.store(false, Ordering::SeqCst);
+        core::mem::take(&mut *cuts)
+    }
+
+    /// Whether there is something to take.
+    pub fn has_cuts(&self) -> bool {
+        self.has_cuts.load(Ordering::SeqCst)
     }
 
     /// The VMA that covers an address.
@@ -84,8 +109,14 @@ impl AddressSpace {
         inner.vmas.retain(|_, vma| !vma.flags.contains(MapFlags::DONT_FORK));
         inner.vmas.values_mut().for_each(|vma| vma.flags.remove(MapFlags::LOCKED));
         let cuts = self.cuts.lock().clone();
-        let tails = AtomicBool::new(self.tails.load(Ordering::Relaxed));
-        AddressSpace { host_pid: AtomicI32::new(0), id, inner: Mutex::new(inner), cuts: Mutex::new(cuts), tails }
+        AddressSpace {
+            host_pid: AtomicI32::new(0),
+            id,
+            inner: Mutex::new(inner),
+            has_cuts: AtomicBool::new(!cuts.is_empty()),
+            cuts: Mutex::new(cuts),
+            tails: AtomicBool::new(self.tails.load(Ordering::Relaxed)),
+        }
     }
 
     /// Removes whatever the guest has mapped in `[start, end)` (`munmap(2)`).

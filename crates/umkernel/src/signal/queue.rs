@@ -2,9 +2,10 @@
 
 use super::number::SIGRTMIN;
 use super::{SigInfo, SigSet, number};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
+use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// What a POSIX timer hears when its queued signal is taken.
@@ -53,7 +54,52 @@ struct Queued {
     _charge: Charge,
 }
 
-/// Signals pending for a thread or a process.
+/// Signals pending for a thread or a process: a queue, and its set to look at without the lock.
+#[derive(Default)]
+pub(super) struct Pending {
+    queue: Mutex<PendingQueue>,
+    set: AtomicU64,
+}
+
+impl Pending {
+    /// The pending signals.
+    pub(super) fn set(&self) -> SigSet {
+        SigSet(self.set.load(Ordering::SeqCst))
+    }
+
+    /// Waits for the queue.
+    pub(super) fn lock(&self) -> PendingGuard<'_> {
+        PendingGuard { queue: self.queue.lock(), set: &self.set }
+    }
+}
+
+/// The queue of a [`Pending`].
+pub(super) struct PendingGuard<'a> {
+    queue: MutexGuard<'a, PendingQueue>,
+    set: &'a AtomicU64,
+}
+
+impl Deref for PendingGuard<'_> {
+    type Target = PendingQueue;
+
+    fn deref(&self) -> &PendingQueue {
+        &self.queue
+    }
+}
+
+impl DerefMut for PendingGuard<'_> {
+    fn deref_mut(&mut self) -> &mut PendingQueue {
+        &mut self.queue
+    }
+}
+
+impl Drop for PendingGuard<'_> {
+    fn drop(&mut self) {
+        self.set.store(self.queue.set.0, Ordering::SeqCst);
+    }
+}
+
+/// The signals themselves.
 #[derive(Default)]
 pub struct PendingQueue {
     set: SigSet,

@@ -1,7 +1,7 @@
 //! What a thread and a process have of signals, and when a thread must look.
 
 use super::altstack::AltStack;
-use super::queue::PendingQueue;
+use super::queue::Pending;
 use super::{SigAction, SigDetail, SigInfo, SigSet, code, number};
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
@@ -17,7 +17,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 #[derive(Default)]
 pub struct TaskSignals {
     /// Pending for this thread alone.
-    pub(super) pending: Mutex<PendingQueue>,
+    pub(super) pending: Pending,
     blocked: AtomicU64,
     /// Blocked in truth, but let through for `rt_sigtimedwait(2)`, which waits for them.
     pub(super) awaited: AtomicU64,
@@ -88,7 +88,7 @@ impl TaskSignals {
 
     /// The signals pending for this thread alone (`SigPnd` of `/proc/PID/status`).
     pub fn pending(&self) -> SigSet {
-        self.pending.lock().set()
+        self.pending.set()
     }
 
     /// True while the thread rests in a stop (state `T` in `/proc/PID/stat`).
@@ -139,7 +139,7 @@ impl TaskSignals {
 #[derive(Default)]
 pub struct ProcessSignals {
     /// Pending for the whole process.
-    pub(super) pending: Mutex<PendingQueue>,
+    pub(super) pending: Pending,
     /// Woken when a signal arrives for the process or one of its threads: what signalfds are polled on.
     pub arrival: Arc<WaitQueue>,
     /// Signals without a handler have no effect on the process: it is init.
@@ -160,7 +160,7 @@ pub(super) struct GroupStop {
 impl ProcessSignals {
     /// The signals pending for the process as a whole (`ShdPnd` of `/proc/PID/status`).
     pub fn pending(&self) -> SigSet {
-        self.pending.lock().set()
+        self.pending.set()
     }
 }
 
@@ -172,7 +172,7 @@ pub fn recalculate_attention(task: &Task) {
     let wanted = !(pending - task.signals.blocked()).is_empty()
         || task.signals.stop_pending.load(Ordering::SeqCst)
         || task.dying.load(Ordering::SeqCst)
-        || task.mm().is_ok_and(|space| !space.cuts.lock().is_empty());
+        || task.mm.with(|mm| mm.as_ref().is_some_and(|space| space.has_cuts()));
     if wanted {
         task.attention.store(true, Ordering::SeqCst);
     }

@@ -40,7 +40,7 @@ const STEP: usize = 16;
 
 /// Blocks of a class that a thread keeps.
 const KEPT: u32 = 4;
-/// Larger blocks are not kept.
+/// Of larger blocks it keeps one.
 const KEPT_SIZE: u16 = 1344;
 
 /// The free blocks that a thread keeps.
@@ -68,7 +68,7 @@ impl Kept {
 
     fn put(&mut self, class: usize, block: *mut u8) -> bool {
         let list = &mut self.0[class];
-        if list.count == KEPT || CLASSES[class] > KEPT_SIZE {
+        if list.count == if CLASSES[class] > KEPT_SIZE { 1 } else { KEPT } {
             return false;
         }
         // SAFETY: the block is nobody's, and at least 16 bytes long.
@@ -270,7 +270,8 @@ mod tests {
         assert!(kept.iter().rev().all(|block| list.take(1) == Some(*block)));
         assert!(list.take(1).is_none());
         let page = CLASSES.len() - 1;
-        assert!(!list.put(page, one_more.as_mut_ptr().cast()));
+        assert!(list.put(page, one_more.as_mut_ptr().cast()));
+        assert!(!list.put(page, kept[0]));
     }
 
     #[test]

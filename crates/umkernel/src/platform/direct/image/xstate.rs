@@ -19,8 +19,6 @@ const MXCSR: usize = 24;
 const MXCSR_INITIAL: u32 = 0x1f80;
 /// Bits of MXCSR that every processor with SSE2 has; setting others faults.
 const MXCSR_BITS: u32 = 0xffff;
-/// x87 control word of a new program.
-const FCW_INITIAL: u16 = 0x37f;
 /// Where `PTRACE_GETREGSET` has the mask of the components, and so the callers expect it.
 const FEATURES: usize = 464;
 /// Where the header has the mask of the components that are not in their initial state.
@@ -49,6 +47,22 @@ pub(super) struct XState {
 #[derive(Clone, Copy)]
 struct Line([u8; 64]);
 
+fn bytes(lines: &[Line]) -> &[u8] {
+    // SAFETY: lines are bytes, and the slice covers them exactly.
+    unsafe { core::slice::from_raw_parts(lines.as_ptr().cast(), size_of_val(lines)) }
+}
+
+/// Bytes of an image with AVX-512 and the protection keys' register, in whole lines.
+const USUAL_SIZE: usize = 2752;
+
+/// The state of a new program: no component is present, so the processor resets each; only MXCSR it takes from the image.
+static INITIAL: [Line; LEAST / 64] = {
+    let mut lines = [Line([0; 64]); LEAST / 64];
+    let mxcsr = MXCSR_INITIAL.to_ne_bytes();
+    (lines[0].0[MXCSR], lines[0].0[MXCSR + 1]) = (mxcsr[0], mxcsr[1]);
+    lines
+};
+
 impl XState {
     /// Asks the processor.
     pub(super) fn detect() -> XState {
@@ -73,22 +87,26 @@ impl XState {
         }
     }
 
-    fn buffer(&self) -> Vec<Line> {
-        alloc::vec![Line([0; 64]); self.size.div_ceil(64)]
+    /// Calls `f` with zeroed memory for an image: the stack's, unless a processor has more than any known one.
+    fn with_buffer<T>(&self, f: impl FnOnce(&mut [Line]) -> T) -> T {
+        let mut lines = [Line([0; 64]); USUAL_SIZE / 64];
+        match lines.get_mut(..self.size.div_ceil(64)) {
+            Some(lines) => f(lines),
+            None => f(&mut alloc::vec![Line([0; 64]); self.size.div_ceil(64)]),
+        }
     }
 
     /// The guest's state while the running thread is in the kernel for it.
     pub(super) fn save(&self, xmms: &Xmm) -> Vec<u8> {
-        let mut lines = self.buffer();
-        // SAFETY: the area is zeroed, aligned and as large as the processor said for these components.
-        unsafe {
-            asm!("xsave [{}]", in(reg) lines.as_mut_ptr(), in("eax") self.features as u32, in("edx") 0, options(nostack));
-        }
-        let mut image: Vec<u8> = lines.iter().flat_map(|line| line.0).collect();
-        image.truncate(self.size);
-        for (i, xmm) in xmms.iter().enumerate() {
-            image[XMM + 16 * i..][..8].copy_from_slice(&xmm[0].to_ne_bytes());
-            image[XMM + 16 * i + 8..][..8].copy_from_slice(&xmm[1].to_ne_bytes());
+        let mut image = self.with_buffer(|lines| {
+            // SAFETY: the area is zeroed, aligned and as large as the processor said for these components.
+            unsafe {
+                asm!("xsave [{}]", in(reg) lines.as_mut_ptr(), in("eax") self.features as u32, in("edx") 0, options(nostack));
+            }
+            bytes(lines)[..self.size].to_vec()
+        });
+        for (place, word) in image[XMM..XMM + 256].as_chunks_mut().0.iter_mut().zip(xmms.as_flattened()) {
+            *place = word.to_ne_bytes();
         }
         image[XSTATE_BV] |= 2;
         image[FEATURES..FEATURES + 8].copy_from_slice(&self.features.to_ne_bytes());
@@ -100,37 +118,49 @@ impl XState {
     /// # Errors
     /// `EINVAL` where the processor would refuse the image.
     pub(super) fn load(&self, state: &[u8], xmms: &mut Xmm) -> Result<()> {
-        let mut lines = self.buffer();
+        if state.is_empty() {
+            *xmms = Xmm::default();
+            // SAFETY: a sound image in which no component is present.
+            unsafe { self.restore(&INITIAL) };
+            return Ok(());
+        }
         let word = |at: usize| state.get(at..at + 8).map_or(0, |b| u64::from_ne_bytes(core::array::from_fn(|i| b[i])));
-        let legacy_only = !state.is_empty() && state.len() < LEAST;
-        let present = if legacy_only { 3 } else { word(XSTATE_BV) & self.features };
+        let present = if state.len() < LEAST { 3 } else { word(XSTATE_BV) & self.features };
         let compacted_or_reserved =
             state.get(XSTATE_BV + 8..LEAST).is_some_and(|rest| rest.iter().any(|&byte| byte != 0));
         if compacted_or_reserved || word(XSTATE_BV) & !self.enabled != 0 || word(MXCSR) as u32 & !MXCSR_BITS != 0 {
             bail!(EINVAL, "not an image of the processor's state");
         }
-        for (line, bytes) in lines.iter_mut().zip(state[..state.len().min(self.size)].chunks(64)) {
-            line.0[..bytes.len()].copy_from_slice(bytes);
-        }
-        // The header: nothing but the mask of components, or the processor refuses.
-        if let Some(header) = lines.get_mut(XSTATE_BV / 64) {
-            header.0 = [0; 64];
-            header.0[..8].copy_from_slice(&present.to_ne_bytes());
-        }
-        let mxcsr = if state.is_empty() { MXCSR_INITIAL } else { word(MXCSR) as u32 };
-        lines[0].0[MXCSR..MXCSR + 4].copy_from_slice(&mxcsr.to_ne_bytes());
-        if state.is_empty() {
-            lines[0].0[..2].copy_from_slice(&FCW_INITIAL.to_ne_bytes());
-        }
         for (i, xmm) in xmms.iter_mut().enumerate() {
             let at = XMM + 16 * i;
             *xmm = if present & 2 == 2 { [word(at), word(at + 8)] } else { [0; 2] };
         }
-        // SAFETY: the header is sound and MXCSR has no reserved bit; the kernel's own xmm registers hold nothing across this.
+        self.with_buffer(|lines| {
+            for (line, bytes) in lines.iter_mut().zip(state[..state.len().min(self.size)].chunks(64)) {
+                line.0[..bytes.len()].copy_from_slice(bytes);
+            }
+            // The header: nothing but the mask of components, or the processor refuses.
+            if let Some(header) = lines.get_mut(XSTATE_BV / 64) {
+                header.0 = [0; 64];
+                header.0[..8].copy_from_slice(&present.to_ne_bytes());
+            }
+            lines[0].0[MXCSR..MXCSR + 4].copy_from_slice(&(word(MXCSR) as u32).to_ne_bytes());
+            // SAFETY: the header is sound and MXCSR has no reserved bit.
+            unsafe { self.restore(lines) };
+        });
+        Ok(())
+    }
+
+    /// Has the processor take over an image.
+    ///
+    /// # Safety
+    /// The image is sound, and as long as the components that it says are present.
+    unsafe fn restore(&self, image: &[Line]) {
+        // SAFETY: the caller's promise; the kernel's own xmm registers hold nothing across this.
         unsafe {
             asm!(
                 "xrstor [{}]",
-                in(reg) lines.as_ptr(),
+                in(reg) image.as_ptr(),
                 in("eax") self.features as u32,
                 in("edx") 0,
                 out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
@@ -140,6 +170,5 @@ impl XState {
                 options(nostack),
             );
         }
-        Ok(())
     }
 }
