@@ -3,6 +3,7 @@
 //! A [`Lead`] is taken from before a system call, a [`Tail`] from behind it; see [`super::text`].
 
 use alloc::vec::Vec;
+use core::ops::Range;
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl};
 
 /// `jmp rel32`.
@@ -227,21 +228,42 @@ fn is_padding(code: &[u8]) -> bool {
 
 /// Whether a direct jump or call leads into a range of the text from at most `near` bytes away: looked for at every byte, so some
 /// are none.
-fn is_jumped_to(text: &[u8], range: core::ops::Range<usize>, near: usize) -> bool {
-    let first = range.start.saturating_sub(near);
-    let window = &text[first..text.len().min(range.end + near)];
-    let leads = |end: usize, distance: i64| {
-        (first + end).checked_add_signed(distance as isize).is_some_and(|target| range.contains(&target))
+fn is_jumped_to(text: &[u8], range: Range<usize>, near: usize) -> bool {
+    /// How far a jump with a distance of one byte leads, and a few bytes more.
+    const SHORT: usize = 132;
+    let around = |far: usize| range.start.saturating_sub(far)..text.len().min(range.end + far);
+    let leads =
+        |end: usize, distance: isize| end.checked_add_signed(distance).is_some_and(|target| range.contains(&target));
+    let short = |at: usize| match text[at..] {
+        [0x70..=0x7f | 0xeb | 0xe0..=0xe3, distance, ..] => leads(at + 2, (distance as i8).into()),
+        _ => false,
     };
-    window.windows(2).enumerate().any(|(at, code)| {
-        let short = matches!(code[0], 0x70..=0x7f | 0xeb | 0xe0..=0xe3) && leads(at + 2, (code[1] as i8).into());
-        let long = matches!(code, [0xe8 | 0xe9, _] | [0x0f, 0x80..=0x8f]);
-        let field = if code[0] == 0x0f { at + 2 } else { at + 1 };
-        short
-            || long
-                && window.get(field..field + DISTANCE_LEN).is_some_and(|bytes| {
-                    leads(field + DISTANCE_LEN, i32::from_le_bytes(core::array::from_fn(|i| bytes[i])).into())
-                })
+    let long = |field: usize| {
+        let distance = text[field..].first_chunk().map_or(0, |bytes| i32::from_le_bytes(*bytes));
+        matches!(text[..field], [.., 0xe8 | 0xe9] | [.., 0x0f, 0x80..=0x8f])
+            && leads(field + DISTANCE_LEN, distance as isize)
+    };
+    around(SHORT).any(short) || steps_that_lead_into(text, around(near), &range).any(|mut fields| fields.any(long))
+}
+
+/// Pieces of a part of the text where some of the four bytes that begin there are the distance of a jump to the range, if they are
+/// one. Few are, so that is looked at first, for sixteen at once, without a branch.
+fn steps_that_lead_into(text: &[u8], part: Range<usize>, range: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    const STEP: usize = 16;
+    // Modulo 2^32: some that are none do no harm.
+    let (start, length) = (range.start as u32, range.len() as u32);
+    part.clone().step_by(STEP).map(move |at| at..(at + STEP).min(part.end)).filter(move |fields| {
+        let Some(bytes) = text[fields.start..].first_chunk::<{ STEP + DISTANCE_LEN - 1 }>() else { return true };
+        let end = (fields.start as u32).wrapping_add(DISTANCE_LEN as u32).wrapping_sub(start);
+        let mut any = false;
+        for shift in 0..DISTANCE_LEN {
+            let (distances, _) = bytes[shift..shift + STEP].as_chunks();
+            for (lane, distance) in (0..).zip(distances) {
+                let base = end.wrapping_add(shift as u32 + lane * DISTANCE_LEN as u32);
+                any |= base.wrapping_add(u32::from_le_bytes(*distance)) < length;
+            }
+        }
+        any
     })
 }
 
@@ -338,6 +360,46 @@ mod tests {
     const MOV_EAX: [u8; 5] = [0xb8, 3, 0, 0, 0];
     const MOV_ESI: [u8; 5] = [0xbe, 1, 0, 0, 0];
     const LEA_RDI: [u8; 7] = [0x48, 0x8d, 0x3d, 0x10, 0, 0, 0];
+
+    /// A long jump at each place to each place around a range, and bytes that are none.
+    #[test]
+    fn jumps_into_a_range_are_found_wherever_they_are() {
+        const LEN: usize = 400;
+        let range = 201..204;
+        for opcode in [&[0xe8][..], &[0xe9], &[0x0f, 0x85], &[0x90]] {
+            for at in 0..LEN - opcode.len() - DISTANCE_LEN + 1 {
+                for target in 198..207_usize {
+                    let mut text = [0xcc; LEN];
+                    let field = at + opcode.len();
+                    let distance = target as i32 - (field + DISTANCE_LEN) as i32;
+                    text[at..field].copy_from_slice(opcode);
+                    text[field..field + DISTANCE_LEN].copy_from_slice(&distance.to_le_bytes());
+                    let near = |far: usize| (range.start - far..=range.end + far - DISTANCE_LEN).contains(&field);
+                    let expected = opcode != [0x90] && range.contains(&target);
+                    let found = |far: usize| is_jumped_to(&text, range.clone(), far);
+                    assert_eq!(found(200), expected && near(200), "{opcode:x?} at {at} to {target}");
+                    // Beyond what is asked for, either answer is right.
+                    assert!(!found(64) || expected);
+                    assert!(found(64) || !expected || !near(64));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn short_jumps_into_a_range_are_found() {
+        for at in 0..300_usize {
+            for distance in [-128_i8, -100, -3, 0, 5, 111] {
+                let mut text = [0xcc; 300];
+                let code = [0x75, distance as u8];
+                let end = (at + 2).min(300);
+                text[at..end].copy_from_slice(&code[..end - at]);
+                let target = (at + 2).checked_add_signed(distance.into());
+                let expected = end - at == 2 && target.is_some_and(|target| (150..155).contains(&target));
+                assert_eq!(is_jumped_to(&text, 150..155, 200), expected, "{at} {distance}");
+            }
+        }
+    }
 
     /// Where the lead of the call at the end of `code` begins, behind 64 bytes of no operation.
     fn lead(code: &[&[u8]]) -> Option<Lead> {
