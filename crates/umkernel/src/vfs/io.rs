@@ -42,6 +42,14 @@ impl IoSrc for Limited<'_> {
         self.left += n;
         self.src.untake(n);
     }
+
+    fn take_file(&mut self, fd: i32, offset: u64, len: usize) -> Option<Result<usize>> {
+        let moved = self.src.take_file(fd, offset, len.min(self.left))?;
+        if let Ok(n) = moved {
+            self.left -= n;
+        }
+        Some(moved)
+    }
 }
 
 impl File {
@@ -337,5 +345,41 @@ impl Vfs {
             file_cut(ctx, &FileCut { inode: file.inode.clone(), from, private: false });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A source that can go straight to a file.
+    struct Straight(usize);
+
+    impl IoSrc for Straight {
+        fn remaining(&self) -> usize {
+            self.0
+        }
+        fn take(&mut self, buf: &mut [u8]) -> Result<usize> {
+            let n = buf.len().min(self.0);
+            self.0 -= n;
+            Ok(n)
+        }
+        fn untake(&mut self, n: usize) {
+            self.0 += n;
+        }
+        fn take_file(&mut self, _fd: i32, _offset: u64, len: usize) -> Option<Result<usize>> {
+            let n = len.min(self.0).min(6);
+            self.0 -= n;
+            Some(Ok(n))
+        }
+    }
+
+    #[test]
+    fn a_limited_source_goes_straight_to_a_file_too() {
+        let mut straight = Straight(100);
+        let mut limited = Limited { src: &mut straight, left: 10 };
+        let mut moved = || limited.take_file(0, 0, 50).map(|n| n.unwrap());
+        assert_eq!([moved(), moved(), moved()], [Some(6), Some(4), Some(0)]);
+        assert_eq!((limited.remaining(), straight.0), (0, 90));
     }
 }
