@@ -499,6 +499,34 @@ fn ctrl_c_leaves_no_process_and_a_state_to_resume_from() {
 }
 
 #[test]
+fn ctrl_c_does_not_wait_for_an_archive_to_be_unpacked() {
+    const SIZE: u64 = 4 << 30;
+    let place = Place::new();
+    let source = place.source(None);
+    // 4 GiB of zeros in a few megabytes: the archive's first block, then the same compressed zeros again and again.
+    let script = "cd \"$1\" && rm src-1.tar.gz && truncate -s 4G zeros && mkdir src-1/x && mv zeros src-1/x
+        tar -cf - src-1/x/zeros | head -c 512 | gzip > src-1.tar.gz
+        head -c 64M /dev/zero | gzip > more
+        for i in $(seq 65); do cat more; done >> src-1.tar.gz
+        rm -r src-1";
+    let made = judge("sh").args(["-c", script, "sh"]).arg(place.path("sources")).status().unwrap();
+    assert!(made.success());
+    let pinned = source.split("sha256: ").nth(1).unwrap().lines().next().unwrap();
+    let source = source.replace(pinned, &sha256(&place.path("sources/src-1.tar.gz")));
+    place.recipe("a", &source, INSTALLS);
+    place.profile(&["a"]);
+    let builder = place.command(&[]).stderr(Stdio::piped()).spawn().unwrap();
+    let unpacked = || {
+        let work = fs::read_dir(place.path("cache/umlfs/work")).ok()?.flatten().next()?;
+        Some(fs::metadata(work.path().join("build/a-1.unpack/src-1/x/zeros")).ok()?.len())
+    };
+    wait_until("unpacking starts", || unpacked().is_some());
+    assert!(judge("kill").args(["-INT", &builder.id().to_string()]).status().unwrap().success());
+    fails(&builder.wait_with_output().unwrap(), 130, &["interrupted"]);
+    assert!(unpacked().unwrap() < SIZE);
+}
+
+#[test]
 fn a_step_that_dies_by_itself_is_told_apart() {
     let place = Place::new();
     place.recipe("a", "", "    phases:\n      build: |\n        kill -9 $$\n");

@@ -1,5 +1,6 @@
 //! Stopping a build on Ctrl-C, SIGTERM and SIGHUP.
 
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -44,4 +45,17 @@ impl Drop for CancelOnSignal {
 /// Whether one of the signals came while a [`CancelOnSignal`] lived.
 pub fn cancelled() -> bool {
     CANCELLED.load(Ordering::Relaxed)
+}
+
+/// A reader that ends with an error once the user interrupts: for archives, which take long to unpack.
+pub(crate) struct UntilCancelled<R>(pub(crate) R);
+
+impl<R: Read> Read for UntilCancelled<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if cancelled() {
+            // Not of the kind `Interrupted`: that asks for another try.
+            return Err(std::io::Error::other("interrupted by the user"));
+        }
+        self.0.read(buffer)
+    }
 }

@@ -8,17 +8,19 @@ use std::path::Path;
 
 use tar::EntryType;
 
+use crate::cancel::{UntilCancelled, cancelled};
 use crate::error::{Error, Result};
 
 /// Unpacks package archives into `into`. Owners become the user's; device nodes are left out, the sandbox has its own.
 ///
 /// # Errors
-/// An archive is damaged, or the disk is full.
+/// An archive is damaged, or the disk is full; the user interrupts.
 pub(crate) fn compose<'a>(archives: impl IntoIterator<Item = &'a Path>, into: &Path) -> Result<()> {
     for archive in archives {
-        let fail = |e: std::io::Error| Error::io("unpacking", archive, e);
+        let fail =
+            |e: std::io::Error| if cancelled() { Error::Interrupted } else { Error::io("unpacking", archive, e) };
         let file = File::open(archive).map_err(fail)?;
-        let mut tar = tar::Archive::new(BufReader::with_capacity(1 << 17, file));
+        let mut tar = tar::Archive::new(UntilCancelled(BufReader::with_capacity(1 << 17, file)));
         for entry in tar.entries().map_err(fail)? {
             let mut entry = entry.map_err(fail)?;
             if matches!(entry.header().entry_type(), EntryType::Char | EntryType::Block | EntryType::Fifo) {

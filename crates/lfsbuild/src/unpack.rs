@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use crate::cancel::{UntilCancelled, cancelled};
 use crate::error::{Error, Result};
 use crate::store::remove_tree;
 
@@ -29,14 +30,17 @@ pub(crate) fn reader(path: &Path) -> Result<Box<dyn Read>> {
 /// which must not exist; its parent must. Where there is a file `inner` in it, that archive is unpacked in place of it.
 ///
 /// # Errors
-/// The archive is damaged or has paths that lead out of it; the disk is full.
+/// The archive is damaged or has paths that lead out of it; the disk is full; the user interrupts.
 pub(crate) fn unpack(archive: &Path, into: &Path, inner: Option<&str>) -> Result<()> {
     let mut name = into.file_name().unwrap_or_default().to_owned();
     name.push(".unpack");
     let scratch = into.with_file_name(name);
     std::fs::create_dir(&scratch).map_err(|e| Error::io("creating", &scratch, e))?;
-    let mut tar = tar::Archive::new(reader(archive)?);
+    let mut tar = tar::Archive::new(UntilCancelled(reader(archive)?));
     tar.unpack(&scratch).map_err(|e| {
+        if cancelled() {
+            return Error::Interrupted;
+        }
         // The tar crate wraps the system's error in words of its own.
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&e);
         while let Some(inner) = cause {
