@@ -85,8 +85,9 @@ struct Found {
 struct Work {
     /// Directories to be listed, the one that is wanted next last.
     waiting: Vec<PathBuf>,
-    /// Listed directories' entries, sorted, and how many these are.
-    done: HashMap<PathBuf, Vec<Found>>,
+    /// Listed directories' entries, sorted, and how many these are. By path as bytes: taking paths apart to compare
+    /// them takes longer than listing a small directory.
+    done: HashMap<OsString, Vec<Found>>,
     ahead: usize,
     error: Option<Error>,
     closed: bool,
@@ -124,7 +125,7 @@ impl Lister<'_> {
                 Ok(found) => {
                     work.waiting.extend(directories(&below, &found));
                     work.ahead += found.len();
-                    work.done.insert(below, found);
+                    work.done.insert(below.into_os_string(), found);
                 }
                 Err(error) => {
                     work.error.get_or_insert(error);
@@ -141,12 +142,12 @@ impl Lister<'_> {
             if let Some(error) = work.error.take() {
                 return Err(error);
             }
-            if let Some(found) = work.done.remove(below) {
+            if let Some(found) = work.done.remove(below.as_os_str()) {
                 work.ahead -= found.len();
                 self.changed.notify_all();
                 return Ok(found);
             }
-            let at = work.waiting.iter().rposition(|waiting| waiting == below);
+            let at = work.waiting.iter().rposition(|waiting| waiting.as_os_str() == below.as_os_str());
             if at.is_some() || below.as_os_str().is_empty() {
                 if let Some(at) = at {
                     work.waiting.remove(at);
