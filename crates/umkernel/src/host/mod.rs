@@ -241,6 +241,12 @@ pub fn realtime_ns() -> u64 {
     clock_gettime(0).unwrap_or(0)
 }
 
+/// As [`realtime_ns`], a few milliseconds late, for less.
+pub fn realtime_coarse_ns() -> u64 {
+    const CLOCK_REALTIME_COARSE: i32 = 5;
+    clock_gettime(CLOCK_REALTIME_COARSE).unwrap_or(0)
+}
+
 /// Lets other host threads run.
 pub fn sched_yield() {
     // SAFETY: no memory is involved.

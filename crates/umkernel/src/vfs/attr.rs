@@ -3,8 +3,10 @@
 use super::{Access, FileType, Location, MountFlags, SetAttr, Timestamp, Vfs};
 use crate::bail;
 use crate::errno::Result;
+use crate::host;
 use crate::kernel::Ctx;
 use crate::task::Capabilities;
+use crate::time::NSEC_PER_SEC;
 
 const SET_UID: u32 = 0o4000;
 const SET_GID: u32 = 0o2000;
@@ -107,11 +109,11 @@ impl Vfs {
         let Ok(attr) = inode.attr() else {
             return;
         };
-        let now = Timestamp::now();
-        let stale = attr.atime <= attr.mtime || attr.atime <= attr.ctime || now.sec - attr.atime.sec >= DAY;
+        let is_old = || host::realtime_coarse_ns().cast_signed() / NSEC_PER_SEC.cast_signed() - attr.atime.sec >= DAY;
+        let stale = attr.atime <= attr.mtime || attr.atime <= attr.ctime || is_old();
         if stale || flags.contains(MountFlags::STRICTATIME) {
             // An access time that cannot be stored is not worth failing the access.
-            let _ = inode.set_attr(&SetAttr { atime: Some(now), ..SetAttr::default() });
+            let _ = inode.set_attr(&SetAttr { atime: Some(Timestamp::now()), ..SetAttr::default() });
         }
     }
 }

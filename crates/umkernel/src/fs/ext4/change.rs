@@ -124,7 +124,7 @@ impl Ext4Inode {
         if set.size.is_none() {
             return self.change(|fs| fs.set_attr(ino, &disk));
         }
-        let mut extents = self.extents.lock();
+        let mut extents = self.extents.write();
         extents.forget();
         let old = self.size();
         self.change(|fs| fs.set_attr(ino, &disk))?;

@@ -9,8 +9,11 @@ use crate::mm::{IoDst, IoSrc, PAGE_SIZE};
 use crate::vfs::HostExtent;
 use alloc::vec::Vec;
 
-/// How much of a file's map is asked for at once.
-const WINDOW: u64 = 16 << 20;
+/// How much of a file's map is asked for at once, and of a file that is in many pieces.
+const WINDOW: u64 = 256 << 20;
+const SMALL_WINDOW: u64 = 16 << 20;
+/// This many pieces of a window are many.
+const MANY_PIECES: usize = 1024;
 
 /// What is known of where a file's data lies.
 #[derive(Default)]
@@ -19,6 +22,7 @@ pub(super) struct Extents {
     start: u64,
     end: u64,
     pieces: Vec<ext4::Mapping>,
+    in_many_pieces: bool,
     /// The file's copy in memory, where it needs one.
     pub(super) shadow: Option<Shadow>,
 }
@@ -43,6 +47,14 @@ impl Extents {
     }
 }
 
+impl Extents {
+    /// As [`Ext4Inode::straight_place`], if it is known; else, and where there is no such place, `None`.
+    fn straight(&self, offset: u64, left: usize) -> Option<(usize, u64)> {
+        let (len, place) = self.find(offset).filter(|_| left > 0 && self.shadow.is_none())?;
+        Some((usize::try_from(len).unwrap_or(usize::MAX).min(left), place?))
+    }
+}
+
 impl Ext4Inode {
     /// Where the bytes at `offset`, which is below the file's size, lie: how many, and at which offset of the disk;
     /// `None` for a hole.
@@ -50,8 +62,10 @@ impl Ext4Inode {
         if let Some(found) = extents.find(offset) {
             return Ok(found);
         }
-        let start = offset / WINDOW * WINDOW;
-        let pieces = self.fs.lock().map(self.ino(), start, WINDOW).map_err(error)?;
+        let window = if extents.in_many_pieces { SMALL_WINDOW } else { WINDOW };
+        let start = offset / window * window;
+        let pieces = self.fs.lock().map(self.ino(), start, window).map_err(error)?;
+        extents.in_many_pieces |= pieces.len() > MANY_PIECES;
         let end = pieces.last().map_or(start, |p| p.file_offset + p.len);
         extents.start = start;
         extents.end = end;
@@ -116,9 +130,22 @@ impl Ext4Inode {
         let mut done = 0;
         while done < want {
             let at = offset + done as u64;
-            let mut extents = self.extents.lock();
+            // Held while bytes are copied, so that no other file gets the blocks meanwhile.
+            let (known, mut unknown);
+            known = self.extents.read();
             let left = usize::try_from(self.size().saturating_sub(at)).unwrap_or(usize::MAX).min(want - done);
-            let Some((len, place)) = self.straight_place(&mut extents, at, left)? else { break };
+            let (len, place) = match known.straight(at, left) {
+                Some(piece) => piece,
+                None => {
+                    drop(known);
+                    unknown = self.extents.write();
+                    let left = usize::try_from(self.size().saturating_sub(at)).unwrap_or(usize::MAX).min(left);
+                    match self.straight_place(&mut unknown, at, left)? {
+                        Some(piece) => piece,
+                        None => break,
+                    }
+                }
+            };
             let (fd, place, len) = self.fs.disk.host_place(place, len as u64);
             match dst.put_file(fd, place, len as usize) {
                 None => break,
@@ -149,7 +176,7 @@ impl Ext4Inode {
         let mut done = 0;
         while done < want {
             let at = offset + done as u64;
-            let mut extents = self.extents.lock();
+            let mut extents = self.extents.write();
             // The file may have become shorter meanwhile.
             let size = self.size();
             let len =
@@ -173,7 +200,7 @@ impl Ext4Inode {
 
     /// `write(2)` at an offset, or at the end. Returns the bytes written and the offset behind them.
     pub(super) fn write_data(&self, offset: u64, append: bool, src: &mut dyn IoSrc) -> Result<(usize, u64)> {
-        let mut extents = self.extents.lock();
+        let mut extents = self.extents.write();
         let start = if append { self.size() } else { offset };
         let mut done = self.overwrite_straight(&mut extents, start, src)?;
         if src.remaining() == 0 {
@@ -275,7 +302,7 @@ impl Ext4Inode {
         let Some(mode) = ext4::FallocateMode::from_bits(mode) else {
             bail!(EOPNOTSUPP);
         };
-        let mut extents = self.extents.lock();
+        let mut extents = self.extents.write();
         extents.forget();
         let ino = self.ino();
         self.change(|fs| fs.fallocate(ino, mode, offset, len, now()))?;
@@ -288,7 +315,7 @@ impl Ext4Inode {
     /// Where the host has the pages of a range, in the image itself.
     pub(super) fn mapped_extents(&self, offset: u64, len: u64, shared: bool) -> Result<Vec<HostExtent>> {
         let ino = self.ino();
-        let mut extents = self.extents.lock();
+        let mut extents = self.extents.write();
         if !self.fs.block_size.is_multiple_of(PAGE_SIZE) || self.is_inline(self.size())? {
             return self.shadow_extents(&mut extents, offset, len, shared);
         }

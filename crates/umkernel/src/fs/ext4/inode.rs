@@ -7,7 +7,7 @@ use crate::block::Disk;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::mm::{IoDst, IoSrc};
-use crate::sync::{Mutex, SeqLock};
+use crate::sync::{Mutex, RwLock, SeqLock};
 use crate::vfs::{
     Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeRef, NewInode, SetAttr, Timestamp, makedev,
 };
@@ -26,7 +26,7 @@ pub struct Ext4Inode {
     /// A symbolic link's target, once read.
     target: Mutex<Option<Arc<[u8]>>>,
     /// Where the data lies; held while data moves.
-    pub(super) extents: Mutex<Extents>,
+    pub(super) extents: RwLock<Extents>,
     /// Modification and change time are newer here than on the disk.
     late_times: AtomicBool,
     common: InodeCommon,
@@ -78,7 +78,7 @@ impl Ext4Inode {
             file_type: vfs_attr.file_type,
             attr: SeqLock::new(vfs_attr),
             target: Mutex::new(None),
-            extents: Mutex::default(),
+            extents: RwLock::default(),
             late_times: AtomicBool::new(false),
             common: InodeCommon::default(),
         }

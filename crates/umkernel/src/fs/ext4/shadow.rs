@@ -125,7 +125,7 @@ impl Ext4Inode {
 
     /// Brings the copy to the disk, if stores may have changed it.
     pub(super) fn store_shadow(&self) -> Result<()> {
-        let mut extents = self.extents.lock();
+        let mut extents = self.extents.write();
         let Some(base) = extents.shadow.as_ref().filter(|s| s.stores).map(|s| s.base) else {
             return Ok(());
         };
@@ -147,14 +147,14 @@ impl Ext4Inode {
 
     /// The last reference is gone: the copy goes, after a last look for stores.
     pub(super) fn drop_shadow(&self) {
-        if self.extents.lock().shadow.is_none() {
+        if self.extents.read().shadow.is_none() {
             return;
         }
         if self.nlink() > 0 {
             // Nobody is left to be told.
             let _ = self.store_shadow();
         }
-        let shadow = self.extents.lock().shadow.take();
+        let shadow = self.extents.write().shadow.take();
         if let (Some(shadow), Ok(store)) = (shadow, self.fs.shadows()) {
             // Pages that the host did not take back are only lost memory.
             let _ = store.punch(shadow.base, self.size().next_multiple_of(PAGE_SIZE));
