@@ -52,11 +52,13 @@ pub fn finish(ctx: &Ctx) {
     let (utime, stime) = ctx.kernel.platform.cpu_times(task);
     ctx.kernel.load.task_ended(utime, stime, task.sched.sleeps.load(Ordering::Relaxed));
     *process.settings.last_comm.lock() = Some(*task.comm.lock());
-    let max_rss = task.mm().map_or(0, |mm| ctx.kernel.platform.resident_pages(&mm).0 * 4);
     let last = {
         let inner = process.inner.lock();
         inner.threads.len() == 1
     };
+    // The memory is all the threads': it is looked at when it goes.
+    let peak = |mm: &AddressSpace| ctx.kernel.platform.resident_pages(mm).0 * 4;
+    let max_rss = if last { ctx.mm().map_or(0, peak) } else { 0 };
     if last {
         process.timers.reset_for_exit(ctx.kernel);
     }
