@@ -177,15 +177,6 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let directory = arguments.next().map_or_else(std::env::temp_dir, PathBuf::from);
     let rounds = arguments.next().map_or(3, |n| n.parse().unwrap());
-    // For a profiler: nothing but the appends, without the host.
-    if arguments.next().is_some() {
-        let chunk = vec![0xA5; 4096];
-        for _ in 0..rounds {
-            let mut ours = Ours::new(&directory.join("ext4-speed.img"), true);
-            (0..16384).for_each(|i| ours.write(i << 12, &chunk));
-        }
-        return;
-    }
     let (image, native) = (directory.join("ext4-speed.img"), directory.join("ext4-speed.native"));
     let mut best = [[f64::INFINITY; WORKS.len()]; 3];
     for _ in 0..rounds {

@@ -1,5 +1,7 @@
 //! Bit operations on allocation bitmaps: bit `i` of byte `i / 8`, lowest bit first.
 
+use core::ops::Range;
+
 /// Whether a bit is set; bits beyond the end count as set.
 pub(crate) fn get(map: &[u8], bit: u32) -> bool {
     map.get((bit / 8) as usize).is_none_or(|b| b >> (bit % 8) & 1 != 0)
@@ -41,6 +43,16 @@ pub(crate) fn fill(map: &mut [u8], start: u32, len: u32, on: bool) {
             i += 1;
         }
     }
+}
+
+/// The runs of bits below `end` that are all set, or all clear.
+pub(crate) fn runs(map: &[u8], end: u32, set: bool) -> impl Iterator<Item = Range<u32>> {
+    let mut at = 0;
+    core::iter::from_fn(move || {
+        let start = find(map, None, at, end, set);
+        at = find(map, None, start, end, !set);
+        (start < end).then_some(start..at)
+    })
 }
 
 /// The 64 bits that hold bit `bit`, of `map | also`, missing bytes as ones.

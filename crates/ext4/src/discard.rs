@@ -19,18 +19,10 @@ impl<D: BlockDevice> Fs<D> {
     }
 
     /// The runs of a group's blocks whose bits are `value`: first block and count.
-    fn runs(&self, group: u32, map: &[u8], value: bool) -> Vec<(u64, u64)> {
-        let (first, end) = (self.sb.group_first_block(group), self.sb.group_blocks(group));
-        let mut runs = Vec::new();
-        let mut at = 0;
-        loop {
-            let start = bitmap::find(map, None, at, end, value);
-            if start >= end {
-                return runs;
-            }
-            at = bitmap::find(map, None, start, end, !value);
-            runs.push((first + u64::from(start), u64::from(at - start)));
-        }
+    fn runs<'m>(&self, group: u32, map: &'m [u8], value: bool) -> impl Iterator<Item = (u64, u64)> + use<'m, D> {
+        let first = self.sb.group_first_block(group);
+        let runs = bitmap::runs(map, self.sb.group_blocks(group), value);
+        runs.map(move |run| (first + u64::from(run.start), run.len() as u64))
     }
 
     /// Whether blocks are discarded when they are freed ([`MountOptions::discard`](crate::MountOptions::discard)), from now on.

@@ -47,6 +47,7 @@ pub use device::{BlockDevice, IoError};
 pub use error::{Error, Place, Result};
 pub use features::{Compat, Features, Incompat, RoCompat};
 pub use fs::Fs;
+pub use namei::LINK_MAX;
 pub use superblock::Superblock;
 pub use types::{
     Attr, DirEntry, FallocateMode, FileType, Ino, Mapping, MountOptions, NAME_MAX, NewInode, ROOT_INO, RenameFlags,

@@ -10,9 +10,9 @@ use crate::le::put_bytes;
 use crate::types::{FileType, Ino, NAME_MAX, NewInode, ROOT_INO, RenameFlags, Timestamp, Unlinked};
 
 /// The most links of an inode (`EXT4_LINK_MAX`).
-pub(crate) const LINK_MAX: u16 = 65000;
+pub const LINK_MAX: u16 = 65000;
 
-fn check_name(name: &[u8]) -> Result<()> {
+pub(crate) fn check_name(name: &[u8]) -> Result<()> {
     match name {
         b"" => Err(Error::Invalid("an empty name")),
         b"." | b".." => Err(Error::Exists),

@@ -59,11 +59,8 @@ impl<D: BlockDevice> Fs<D> {
             };
             let bits = blocks.div_ceil(per_bit);
             let in_blocks = |bit: u64| (bit * u64::from(per_bit)).min(blocks.into());
-            let mut bit = 0;
-            while bit < bits {
-                let used = bitmap::find(&map, None, bit, bits, true);
-                bit = bitmap::find(&map, None, used, bits, false);
-                fill(in_blocks(used.into()), in_blocks(bit.into()), BlockUse::Files);
+            for used in bitmap::runs(&map, bits, true) {
+                fill(in_blocks(used.start.into()), in_blocks(used.end.into()), BlockUse::Files);
             }
             let end = first + u64::from(blocks);
             let here: Vec<Range> = core::iter::from_fn(|| special.next_if(|range| range.0 < end)).collect();

@@ -5,47 +5,17 @@ mod common;
 
 use common::*;
 use ext4::mkfs::{FsType, Options, format};
-use ext4::{BlockDevice, Error, FileType, Fs, IoError, MountOptions};
-use std::sync::Mutex;
-
-/// A disk that notes what is discarded, and spoils it.
-struct Noting(FileDisk, Mutex<Vec<(u64, u64)>>);
-
-impl BlockDevice for Noting {
-    fn size(&self) -> u64 {
-        self.0.size()
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
-        self.0.read_at(offset, buf)
-    }
-    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
-        self.0.write_at(offset, buf)
-    }
-    fn flush(&self) -> Result<(), IoError> {
-        self.0.flush()
-    }
-    fn discard(&self, offset: u64, len: u64) -> Result<(), IoError> {
-        self.1.lock().unwrap().push((offset, len));
-        self.0.write_at(offset, &vec![0xEE; len as usize])
-    }
-}
+use ext4::{Error, FileType, Fs, MountOptions};
 
 #[test]
 fn at_a_commit_and_all_at_once() {
     for (t, bs) in [(FsType::Ext4, 1024), (FsType::Ext4, 4096), (FsType::Ext3, 1024), (FsType::Ext2, 4096)] {
         let s = Scratch::new();
         let image = s.image();
-        let o = Options {
-            uuid: *b"0123456789abcdef",
-            hash_seed: *b"fedcba9876543210",
-            time: NOW,
-            block_size: Some(bs),
-            device_zeroed: true,
-            ..Options::new(t)
-        };
+        let o = Options { block_size: Some(bs), device_zeroed: true, ..options(t) };
         format(&FileDisk::create(&image, 48 << 20), &o).unwrap();
-        let disk = Noting(FileDisk::open(&image), Mutex::default());
-        let discarded = || disk.1.lock().unwrap().drain(..).map(|(_, len)| len).sum::<u64>();
+        let disk = Noting::open(&image);
+        let discarded = || disk.discards.lock().unwrap().drain(..).map(|(_, len)| len).sum::<u64>();
         let mut fs = Fs::mount(&disk, MountOptions { discard: true, ..MountOptions::default() }).unwrap();
         let keep = fs.create(2, b"keep", &new(FileType::Regular)).unwrap();
         let gone = fs.create(2, b"gone", &new(FileType::Regular)).unwrap();

@@ -5,23 +5,11 @@ mod common;
 
 use common::*;
 use ext4::mkfs::{FsType, Options, format};
-use ext4::{
-    BlockDevice, DirEntry, Error, FileType, Fs, IoError, MountOptions, NewInode, RenameFlags, SetAttr, Timestamp,
-    XattrMode,
-};
+use ext4::{DirEntry, Error, FileType, Fs, MountOptions, NewInode, RenameFlags, SetAttr, Timestamp, XattrMode};
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 
 fn make(s: &Scratch, t: FsType, bs: u32, size: u64, inodes: Option<u32>) {
-    let o = Options {
-        uuid: *b"0123456789abcdef",
-        hash_seed: *b"fedcba9876543210",
-        time: NOW,
-        block_size: Some(bs),
-        device_zeroed: true,
-        inodes,
-        ..Options::new(t)
-    };
+    let o = Options { block_size: Some(bs), device_zeroed: true, inodes, ..options(t) };
     format(&FileDisk::create(&s.image(), size), &o).unwrap();
 }
 
@@ -84,45 +72,26 @@ fn links_of_a_file_end() {
     fsck(&s.image());
 }
 
-/// Counts writes.
-struct Counting(FileDisk, Mutex<Vec<(u64, usize)>>);
-
-impl BlockDevice for Counting {
-    fn size(&self) -> u64 {
-        self.0.size()
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
-        self.0.read_at(offset, buf)
-    }
-    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
-        self.1.lock().unwrap().push((offset, buf.len()));
-        self.0.write_at(offset, buf)
-    }
-    fn flush(&self) -> Result<(), IoError> {
-        Ok(())
-    }
-}
-
 #[test]
 fn a_large_write_is_one_extent_and_one_device_write() {
     let s = Scratch::new();
     make(&s, FsType::Ext4, 4096, 1 << 30, None);
-    let disk = Counting(FileDisk::open(&s.image()), Mutex::default());
+    let disk = Noting::open(&s.image());
     let mut fs = Fs::mount(&disk, MountOptions::default()).unwrap();
     let f = fs.create(2, b"f", &new(FileType::Regular)).unwrap();
-    disk.1.lock().unwrap().clear();
+    disk.writes.lock().unwrap().clear();
     fs.write(f, 0, &vec![1; 32 << 20], NOW).unwrap();
-    let writes = disk.1.lock().unwrap().clone();
+    let writes = disk.writes.lock().unwrap().clone();
     assert_eq!(writes.len(), 1, "{writes:?}");
     let map = fs.map(f, 0, 32 << 20).unwrap();
     assert_eq!(map.len(), 1);
     assert_eq!(map[0].device_offset, Some(writes[0].0));
     // No metadata reaches its place before its commit.
-    disk.1.lock().unwrap().clear();
+    disk.writes.lock().unwrap().clear();
     for i in 0..500 {
         fs.create(2, format!("x{i}").as_bytes(), &new(FileType::Directory)).unwrap();
     }
-    assert_eq!(disk.1.lock().unwrap().len(), 0);
+    assert_eq!(disk.writes.lock().unwrap().len(), 0);
     fs.unmount().unwrap();
     fsck(&s.image());
 }

@@ -53,13 +53,7 @@ fn boot(s: &Scratch, image: &Path, script: &str) -> String {
 fn linux_and_we_replay_each_others_journals() {
     let s = Scratch::new();
     let image = s.image();
-    let o = Options {
-        uuid: *b"0123456789abcdef",
-        hash_seed: *b"fedcba9876543210",
-        time: NOW,
-        device_zeroed: true,
-        ..Options::new(FsType::Ext4)
-    };
+    let o = Options { device_zeroed: true, ..options(FsType::Ext4) };
     format(&FileDisk::create(&image, 64 << 20), &o).unwrap();
     {
         let mut fs = mount(&image);

@@ -50,14 +50,11 @@ impl Shape {
             _ => FsType::Ext4,
         };
         let mut o = Options {
-            uuid: *b"0123456789abcdef",
-            hash_seed: *b"fedcba9876543210",
-            time: NOW,
             block_size: Some(self.block_size),
             inode_size: self.inode_size,
             inodes: Some(3000),
             device_zeroed: true,
-            ..Options::new(fs_type)
+            ..options(fs_type)
         };
         for word in self.features.split(',').filter(|w| !w.is_empty()) {
             let (name, on) = word.strip_prefix('^').map_or((word, true), |name| (name, false));

@@ -7,10 +7,6 @@ use common::*;
 use ext4::mkfs::{FsType, Options, format};
 use std::fs;
 
-fn options(t: FsType) -> Options {
-    Options { uuid: *b"0123456789abcdef", hash_seed: *b"fedcba9876543210", time: NOW, ..Options::new(t) }
-}
-
 #[test]
 fn many_shapes_are_clean() {
     let s = Scratch::new();

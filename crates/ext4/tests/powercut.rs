@@ -95,14 +95,7 @@ fn cuts(t: FsType, seed: u64) {
     let count: usize = std::env::var("EXT4_CUTS").ok().and_then(|v| v.parse().ok()).unwrap_or(40);
     let s = Scratch::new();
     let size = 12 << 20;
-    let o = Options {
-        uuid: *b"0123456789abcdef",
-        hash_seed: *b"fedcba9876543210",
-        time: NOW,
-        block_size: Some(1024),
-        device_zeroed: true,
-        ..Options::new(t)
-    };
+    let o = Options { block_size: Some(1024), device_zeroed: true, ..options(t) };
     let dev = Recorder { now: Mutex::new(vec![0; size]), log: Mutex::new(Vec::new()) };
     format(&dev, &o).unwrap();
     let base = dev.now.lock().unwrap().clone();

@@ -42,14 +42,7 @@ fn ops(n: usize) -> impl Strategy<Value = Vec<Op>> {
 
 fn made_by_us(t: FsType, bs: u32, size: u64, ops: &[Op]) {
     let s = Scratch::new();
-    let o = Options {
-        uuid: *b"0123456789abcdef",
-        hash_seed: *b"fedcba9876543210",
-        time: NOW,
-        block_size: Some(bs),
-        device_zeroed: true,
-        ..Options::new(t)
-    };
+    let o = Options { block_size: Some(bs), device_zeroed: true, ..options(t) };
     format(&FileDisk::create(&s.image(), size), &o).unwrap();
     let half = ops.len() / 2;
     let m = run_ops(&s.image(), &ops[..half], None);

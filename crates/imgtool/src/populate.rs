@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use ext4::{
-    BlockDevice, Bulk, BulkEntry, BulkExtent, BulkInode, FileType, Fs, Ino, NewInode, ROOT_INO, SetAttr, Timestamp,
-    XattrMode,
+    BlockDevice, Bulk, BulkEntry, BulkExtent, BulkInode, FileType, Fs, Ino, LINK_MAX, NewInode, ROOT_INO, SetAttr,
+    Timestamp, XattrMode,
 };
 
 use crate::contents::Input;
@@ -19,8 +19,6 @@ use crate::{Error, FileDevice};
 const LOST_AND_FOUND: &[u8] = b"lost+found";
 /// Progress is told after so many files.
 const TELL_FILES: u64 = 1000;
-/// The most links of an inode (`EXT4_LINK_MAX`).
-const LINK_MAX: u16 = 65000;
 
 /// Why populating stopped.
 pub(crate) enum Stop {

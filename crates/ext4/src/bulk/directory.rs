@@ -12,7 +12,8 @@ use crate::fs::Fs;
 use crate::inode::Inode;
 use crate::le::{put8, put16, put32};
 use crate::map::extent::Extent;
-use crate::types::{FileType, Ino, NAME_MAX};
+use crate::namei::check_name;
+use crate::types::{FileType, Ino};
 use alloc::vec::Vec;
 
 /// A name in a directory.
@@ -48,10 +49,7 @@ impl<D: BlockDevice> Fs<D> {
         scratch: &mut Scratch,
     ) -> Result<bool> {
         for e in entries {
-            let wrong = e.name.is_empty() || e.name.len() > NAME_MAX || matches!(e.name, b"." | b"..");
-            if wrong || e.name.contains(&b'/') || e.name.contains(&0) {
-                return Err(Error::Invalid("a name that no file can have"));
-            }
+            check_name(e.name)?;
         }
         scratch.bytes.clear();
         let size: usize = entries.iter().map(|e| entry_size(e.name.len())).sum();

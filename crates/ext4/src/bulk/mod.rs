@@ -454,7 +454,7 @@ impl<D: BlockDevice> Bulk<'_, D> {
     /// Writes a directory, whose entries are all given but for `.` and `..`, in any order, each name once.
     ///
     /// # Errors
-    /// [`Error::NoSpace`], [`Error::TooManyLinks`], [`Error::Invalid`] for a name that cannot be, [`Error::Io`].
+    /// [`Error::NoSpace`], [`Error::TooManyLinks`], [`Error::Io`]; as [`Fs::create`] for a name that cannot be.
     pub fn directory(&mut self, ino: Ino, attr: &BulkInode, parent: Ino, entries: &[BulkEntry<'_>]) -> Result<()> {
         let mut inode = self.start(ino, attr);
         let mut scratch = core::mem::take(&mut self.scratch);

@@ -8,8 +8,8 @@ use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec::Vec;
 
-/// The most links of an inode; a directory with more states 1 (`EXT4_LINK_MAX`, feature `dir_nlink`).
-const LINK_MAX: u32 = 65000;
+/// A directory with more states 1 (feature `dir_nlink`).
+const LINK_MAX: u32 = crate::namei::LINK_MAX as u32;
 
 impl<D: BlockDevice> Checker<'_, D> {
     pub(super) fn check_connections(&mut self) {

@@ -206,15 +206,10 @@ impl<'a> Used<'a> {
         for g in group..self.sb.group_count() {
             let Some(map) = self.maps.get_mut(g as usize) else { break };
             let end = self.sb.group_blocks(g);
-            let mut i = 0;
-            while i < end {
-                let run = bitmap::find(map, None, i, end, false);
-                let stop = bitmap::find(map, None, run, end, true);
-                if stop - run >= len {
-                    bitmap::fill(map, run, len, true);
-                    return Ok(self.sb.group_first_block(g) + u64::from(run));
-                }
-                i = stop.max(run + 1);
+            let found = bitmap::runs(map, end, false).find(|run| run.len() >= len as usize);
+            if let Some(run) = found {
+                bitmap::fill(map, run.start, len, true);
+                return Ok(self.sb.group_first_block(g) + u64::from(run.start));
             }
             // Without flexible groups, a group holds its own.
             if self.sb.groups_per_flex() == 1 {

@@ -3,12 +3,14 @@
 
 pub mod model;
 
+use ext4::mkfs::{FsType, Options};
 use ext4::{BlockDevice, DirEntry, FileType, Fs, IoError, MountOptions, NewInode, Timestamp};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
 /// An image file.
 #[derive(Debug)]
@@ -48,6 +50,45 @@ impl BlockDevice for FileDisk {
     }
     fn flush(&self) -> Result<(), IoError> {
         Ok(())
+    }
+}
+
+/// Options with all that chance would decide, the same in every test.
+pub fn options(t: FsType) -> Options {
+    Options { uuid: *b"0123456789abcdef", hash_seed: *b"fedcba9876543210", time: NOW, ..Options::new(t) }
+}
+
+/// A disk that notes what is written and what is discarded, offsets and lengths, and spoils what is discarded.
+#[derive(Debug)]
+pub struct Noting {
+    disk: FileDisk,
+    pub writes: Mutex<Vec<(u64, u64)>>,
+    pub discards: Mutex<Vec<(u64, u64)>>,
+}
+
+impl Noting {
+    pub fn open(path: &Path) -> Noting {
+        Noting { disk: FileDisk::open(path), writes: Mutex::default(), discards: Mutex::default() }
+    }
+}
+
+impl BlockDevice for Noting {
+    fn size(&self) -> u64 {
+        self.disk.size()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
+        self.disk.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
+        self.writes.lock().unwrap().push((offset, buf.len() as u64));
+        self.disk.write_at(offset, buf)
+    }
+    fn flush(&self) -> Result<(), IoError> {
+        self.disk.flush()
+    }
+    fn discard(&self, offset: u64, len: u64) -> Result<(), IoError> {
+        self.discards.lock().unwrap().push((offset, len));
+        self.disk.write_at(offset, &vec![0xEE; len as usize])
     }
 }
 

@@ -273,7 +273,7 @@ fn stop(kernel: &Arc<Kernel>, kernel_task: &Arc<Task>) {
         process::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
     }
-    // SAFETY: see below.
+    // SAFETY: this thread runs the kernel's task, and no call of it is under way.
     drop(unsafe { kernel_task.files.replace(Arc::default()) });
     match kernel.vfs.shut_down() {
         Ok(()) => kernel.message(Level::Info, "reboot: file systems unmounted".to_string()),

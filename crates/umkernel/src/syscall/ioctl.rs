@@ -63,7 +63,7 @@ fn plain_file(ctx: &Ctx, file: &File, cmd: u32, arg: u64) -> Result<usize> {
 
 /// `fstrim(8)`: start, length and the least run, in bytes (`struct fstrim_range`); the length becomes what was freed.
 fn trim(ctx: &Ctx, file: &File, arg: u64) -> Result<usize> {
-    if !ctx.task.creds().capable(Capabilities::SYS_ADMIN) {
+    if !ctx.creds().capable(Capabilities::SYS_ADMIN) {
         bail!(EPERM);
     }
     let [start, len, least]: [u64; 3] = ctx.read_val(arg)?;

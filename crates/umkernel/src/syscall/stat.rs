@@ -45,9 +45,7 @@ impl<const N: usize> Layout<N> {
     }
 
     fn put<const M: usize>(&mut self, field: [u8; M]) -> &mut Layout<N> {
-        if let Some(place) = self.bytes[self.at..].first_chunk_mut() {
-            *place = field;
-        }
+        self.bytes[self.at..self.at + M].copy_from_slice(&field);
         self.at += M;
         self
     }

@@ -78,7 +78,7 @@ fn become_program(ctx: &Ctx, program: &Arc<File>, path: &[u8], new_creds: super:
     process.inner.lock().has_execed = true;
     task.clear_child_tid.store(0, Ordering::Relaxed);
     *task.restart.lock() = None;
-    if Arc::strong_count(&task.files()) > 2 {
+    if task.files.with(Arc::strong_count) > 1 {
         // exec ends the sharing of descriptors (`CLONE_FILES`).
         ctx.set_files(Arc::new(ctx.files().duplicate()));
     }

@@ -114,8 +114,10 @@ impl<'a> Walk<'a> {
         Ok(Walk { ctx, creds: ctx.creds(), root: start.clone(), start, flags, links: 0, at: base })
     }
 
-    fn root(&mut self) -> &Location {
-        self.root.get_or_insert_with(|| self.ctx.fs().inner.lock().root.clone())
+    /// Where `..` ends, and where the walk is.
+    fn root_and_place(&mut self) -> (&Location, &Location) {
+        let root = self.root.get_or_insert_with(|| self.ctx.fs().inner.lock().root.clone());
+        (root, &self.at)
     }
 
     /// Replaces the credentials that permissions are checked with (`access(2)`).
@@ -196,8 +198,8 @@ impl<'a> Walk<'a> {
     /// Goes to the parent directory, but not above the root.
     pub(super) fn dot_dot(&mut self, vfs: &Vfs) -> Result<()> {
         loop {
-            self.root();
-            if self.root.as_ref().is_some_and(|root| self.at.same(root)) {
+            let (root, at) = self.root_and_place();
+            if at.same(root) {
                 if self.flags.contains(WalkFlags::BENEATH) {
                     bail!(EXDEV, ".. leaves the starting directory");
                 }
@@ -248,11 +250,12 @@ impl<'a> Walk<'a> {
             if self.flags.contains(WalkFlags::BENEATH) {
                 bail!(EXDEV);
             }
-            let root = self.root().clone();
-            if self.flags.contains(WalkFlags::NO_XDEV) && !Arc::ptr_eq(&root.mount, &self.at.mount) {
+            let stays = self.flags.contains(WalkFlags::NO_XDEV);
+            let (root, at) = self.root_and_place();
+            if stays && !Arc::ptr_eq(&root.mount, &at.mount) {
                 bail!(EXDEV);
             }
-            self.at = root;
+            self.at = root.clone();
         }
         Ok(Some(target))
     }

@@ -45,9 +45,7 @@ impl Extents {
         let into = offset.checked_sub(piece.file_offset)?;
         Some((piece.len - into, piece.device_offset.map(|d| d + into)))
     }
-}
 
-impl Extents {
     /// As [`Ext4Inode::straight_place`], if it is known; else, and where there is no such place, `None`.
     fn straight(&self, offset: u64, left: usize) -> Option<(usize, u64)> {
         let (len, place) = self.find(offset).filter(|_| left > 0 && self.shadow.is_none())?;
@@ -131,8 +129,8 @@ impl Ext4Inode {
         while done < want {
             let at = offset + done as u64;
             // Held while bytes are copied, so that no other file gets the blocks meanwhile.
-            let (known, mut unknown);
-            known = self.extents.read();
+            let mut unknown;
+            let known = self.extents.read();
             let left = usize::try_from(self.size().saturating_sub(at)).unwrap_or(usize::MAX).min(want - done);
             let (len, place) = match known.straight(at, left) {
                 Some(piece) => piece,

@@ -43,7 +43,7 @@ fn serve(socket: &OwnedFd, kernel: i32) {
         host::close(fd);
     }
     let mut buf = vec![0u8; HEAD + CHUNK];
-    let mut known = Known::default();
+    let mut guests = Guests { kernel, statm: HashMap::new() };
     loop {
         // SAFETY: the buffer is ours and writable.
         let got = unsafe { libc::recv(socket.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), 0) };
@@ -54,8 +54,7 @@ fn serve(socket: &OwnedFd, kernel: i32) {
             return;
         }
         let (value, payload) = match Request::decode(&buf[..got as usize]) {
-            Some(request) if request.op == Op::Resident => known.resident(&buf[HEAD..got as usize], kernel),
-            Some(request) => answer(&request, &buf[HEAD..got as usize], kernel),
+            Some(request) => guests.answer(&request, &buf[HEAD..got as usize]),
             None => (-i64::from(libc::EINVAL), Vec::new()),
         };
         let mut reply = vec![0u8; HEAD];
@@ -66,77 +65,82 @@ fn serve(socket: &OwnedFd, kernel: i32) {
     }
 }
 
-fn answer(request: &Request, payload: &[u8], kernel: i32) -> (i64, Vec<u8>) {
-    const ESRCH: i64 = -3;
-    let error = |e: crate::Error| -i64::from(e.errno.0);
-    let pid = request.pid;
-    // Not this process either, which is a child of the kernel process as well.
-    if parent_of(pid) != Some(kernel) || pid == host::getpid() {
-        return (ESRCH, Vec::new());
-    }
-    let proc = |name: &str| match std::fs::read(format!("/proc/{pid}/{name}")) {
-        Ok(mut text) => {
-            text.truncate(CHUNK);
-            (text.len() as i64, text)
-        }
-        Err(_) => (ESRCH, Vec::new()),
-    };
-    match request.op {
-        Op::Kick => match host::tgkill(pid, request.tid, super::layout::KICK.into()) {
-            Ok(()) => (0, Vec::new()),
-            Err(e) => (error(e), Vec::new()),
-        },
-        Op::Read => {
-            let mut bytes = vec![0; (request.len as usize).min(CHUNK)];
-            match host::process_vm_read(pid, request.addr, &mut bytes) {
-                Ok(n) => {
-                    bytes.truncate(n);
-                    (n as i64, bytes)
-                }
-                Err(e) => (error(e), Vec::new()),
-            }
-        }
-        Op::Write => match host::process_vm_write(pid, request.addr, payload) {
-            Ok(n) => (n as i64, Vec::new()),
-            Err(e) => (error(e), Vec::new()),
-        },
-        // Asked about many, see `serve`.
-        Op::Resident => (-i64::from(libc::EINVAL), Vec::new()),
-        Op::SmapsRollup => proc("smaps_rollup"),
-    }
+/// The guest processes of a machine.
+struct Guests {
+    /// Host id of the kernel process, whose children they are.
+    kernel: i32,
+    /// `/proc/PID/statm` of those that were asked about: it stands for the process that it was opened for, whoever gets its number later.
+    statm: HashMap<i32, File>,
 }
 
-/// Guest processes that were asked about: `/proc/PID/statm`, which stands for the process that it was opened for, whoever gets its
-/// number later.
-#[derive(Default)]
-struct Known(HashMap<i32, File>);
-
-impl Known {
-    /// Answers [`Op::Resident`]; a process that has ended has nothing resident.
-    fn resident(&mut self, pids: &[u8], kernel: i32) -> (i64, Vec<u8>) {
-        let pids = pids.chunks_exact(4).take(MOST).map(|pid| i32::from_le_bytes([pid[0], pid[1], pid[2], pid[3]]));
-        let answer: Vec<u8> = pids.flat_map(|pid| self.of(pid, kernel).unwrap_or_default().encode()).collect();
-        (answer.len() as i64, answer)
+impl Guests {
+    /// Whether a process is one. The broker is not, which is a child of the kernel process as well.
+    fn has(&self, pid: i32) -> bool {
+        parent_of(pid) == Some(self.kernel) && pid != host::getpid()
     }
 
-    fn of(&mut self, pid: i32, kernel: i32) -> Option<Resident> {
+    /// Answers a request: the value, and the payload.
+    fn answer(&mut self, request: &Request, payload: &[u8]) -> (i64, Vec<u8>) {
+        const ESRCH: i64 = -3;
+        let error = |e: crate::Error| -i64::from(e.errno.0);
+        let pid = request.pid;
+        if request.op != Op::Resident && !self.has(pid) {
+            return (ESRCH, Vec::new());
+        }
+        let proc = |name: &str| match std::fs::read(format!("/proc/{pid}/{name}")) {
+            Ok(mut text) => {
+                text.truncate(CHUNK);
+                (text.len() as i64, text)
+            }
+            Err(_) => (ESRCH, Vec::new()),
+        };
+        match request.op {
+            Op::Kick => match host::tgkill(pid, request.tid, super::layout::KICK.into()) {
+                Ok(()) => (0, Vec::new()),
+                Err(e) => (error(e), Vec::new()),
+            },
+            Op::Read => {
+                let mut bytes = vec![0; (request.len as usize).min(CHUNK)];
+                match host::process_vm_read(pid, request.addr, &mut bytes) {
+                    Ok(n) => {
+                        bytes.truncate(n);
+                        (n as i64, bytes)
+                    }
+                    Err(e) => (error(e), Vec::new()),
+                }
+            }
+            Op::Write => match host::process_vm_write(pid, request.addr, payload) {
+                Ok(n) => (n as i64, Vec::new()),
+                Err(e) => (error(e), Vec::new()),
+            },
+            Op::Resident => {
+                let pids = payload.as_chunks().0.iter().take(MOST).map(|pid| i32::from_le_bytes(*pid));
+                let bytes: Vec<u8> = pids.flat_map(|pid| self.resident(pid).unwrap_or_default().encode()).collect();
+                (bytes.len() as i64, bytes)
+            }
+            Op::SmapsRollup => proc("smaps_rollup"),
+        }
+    }
+
+    /// What a process has resident; `None` for one that has ended.
+    fn resident(&mut self, pid: i32) -> Option<Resident> {
         /// More are opened each time: descriptors are few.
         const KEPT: usize = 256;
-        if let Some(resident) = self.0.get(&pid).and_then(statm) {
+        if let Some(resident) = self.statm.get(&pid).and_then(statm) {
             return Some(resident);
         }
-        self.0.remove(&pid);
+        self.statm.remove(&pid);
         let file = File::open(format!("/proc/{pid}/statm")).ok()?;
         // After the file was opened: another process of this number would not be the file's.
-        if parent_of(pid) != Some(kernel) {
+        if !self.has(pid) {
             return None;
         }
         let resident = statm(&file);
-        if self.0.len() == KEPT {
-            self.0.retain(|_, file| statm(file).is_some());
+        if self.statm.len() == KEPT {
+            self.statm.retain(|_, file| statm(file).is_some());
         }
-        if self.0.len() < KEPT {
-            self.0.insert(pid, file);
+        if self.statm.len() < KEPT {
+            self.statm.insert(pid, file);
         }
         resident
     }
@@ -165,24 +169,23 @@ mod tests {
     fn only_children_of_the_kernel_process_are_touched() {
         let own = host::getpid();
         let request = |pid| Request { op: Op::SmapsRollup, pid, tid: 0, addr: 0, len: 0 };
-        let resident = |known: &mut Known, pids: &[i32]| {
+        let resident = |guests: &mut Guests, pids: &[i32]| {
             let bytes: Vec<u8> = pids.iter().flat_map(|pid| pid.to_le_bytes()).collect();
-            let (_, answer) = known.resident(&bytes, own);
-            let answers = answer.chunks_exact(8).map(|bytes| Resident::decode(bytes.try_into().unwrap()));
-            answers.collect::<Vec<_>>()
+            let (_, answer) = guests.answer(&Request { op: Op::Resident, ..request(0) }, &bytes);
+            answer.as_chunks().0.iter().map(|bytes| Resident::decode(*bytes)).collect::<Vec<_>>()
         };
-        let mut known = Known::default();
-        assert_eq!(answer(&request(1), &[], own).0, -3);
-        assert_eq!(answer(&request(own), &[], own).0, -3);
-        assert_eq!(answer(&request(-1), &[], own).0, -3);
+        let mut guests = Guests { kernel: own, statm: HashMap::new() };
+        assert_eq!(guests.answer(&request(1), &[]).0, -3);
+        assert_eq!(guests.answer(&request(own), &[]).0, -3);
+        assert_eq!(guests.answer(&request(-1), &[]).0, -3);
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let (len, text) = answer(&request(child.id() as i32), &[], own);
+        let (len, text) = guests.answer(&request(child.id() as i32), &[]);
         assert!(len > 0 && text.len() as i64 == len);
         let pids = [1, child.id() as i32, own, -1];
         // It has just begun to touch its program's pages.
         let begun = std::time::Instant::now();
         loop {
-            let all = resident(&mut known, &pids);
+            let all = resident(&mut guests, &pids);
             assert!([0, 2, 3].iter().all(|other| all[*other] == Resident::default()));
             if all[1].all > all[1].file && all[1].file > 0 {
                 break;
@@ -191,7 +194,10 @@ mod tests {
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(resident(&mut known, &pids), [Resident::default(); 4]);
-        assert!(known.0.is_empty());
+        assert_eq!(resident(&mut guests, &pids), [Resident::default(); 4]);
+        assert!(guests.statm.is_empty());
+        // The broker itself is no guest, although it is the kernel process's child.
+        let mut siblings = Guests { kernel: parent_of(own).unwrap(), statm: HashMap::new() };
+        assert_eq!(resident(&mut siblings, &[own]), [Resident::default()]);
     }
 }
