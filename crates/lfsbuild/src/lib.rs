@@ -27,6 +27,7 @@ pub mod recipe;
 pub mod report;
 pub mod sandbox;
 mod schedule;
+mod source;
 pub mod sources;
 mod step;
 pub mod store;

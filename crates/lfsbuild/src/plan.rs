@@ -283,6 +283,9 @@ fn keyed(
         if let Some(repacked) = source.debian.as_ref().and_then(|d| d.sha256.as_ref()) {
             fields.add("sha256", repacked.as_str());
         }
+        if let Some(other) = source.pypi.as_ref().and_then(|p| p.sha256.as_ref()) {
+            fields.add("sha256", other.as_str());
+        }
         fields.add("unpack", source.unpack.to_string());
     }
     let sources = sources.into_iter().map(|(place, source)| (place.map(str::to_owned), source.clone())).collect();

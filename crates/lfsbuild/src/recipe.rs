@@ -10,6 +10,7 @@
 //!     sha256: a9a1...
 //!     urls: [https://...]
 //!     debian: {source: musl, version: 1.2.5-3, file: musl_1.2.5.orig.tar.gz}
+//!     pypi: {name: meson, version: 1.7.0} # where it is a Python package
 //! stages:
 //!   tools:
 //!     summary: The C library and its compiler wrapper, below /tools
@@ -29,6 +30,7 @@ use crate::base::{Bases, Placed};
 use crate::config::ConfigDir;
 use crate::error::{Error, Location, Result};
 use crate::parse::{At, error_at, ordered_map, yaml};
+pub use crate::source::{DebianSource, PypiSource, Source};
 
 /// A recipe as read from its file, checked.
 #[derive(Debug, Clone, Deserialize)]
@@ -53,43 +55,6 @@ pub struct Recipe {
     /// The file it was read from, for messages.
     #[serde(skip)]
     pub path: String,
-}
-
-/// One file that comes from outside, pinned by its hash.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Source {
-    /// Its name in `/sources`.
-    pub file: At<String>,
-    /// SHA-256 of upstream's file, in hex.
-    pub sha256: At<String>,
-    /// Where upstream has it (http, https or file), in order of preference.
-    #[serde(default)]
-    pub urls: Vec<At<String>>,
-    /// Where Debian has it.
-    #[serde(default)]
-    pub debian: Option<DebianSource>,
-    /// Whether to unpack it (tar, plain or compressed by gzip, bzip2, xz); otherwise it is only put into `/sources`.
-    #[serde(default = "yes")]
-    pub unpack: bool,
-}
-
-/// The same file in a Debian source package.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DebianSource {
-    /// Name of the source package.
-    pub source: String,
-    /// Its version in the pinned suite when the pin was made; a later one with the same file serves too.
-    pub version: String,
-    /// The file's name there.
-    pub file: String,
-    /// SHA-256 of Debian's file, where Debian repacked it and it therefore differs from upstream's.
-    #[serde(default)]
-    pub sha256: Option<At<String>>,
-    /// The archive inside Debian's file that holds the sources, where Debian wrapped it into another.
-    #[serde(default)]
-    pub inner: Option<String>,
 }
 
 /// One way of building the package.
@@ -232,10 +197,6 @@ impl Serialize for Mode {
     }
 }
 
-fn yes() -> bool {
-    true
-}
-
 fn small() -> f64 {
     0.01
 }
@@ -324,36 +285,7 @@ impl Recipe {
     fn check(&self) -> Result<()> {
         let path = self.path.as_str();
         for source in &self.sources {
-            check_sha256(path, &source.sha256)?;
-            if let Some(sha256) = source.debian.as_ref().and_then(|d| d.sha256.as_ref()) {
-                check_sha256(path, sha256)?;
-            }
-            if source.file.is_empty() || source.file.contains('/') || source.file.starts_with('.') {
-                return Err(error_at(
-                    path,
-                    &source.file,
-                    format!("found {:?}, expected a plain file name", source.file.value),
-                    None,
-                ));
-            }
-            for url in &source.urls {
-                if !["https://", "http://", "file:///"].iter().any(|p| url.starts_with(p)) {
-                    return Err(error_at(
-                        path,
-                        url,
-                        format!("found {:?}, expected a URL beginning with https://, http:// or file:///", url.value),
-                        None,
-                    ));
-                }
-            }
-            if source.urls.is_empty() && source.debian.is_none() {
-                return Err(error_at(
-                    path,
-                    &source.file,
-                    format!("source {} has neither `urls` nor `debian`, expected at least one", source.file.value),
-                    None,
-                ));
-            }
+            source.check(path)?;
         }
         for (name, stage) in &self.stages {
             let step = format!("{}/{name}", self.name.value);
@@ -448,13 +380,6 @@ impl FileRule {
         }
         Ok(())
     }
-}
-
-fn check_sha256(path: &str, sha256: &At<String>) -> Result<()> {
-    if sha256.len() == 64 && sha256.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
-        return Ok(());
-    }
-    Err(error_at(path, sha256, format!("found {:?}, expected 64 lower-case hexadecimal digits", sha256.value), None))
 }
 
 #[cfg(test)]

@@ -94,6 +94,7 @@ fn list(args: &ListArgs, verify: bool) -> CommandResult {
                             "sha256": source.sha256.value,
                             "urls": source.urls.iter().map(|u| u.value.as_str()).collect::<Vec<_>>(),
                             "debian": source.debian.as_ref().map(|d| format!("{}={}", d.source, d.version)),
+                            "pypi": source.pypi.as_ref().map(|p| format!("{}=={}", *p.name, p.version)),
                             "state": state,
                         })
                     })

@@ -5,9 +5,9 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use crate::cancel::cancelled;
+use super::run;
 use crate::error::{Error, Result};
 use crate::host::{find_command, install_command};
 use crate::progress::{Event, Progress};
@@ -218,42 +218,6 @@ fn host_transport() -> Result<Vec<String>> {
         .filter(|line| wanted.iter().any(|w| line.starts_with(w)) && line.ends_with("\";") && !line.ends_with(" \"\";"))
         .map(str::to_owned)
         .collect())
-}
-
-/// Runs a program to its end and gives its output; ends it when the user interrupts.
-fn run(mut command: Command, action: &str) -> Result<String> {
-    use std::os::unix::process::CommandExt;
-    // A group of its own: Ctrl-C on the terminal reaches the builder, which then decides.
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let full = command.get_current_dir().unwrap_or(Path::new("/")).to_owned();
-    let io = |source| Error::Io { action: action.to_owned(), source };
-    let child = command.spawn().map_err(io)?;
-    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
-    let (send, receive) = std::sync::mpsc::channel();
-    let reader = std::thread::spawn(move || {
-        let _ = send.send(child.wait_with_output());
-    });
-    let output = loop {
-        match receive.recv_timeout(std::time::Duration::from_millis(100)) {
-            Ok(output) => break output.map_err(io)?,
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) if !cancelled() => {}
-            Err(_) => {
-                let _ = nix::sys::signal::killpg(pid, nix::sys::signal::Signal::SIGKILL);
-                let _ = reader.join();
-                return Err(Error::Interrupted);
-            }
-        }
-    };
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let lines: Vec<_> = stderr.lines().filter(|l| l.starts_with("E:") || l.starts_with("Err:")).take(3).collect();
-    let reason = if lines.is_empty() { stderr.trim().to_owned() } else { lines.join("; ") };
-    if reason.contains("No space left on device") || reason.contains("not have enough free space") {
-        return Err(Error::DiskFull { path: full });
-    }
-    Err(io(std::io::Error::other(reason)))
 }
 
 fn other(message: &str) -> Error {

@@ -1,13 +1,17 @@
-//! Getting sources: from the store, a directory of the user's, upstream, then Debian through apt. All against pinned hashes.
+//! Getting sources: from the store, a directory of the user's, upstream, Debian through apt, then pip's index. All against pinned
+//! hashes.
 
 mod apt;
 mod http;
+pub(crate) mod pypi;
 
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
+use crate::cancel::cancelled;
 use crate::error::{Error, Result};
 use crate::hash::sha256_file;
 use crate::progress::{Event, Progress};
@@ -23,6 +27,7 @@ pub struct Fetcher<'a> {
     /// Hosts that failed in this run; they are not asked again.
     failed_hosts: Mutex<HashSet<String>>,
     apt: Mutex<apt::Apt>,
+    pypi: Mutex<pypi::Pypi>,
 }
 
 /// A source in the store.
@@ -54,6 +59,7 @@ impl<'a> Fetcher<'a> {
             offline,
             failed_hosts: Mutex::new(HashSet::new()),
             apt: Mutex::new(apt::Apt::new(store.path().join("apt"))),
+            pypi: Mutex::default(),
         }
     }
 
@@ -99,17 +105,20 @@ impl<'a> Fetcher<'a> {
                 Err(e) => note(url.value.clone(), e, &mut attempts),
             }
         }
-        if let Some(debian) = &source.debian {
-            let place = format!("Debian source package {} {}", debian.source, debian.version);
+        let debian = source.debian.as_ref().map(|d| format!("Debian source package {} {}", d.source, d.version));
+        let pypi = source.pypi.as_ref().map(|p| format!("Python package {} {}", *p.name, p.version));
+        type From<'a> = fn(&Fetcher<'a>, &Source, &dyn Progress) -> Result<Fetched>;
+        let packages: [(_, From<'a>); 2] = [(debian, Self::fetch_debian), (pypi, Self::fetch_pypi)];
+        for (place, from) in packages {
+            let Some(place) = place else { continue };
             if self.offline {
                 attempts.push(format!("{place}: not asked (--offline)"));
-            } else {
-                match self.fetch_debian(source, progress) {
-                    Ok(fetched) => return Ok(fetched),
-                    Err(Error::Interrupted) => return Err(Error::Interrupted),
-                    Err(e @ Error::DiskFull { .. }) => return Err(e),
-                    Err(e) => note(place, e, &mut attempts),
-                }
+                continue;
+            }
+            match from(self, source, progress) {
+                Ok(fetched) => return Ok(fetched),
+                Err(e @ (Error::Interrupted | Error::DiskFull { .. })) => return Err(e),
+                Err(e) => note(place, e, &mut attempts),
             }
         }
         match (mismatch, attempts.len()) {
@@ -202,8 +211,9 @@ impl<'a> Fetcher<'a> {
         }
         progress.event(Event::FetchStarted { file: &source.file, from: &host });
         let scratch = self.scratch(source)?;
-        let result = http::download(url, &scratch, &source.file, progress)
-            .and_then(|()| self.keep(&scratch, url, source, &source.sha256));
+        let request = http::Request { url, ..http::Request::default() };
+        let result = http::get(&request, &scratch, &source.file, progress)
+            .and_then(|_| self.keep(&scratch, url, source, &source.sha256));
         match result {
             Ok(fetched) => {
                 progress.event(Event::FetchFinished { file: &source.file });
@@ -241,6 +251,59 @@ impl<'a> Fetcher<'a> {
         progress.event(Event::FetchFinished { file: &source.file });
         Ok(fetched)
     }
+
+    fn fetch_pypi(&self, source: &Source, progress: &dyn Progress) -> Result<Fetched> {
+        let Some(package) = &source.pypi else {
+            return Err(Error::Usage { message: "no Python package is named".into(), hint: None });
+        };
+        let sha256 = package.sha256.as_ref().unwrap_or(&source.sha256);
+        progress.event(Event::FetchStarted { file: &source.file, from: "pip's index" });
+        let scratch = self.scratch(source)?;
+        let mut pypi = self.pypi.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let result = pypi.download(package, package.file(source), &scratch, progress);
+        drop(pypi);
+        let fetched = result.and_then(|from| self.keep(&scratch, &from, source, sha256)).inspect_err(|_| {
+            let _ = std::fs::remove_file(&scratch);
+        })?;
+        progress.event(Event::FetchFinished { file: &source.file });
+        Ok(fetched)
+    }
+}
+
+/// Runs a program to its end and gives its output; ends it when the user interrupts.
+fn run(mut command: Command, action: &str) -> Result<String> {
+    use std::os::unix::process::CommandExt;
+    // A group of its own: Ctrl-C on the terminal reaches the builder, which then decides.
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let full = command.get_current_dir().unwrap_or(Path::new("/")).to_owned();
+    let io = |source| Error::Io { action: action.to_owned(), source };
+    let child = command.spawn().map_err(io)?;
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    let (send, receive) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let _ = send.send(child.wait_with_output());
+    });
+    let output = loop {
+        match receive.recv_timeout(std::time::Duration::from_millis(100)) {
+            Ok(output) => break output.map_err(io)?,
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) if !cancelled() => {}
+            Err(_) => {
+                let _ = nix::sys::signal::killpg(pid, nix::sys::signal::Signal::SIGKILL);
+                let _ = reader.join();
+                return Err(Error::Interrupted);
+            }
+        }
+    };
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<_> = stderr.lines().filter(|l| l.starts_with("E:") || l.starts_with("Err:")).take(3).collect();
+    let reason = if lines.is_empty() { stderr.trim().to_owned() } else { lines.join("; ") };
+    if reason.contains("No space left on device") || reason.contains("not have enough free space") {
+        return Err(Error::DiskFull { path: full });
+    }
+    Err(io(std::io::Error::other(reason)))
 }
 
 /// The files that may serve as a source: name outside, pinned hash. Upstream's first.
@@ -249,6 +312,9 @@ fn candidates(source: &Source) -> Vec<(&str, &str)> {
     if let Some(debian) = &source.debian {
         let sha256 = debian.sha256.as_ref().unwrap_or(&source.sha256);
         all.push((debian.file.as_str(), sha256.as_str()));
+    }
+    if let Some(pypi) = &source.pypi {
+        all.push((pypi.file(source), pypi.sha256.as_ref().unwrap_or(&source.sha256).as_str()));
     }
     all
 }
