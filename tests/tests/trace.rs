@@ -74,16 +74,16 @@ fn counts(trace: &str) -> BTreeMap<String, u64> {
     counts
 }
 
-#[test]
-fn figures_count_what_the_trace_shows() {
+/// Boots a program with a trace of lines and with figures: each call is in both.
+fn figures_count_what_the_trace_shows(name: &str, args: &[&str], code: i32) {
     let dir = tempfile::tempdir().unwrap();
-    let guest = GuestProgram::new("traced", dir.path());
+    let guest = GuestProgram::new(name, dir.path());
     for platform in platforms() {
         let (trace, stats) = (dir.path().join("trace"), dir.path().join("stats"));
         let mut boot = umlfs();
         boot.args(["boot", "--platform", platform]).arg(format!("--trace={}", trace.display()));
         boot.arg(format!("--stats={}", stats.display())).arg(&guest.image);
-        run(boot.args(["--", "/traced", "/tmp"])).expect_code(7);
+        run(boot.arg("--").arg(format!("/{name}")).args(args)).expect_code(code);
         let stats = fs::read_to_string(&stats).unwrap();
         let mut rest = counts(&fs::read_to_string(&trace).unwrap());
         let rows: Vec<&str> = stats.lines().skip(1).take_while(|line| !line.contains(" calls in ")).collect();
@@ -98,6 +98,17 @@ fn figures_count_what_the_trace_shows() {
         assert_eq!(stats.contains(" came by a jump, "), *platform == "direct", "{stats}");
         assert!(stats.contains(" page faults, "), "{stats}");
     }
+}
+
+#[test]
+fn figures_count_what_the_trace_shows_of_processes() {
+    figures_count_what_the_trace_shows("traced", &["/tmp"], 7);
+}
+
+/// Lines of threads that run side by side interrupt each other at any place.
+#[test]
+fn figures_count_what_the_trace_shows_of_threads() {
+    figures_count_what_the_trace_shows("threads", &[], 0);
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod file;
 pub(crate) mod inet;
 pub mod interface;
 mod message;
-mod netlink;
+pub(crate) mod netlink;
 mod options;
 mod pair;
 mod socket;
@@ -30,7 +30,7 @@ use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::sync::Mutex;
 use crate::vfs::Location;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
@@ -62,8 +62,8 @@ pub struct Net {
     /// The ports of TCP and of UDP.
     pub(crate) tcp: Mutex<inet::Ports>,
     pub(crate) udp: Mutex<inet::Ports>,
-    /// The port ids of netlink sockets.
-    netlink_ports: Mutex<BTreeSet<u32>>,
+    /// Netlink sockets.
+    netlink: netlink::Ports,
     /// The network interface.
     pub loopback: interface::SharedLoopback,
     /// Each kind of socket has names of its own.
@@ -73,27 +73,6 @@ pub struct Net {
 }
 
 impl Net {
-    /// A port id for a netlink socket: the process's own for its first, another for more.
-    fn netlink_port(&self, wish: u32) -> u32 {
-        let mut ports = self.netlink_ports.lock();
-        let mut port = wish;
-        let mut next = u32::MAX - 4096;
-        while !ports.insert(port) {
-            port = next;
-            next -= 1;
-        }
-        port
-    }
-
-    /// Takes a port id; false if another has it.
-    fn netlink_take(&self, port: u32) -> bool {
-        self.netlink_ports.lock().insert(port)
-    }
-
-    fn netlink_release(&self, port: u32) {
-        self.netlink_ports.lock().remove(&port);
-    }
-
     /// Gives a socket an abstract name.
     ///
     /// # Errors

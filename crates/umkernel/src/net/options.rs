@@ -159,6 +159,14 @@ impl Options {
         Ok(number.to_le_bytes().to_vec())
     }
 
+    /// `SO_RCVBUFFORCE`: `SO_RCVBUF` without a limit.
+    pub(super) fn force_receive_buffer(&mut self, raw: &[u8]) -> Result<()> {
+        let Some(first) = raw.first_chunk::<4>() else { bail!(EINVAL, "an option's value has 4 bytes or more") };
+        let wished = i32::from_le_bytes(*first).clamp(0, i32::MAX / 2) as usize;
+        self.receive_buffer = (wished * 2).max(MIN_RECEIVE_BUFFER);
+        Ok(())
+    }
+
     /// Sets such an option.
     pub(super) fn set(&mut self, option: u32, raw: &[u8]) -> Result<()> {
         let Some(first) = raw.first_chunk::<4>() else { bail!(EINVAL, "an option's value has 4 bytes or more") };

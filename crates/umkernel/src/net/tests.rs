@@ -478,3 +478,84 @@ fn a_receive_gives_up_in_time() {
     assert_eq!(ctx.call(__NR_read, &[fd, addr(&buf), 8]).unwrap_err().errno, Errno::EAGAIN);
     assert!(start.elapsed().as_millis() >= 50);
 }
+
+/// A `struct sockaddr_nl`.
+fn netlink_address(port: u32, groups: u32) -> [u32; 3] {
+    [16, port, groups]
+}
+
+#[test]
+fn programs_talk_by_netlink() {
+    // The host lets root alone send to other programs.
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    // NETLINK_KOBJECT_UEVENT, and a group that no system uses.
+    const PROTOCOL: u64 = 15;
+    const GROUP: u32 = 1 << 29;
+    compare(|s| {
+        let call = s.call;
+        let socket = || call(__NR_socket, &[16, u64::from(SOCK_RAW | SOCK_NONBLOCK), PROTOCOL]).unwrap();
+        let bind = |fd: u64, to: [u32; 3]| call(__NR_bind, &[fd, addr(&to), 12]);
+        let name = |fd: u64| {
+            let (name, len) = (Cell::new([0u32; 3]), Cell::new(12u32));
+            call(__NR_getsockname, &[fd, addr(&name), addr(&len)]).unwrap();
+            name.get()
+        };
+        let send = |fd: u64, data: &[u8], to: [u32; 3]| {
+            call(__NR_sendto, &[fd, addr(data), data.len() as u64, 0, addr(&to), 12])
+        };
+        // The message, the group that it went to, and whether it came from `from`; and the bytes of its control messages.
+        let receive = |fd: u64, from: u64| {
+            let (sender, message) = (Cell::new([0u32; 3]), Message::new(&[0; 9], &[0; 64]));
+            let mut header = message.header.get();
+            (header[0], header[1]) = (addr(&sender), 12);
+            message.header.set(header);
+            let len = call(__NR_recvmsg, &[fd, addr(&message.header), 0])? as usize;
+            let [_, port, groups] = sender.get();
+            let (flags, control) = message.flags_and_control();
+            Ok::<_, Errno>((message.data[..len].to_vec(), port == name(from)[1], groups, flags, control.len()))
+        };
+        let (a, b) = (socket(), socket());
+        s.note("bind", &(bind(a, netlink_address(0, 0)), bind(b, netlink_address(0, GROUP))));
+        s.note("groups", &(name(a)[2], name(b)[2], name(a)[1] == name(b)[1]));
+        s.note("taken", &bind(socket(), netlink_address(name(a)[1], 0)));
+        s.note("to nobody", &send(a, b"x", netlink_address(1 << 30, 0)));
+        s.note("to one", &send(a, b"unicast", netlink_address(name(b)[1], 0)));
+        s.note("to all", &send(a, b"multicast", netlink_address(0, GROUP)));
+        s.note("first", &receive(b, a));
+        s.set_option(b, SO_PASSCRED, 1).unwrap();
+        s.note("second", &receive(b, a));
+        s.note("none", &(receive(b, a), receive(a, b)));
+        s.note("own", &(send(b, b"x", netlink_address(0, GROUP)), receive(b, b)));
+        let leave = |option: u64| call(__NR_setsockopt, &[b, 270, option, addr(&30u32), 4]);
+        s.note("leave", &(leave(2), name(b)[2], send(a, b"x", netlink_address(0, GROUP)), receive(b, a)));
+        s.note("join", &(leave(1), name(b)[2], send(a, b"x", netlink_address(0, GROUP)), receive(b, a)));
+        let filled = (0..10_000).take_while(|_| send(a, &[0; 1000], netlink_address(0, GROUP)).is_ok()).count();
+        s.note("filled", &(filled, receive(b, a), receive(b, a).is_ok()));
+        s.close(a);
+        s.close(b);
+    });
+}
+
+#[test]
+fn devices_announce_themselves() {
+    let m = machine();
+    let task = m.task();
+    let ctx = m.ctx(&task);
+    let fd = ctx.call(__NR_socket, &[16, u64::from(SOCK_RAW | SOCK_NONBLOCK), 15]).unwrap() as u64;
+    ctx.call(__NR_bind, &[fd, addr(&netlink_address(0, 1)), 12]).unwrap();
+    ctx.call(__NR_setsockopt, &[fd, 1, u64::from(SO_PASSCRED), addr(&1u32), 4]).unwrap();
+    let device = super::netlink::uevent::Device {
+        path: "/devices/virtual/mem/null".into(),
+        subsystem: "mem",
+        properties: "MAJOR=1\nMINOR=3\n".into(),
+    };
+    super::netlink::uevent::synthesize(&m.kernel, &device, b"add").unwrap();
+    assert_eq!(super::netlink::uevent::synthesize(&m.kernel, &device, b"ad").unwrap_err().errno, Errno::EINVAL);
+    let got = Message::new(&[0; 200], &[0; 64]);
+    let len = ctx.call(__NR_recvmsg, &[fd, addr(&got.header), 0]).unwrap();
+    assert!(got.data[..len].starts_with(b"add@/devices/virtual/mem/null\0ACTION=add\0"));
+    // The kernel's own: process 0, root. udevd takes no others.
+    assert_eq!(got.flags_and_control().1[16..28], [0; 12]);
+}

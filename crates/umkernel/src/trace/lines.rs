@@ -55,13 +55,17 @@ impl Tracer {
 
     pub(super) fn leave_line(&self, ctx: &Ctx, result: &Result<usize>) {
         let tid = ctx.task.tid();
+        let Some((nr, args, decoded)) =
+            self.state.lock().calls.get(&tid).map(|call| (call.nr, call.args, call.decoded))
+        else {
+            return;
+        };
+        // Reads user memory: not under the lock that other tasks wait for. The call stays among those under way, so that another
+        // task whose line begins meanwhile can end this one's.
+        let rest = decode::exit_arguments(ctx, nr, args, decoded, result, self.string_limit());
+        let value = decode::result(ctx, nr, args, result);
         let mut state = self.state.lock();
         let Some(call) = state.calls.remove(&tid) else { return };
-        drop(state);
-        // Reads user memory: not under the lock that other tasks wait for.
-        let rest = decode::exit_arguments(ctx, call.nr, call.args, call.decoded, result, self.string_limit());
-        let value = decode::result(ctx, call.nr, call.args, result);
-        let mut state = self.state.lock();
         let (mut text, mut column) = if state.open == Some(tid) {
             state.open = None;
             (call.text, call.column)

@@ -1,15 +1,16 @@
-//! `/sys` (`sysfs(5)`): the little of it that programs read.
+//! `/sys` (`sysfs(5)`): the devices by class and by number, and the little else of it that programs read.
 
+mod devices;
+
+use self::devices::{CLASSES, Devices};
 use super::proc::list_text;
 use super::pseudo::{DirBuilder, Numbers, PseudoFs};
-use crate::block::Disk;
 use crate::errno::Result;
 use crate::kernel::{Ctx, Kernel};
-use crate::vfs::{DeviceKind, DeviceNode, FileSystem, FsType, MountRequest, major, minor};
+use crate::net::netlink::uevent;
+use crate::vfs::{DeviceKind, FileSystem, FsType, MountRequest};
 use alloc::format;
-use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 /// `SYSFS_MAGIC` of `linux/magic.h`.
 const MAGIC: u64 = 0x6265_6572;
@@ -24,92 +25,34 @@ fn mount(ctx: &Ctx, _request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> 
 /// A new instance, with the devices that there are now.
 pub fn new(kernel: &Kernel) -> Arc<dyn FileSystem> {
     let numbers = Numbers::new(kernel);
-    let disks: Vec<Arc<Disk>> = kernel.vfs.devices.disks();
-    let characters: Vec<DeviceNode> =
-        kernel.vfs.devices.nodes().into_iter().filter(|n| n.kind == DeviceKind::Char).collect();
-    let class = |name: &str| -> Vec<DeviceNode> {
-        characters.iter().filter(|n| class_of(n) == name && !n.name.contains('/')).cloned().collect()
-    };
-    let (ttys, memory) = (class("tty"), class("mem"));
+    let devices = Devices::new(kernel);
     let cpus = kernel.config.cpus.max(1) as usize;
     let root = DirBuilder::new(&numbers)
-        .dir("block", |dir| disks.iter().fold(dir, block_device))
+        .dir("block", |dir| devices.links(dir, "../devices/virtual", |device| device.subsystem() == "block"))
         .dir("bus", |dir| dir)
         .dir("class", |dir| {
-            dir.dir("block", |dir| {
-                disks.iter().fold(dir, |dir, disk| {
-                    let target = format!("../../block/{}", disk.name());
-                    dir.link(String::from(disk.name()), move |_| target.clone().into_bytes())
-                })
+            CLASSES.iter().fold(dir, |dir, class| {
+                dir.dir(*class, |dir| devices.links(dir, "../../devices/virtual", |d| d.subsystem() == *class))
             })
-            .dir("mem", |dir| memory.iter().fold(dir, character_device))
-            .dir("net", |dir| dir)
-            .dir("tty", |dir| ttys.iter().fold(dir, character_device))
         })
         .dir("dev", |dir| {
-            dir.dir("block", |dir| {
-                disks.iter().fold(dir, |dir, disk| {
-                    let target = format!("../../block/{}", disk.name());
-                    dir.link(number(disk.rdev()), move |_| target.clone().into_bytes())
-                })
-            })
-            .dir("char", |dir| {
-                ttys.iter().chain(&memory).fold(dir, |dir, node| {
-                    let target = format!("../../class/{}/{}", class_of(node), node.name);
-                    dir.link(number(node.rdev), move |_| target.clone().into_bytes())
-                })
-            })
+            dir.dir("block", |dir| devices.numbers(dir, DeviceKind::Block))
+                .dir("char", |dir| devices.numbers(dir, DeviceKind::Char))
         })
-        .dir("devices", |dir| dir.dir("system", |dir| dir.dir("cpu", |dir| processors(dir, cpus))))
+        .dir("devices", |dir| {
+            dir.dir("system", |dir| dir.dir("cpu", |dir| processors(dir, cpus)))
+                .dir("virtual", |dir| CLASSES.iter().fold(dir, |dir, class| devices.class(dir, class)))
+        })
         .dir("firmware", |dir| dir)
         .dir("fs", |dir| dir)
-        .dir("kernel", |dir| dir.text("uevent_seqnum", "0\n"))
+        .dir("kernel", |dir| {
+            dir.file("uevent_seqnum", |ctx| format!("{}\n", uevent::sequence(ctx.kernel)).into_bytes())
+        })
         .dir("module", |dir| dir)
         .dir("power", |dir| dir)
         .build();
     let dev = numbers.dev;
     Arc::new(PseudoFs { name: "sysfs", magic: MAGIC, dev, root })
-}
-
-fn number(rdev: u64) -> String {
-    format!("{}:{}", major(rdev), minor(rdev))
-}
-
-fn class_of(node: &DeviceNode) -> &'static str {
-    if major(node.rdev) == 1 { "mem" } else { "tty" }
-}
-
-fn character_device(dir: DirBuilder, node: &DeviceNode) -> DirBuilder {
-    let (dev, event) = (number(node.rdev), uevent(node.rdev, &node.name, None));
-    dir.dir(node.name.clone(), |dir| {
-        dir.file("dev", move |_| format!("{dev}\n").into_bytes()).file("uevent", move |_| event.clone().into_bytes())
-    })
-}
-
-fn uevent(rdev: u64, name: &str, kind: Option<&str>) -> String {
-    let kind = kind.map_or(String::new(), |kind| format!("DEVTYPE={kind}\n"));
-    format!("MAJOR={}\nMINOR={}\nDEVNAME={name}\n{kind}", major(rdev), minor(rdev))
-}
-
-fn block_device(dir: DirBuilder, disk: &Arc<Disk>) -> DirBuilder {
-    let (dev, event) = (number(disk.rdev()), uevent(disk.rdev(), disk.name(), Some("disk")));
-    let (sectors, read_only) = (disk.size() / 512, u8::from(disk.read_only()));
-    dir.dir(String::from(disk.name()), |dir| {
-        dir.file("dev", move |_| format!("{dev}\n").into_bytes())
-            .file("size", move |_| format!("{sectors}\n").into_bytes())
-            .file("ro", move |_| format!("{read_only}\n").into_bytes())
-            .text("removable", "0\n")
-            .text("range", "16\n")
-            .file("uevent", move |_| event.clone().into_bytes())
-            .dir("queue", |dir| {
-                dir.text("logical_block_size", "512\n")
-                    .text("physical_block_size", "512\n")
-                    .text("hw_sector_size", "512\n")
-                    .text("rotational", "0\n")
-            })
-            .dir("holders", |dir| dir)
-            .dir("slaves", |dir| dir)
-    })
 }
 
 fn processors(dir: DirBuilder, cpus: usize) -> DirBuilder {

@@ -1,31 +1,16 @@
-//! `AF_NETLINK` with `NETLINK_ROUTE` (`netlink(7)`, `rtnetlink(7)`): the one interface and its addresses, as `ip(8)` and
-//! `getifaddrs(3)` ask for them.
+//! `NETLINK_ROUTE` (`rtnetlink(7)`): the one interface and its addresses, as `ip(8)` and `getifaddrs(3)` ask for them.
 
-use super::endpoint::{Endpoint, Outgoing};
-use super::interface::{self, Assigned, Loopback, mapped, unmapped};
-use super::options::Options;
-use super::socket::wait_within;
-use super::{Net, Received, RecvFlags};
+use super::{half, word};
 use crate::bail;
-use crate::errno::{Errno, Result};
+use crate::errno::Result;
 use crate::kernel::Ctx;
-use crate::mm::{IoDst, IoSrc};
-use crate::sync::{Mutex, PollTable, WaitQueue};
+use crate::net::interface::{self, Assigned, Loopback, mapped, unmapped};
 use crate::task::Capabilities;
-use crate::vfs::PollEvents;
-use alloc::collections::VecDeque;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::any::Any;
-use linux_raw_sys::net::{AF_INET, AF_INET6, AF_NETLINK, SO_DOMAIN, SO_ERROR, SO_PROTOCOL, SO_TYPE, SOL_SOCKET};
+use linux_raw_sys::net::{AF_INET, AF_INET6};
 
-/// `NETLINK_ROUTE`: the one protocol that is answered.
-const NETLINK_ROUTE: u32 = 0;
-/// Bytes of a `struct sockaddr_nl` and of a `struct nlmsghdr`.
-const ADDRESS_LEN: usize = 12;
+/// Bytes of a `struct nlmsghdr`.
 const HEADER_LEN: usize = 16;
-/// The longest request that is read.
-const MAX_REQUEST: usize = 32 * 1024;
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -42,59 +27,6 @@ const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 /// The highest message type of `rtnetlink(7)` that is known to ask for something (`RTM_GET*` are those with remainder 2).
 const RTM_MAX: u16 = 123;
-
-struct State {
-    port: u32,
-    groups: u32,
-    queue: VecDeque<Vec<u8>>,
-    options: Options,
-}
-
-/// A netlink socket.
-pub(super) struct Netlink {
-    kind: u32,
-    state: Mutex<State>,
-    readable: Arc<WaitQueue>,
-}
-
-/// `socket(2)` for `AF_NETLINK`.
-///
-/// # Errors
-/// `ESOCKTNOSUPPORT`, `EPROTONOSUPPORT` for other protocols.
-pub(super) fn create(kind: u32, protocol: u32) -> Result<Arc<dyn Endpoint>> {
-    use linux_raw_sys::net::{SOCK_DGRAM, SOCK_RAW};
-    if kind != SOCK_RAW && kind != SOCK_DGRAM {
-        bail!(ESOCKTNOSUPPORT);
-    }
-    if protocol != NETLINK_ROUTE {
-        bail!(EPROTONOSUPPORT, "of the netlink protocols there is NETLINK_ROUTE");
-    }
-    let state = State { port: 0, groups: 0, queue: VecDeque::new(), options: Options::default() };
-    Ok(Arc::new(Netlink { kind, state: Mutex::new(state), readable: Arc::default() }))
-}
-
-fn word(raw: &[u8], at: usize) -> u32 {
-    raw.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-}
-
-fn half(raw: &[u8], at: usize) -> u16 {
-    raw.get(at..at + 2).map_or(0, |b| u16::from_le_bytes([b[0], b[1]]))
-}
-
-fn encode(port: u32, groups: u32) -> Vec<u8> {
-    let mut raw = (AF_NETLINK as u16).to_le_bytes().to_vec();
-    raw.extend_from_slice(&[0; 2]);
-    raw.extend_from_slice(&port.to_le_bytes());
-    raw.extend_from_slice(&groups.to_le_bytes());
-    raw
-}
-
-fn decode(raw: &[u8]) -> Result<(u32, u32)> {
-    if raw.len() < ADDRESS_LEN || u32::from(half(raw, 0)) != AF_NETLINK {
-        bail!(EINVAL, "not a struct sockaddr_nl");
-    }
-    Ok((word(raw, 4), word(raw, 8)))
-}
 
 /// A request's header.
 #[derive(Clone, Copy)]
@@ -323,195 +255,42 @@ fn handle(ctx: &Ctx, answer: &mut Answer, body: &[u8]) -> Result<bool> {
     Ok(false)
 }
 
-impl Netlink {
-    fn bind_if_unbound(&self, ctx: &Ctx) -> u32 {
-        let mut state = self.state.lock();
-        if state.port == 0 {
-            state.port = ctx.kernel.net.netlink_port(ctx.task.process.pid as u32);
+/// The answers to the requests in a message, each a message of its own for the socket with `port`.
+pub(super) fn answers(ctx: &Ctx, port: u32, mut rest: &[u8]) -> Vec<Vec<u8>> {
+    let mut answers = Vec::new();
+    while rest.len() >= HEADER_LEN {
+        let len = word(rest, 0) as usize;
+        if !(HEADER_LEN..=rest.len()).contains(&len) {
+            break;
         }
-        state.port
-    }
-
-    /// Answers the requests in a message.
-    fn answer(&self, ctx: &Ctx, port: u32, mut rest: &[u8]) {
-        while rest.len() >= HEADER_LEN {
-            let len = word(rest, 0) as usize;
-            if !(HEADER_LEN..=rest.len()).contains(&len) {
-                break;
-            }
-            let request = &rest[..len];
-            let header = Header { kind: half(request, 4), flags: half(request, 6), sequence: word(request, 8) };
-            rest = &rest[len.next_multiple_of(4).min(rest.len())..];
-            if header.flags & NLM_F_REQUEST == 0 {
-                continue;
-            }
-            let mut answer = Answer { raw: Vec::new(), header, port };
-            // Control messages of netlink itself are only acknowledged.
-            let result = if header.kind < 16 { Ok(true) } else { handle(ctx, &mut answer, &request[HEADER_LEN..]) };
-            match result {
-                Ok(true) if header.flags & NLM_F_ACK != 0 => answer.error(0, request),
-                Ok(_) => {}
-                Err(e) => {
-                    answer.raw.clear();
-                    answer.error(i32::from(e.errno.0), request);
-                }
-            }
-            if !answer.raw.is_empty() {
-                self.state.lock().queue.push_back(answer.raw);
+        let request = &rest[..len];
+        let header = Header { kind: half(request, 4), flags: half(request, 6), sequence: word(request, 8) };
+        rest = &rest[len.next_multiple_of(4).min(rest.len())..];
+        if header.flags & NLM_F_REQUEST == 0 {
+            continue;
+        }
+        let mut answer = Answer { raw: Vec::new(), header, port };
+        // Control messages of netlink itself are only acknowledged.
+        let result = if header.kind < 16 { Ok(true) } else { handle(ctx, &mut answer, &request[HEADER_LEN..]) };
+        match result {
+            Ok(true) if header.flags & NLM_F_ACK != 0 => answer.error(0, request),
+            Ok(_) => {}
+            Err(e) => {
+                answer.raw.clear();
+                answer.error(i32::from(e.errno.0), request);
             }
         }
-        self.readable.wake_all();
-    }
-}
-
-impl Endpoint for Netlink {
-    fn domain(&self) -> u32 {
-        AF_NETLINK
-    }
-
-    fn is_stream(&self) -> bool {
-        false
-    }
-
-    fn bind(self: Arc<Self>, ctx: &Ctx, address: &[u8]) -> Result<()> {
-        let (port, groups) = decode(address)?;
-        let mut state = self.state.lock();
-        if port != 0 && state.port != 0 && port != state.port {
-            bail!(EINVAL, "the socket is bound already");
-        }
-        if port != 0 && state.port == 0 {
-            if !ctx.kernel.net.netlink_take(port) {
-                bail!(EADDRINUSE);
-            }
-            state.port = port;
-        }
-        state.groups = groups;
-        drop(state);
-        self.bind_if_unbound(ctx);
-        Ok(())
-    }
-
-    fn connect(self: Arc<Self>, ctx: &Ctx, address: &[u8], _nonblocking: bool) -> Result<()> {
-        let (port, _) = decode(address)?;
-        if port != 0 {
-            bail!(ECONNREFUSED, "netlink sockets talk to the kernel only");
-        }
-        self.bind_if_unbound(ctx);
-        Ok(())
-    }
-
-    fn local(&self) -> Vec<u8> {
-        let state = self.state.lock();
-        encode(state.port, state.groups)
-    }
-
-    fn remote(&self) -> Result<Vec<u8>> {
-        Ok(encode(0, 0))
-    }
-
-    fn option(&self, _ctx: &Ctx, level: u32, option: u32) -> Result<Vec<u8>> {
-        if level != SOL_SOCKET {
-            bail!(ENOPROTOOPT);
-        }
-        let number = match option {
-            SO_TYPE => self.kind,
-            SO_DOMAIN => AF_NETLINK,
-            SO_PROTOCOL => NETLINK_ROUTE,
-            SO_ERROR => 0,
-            _ => return self.state.lock().options.get(option),
-        };
-        Ok(number.to_le_bytes().to_vec())
-    }
-
-    fn set_option(&self, _ctx: &Ctx, level: u32, option: u32, value: &[u8]) -> Result<()> {
-        const SOL_NETLINK: u32 = 270;
-        // NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK: what they ask for makes answers shorter or longer in
-        // ways that programs must bear without.
-        const KNOWN: [u32; 3] = [10, 11, 12];
-        match level {
-            SOL_NETLINK if KNOWN.contains(&option) => Ok(()),
-            SOL_SOCKET => self.state.lock().options.set(option, value),
-            _ => Err(Errno::ENOPROTOOPT.into()),
+        if !answer.raw.is_empty() {
+            answers.push(answer.raw);
         }
     }
-
-    fn send(self: Arc<Self>, ctx: &Ctx, src: &mut dyn IoSrc, how: Outgoing<'_>) -> Result<usize> {
-        if how.urgent {
-            bail!(EOPNOTSUPP);
-        }
-        let to = how.to.map(decode).transpose()?.map_or(0, |a| a.0);
-        if to != 0 {
-            bail!(ECONNREFUSED, "netlink sockets talk to the kernel only");
-        }
-        let len = src.remaining();
-        if len > MAX_REQUEST {
-            bail!(EMSGSIZE);
-        }
-        let mut raw = alloc::vec![0; len];
-        if len > 0 && src.take(&mut raw)? < len {
-            bail!(EFAULT);
-        }
-        let port = self.bind_if_unbound(ctx);
-        self.answer(ctx, port, &raw);
-        Ok(len)
-    }
-
-    fn receive(&self, ctx: &Ctx, dst: &mut dyn IoDst, flags: RecvFlags) -> Result<Received> {
-        if flags.urgent {
-            bail!(EOPNOTSUPP);
-        }
-        let timeout = self.state.lock().options.receive_timeout;
-        let deadline = timeout.map(|ns| crate::host::monotonic_ns().saturating_add(ns));
-        let there = || (!self.state.lock().queue.is_empty()).then_some(());
-        if there().is_none() {
-            if flags.nonblocking {
-                bail!(EAGAIN);
-            }
-            wait_within(ctx, &self.readable, deadline, there)?;
-        }
-        let mut state = self.state.lock();
-        let Some(message) = state.queue.front() else { bail!(EAGAIN) };
-        let (whole, fits) = (message.len(), message.len().min(dst.remaining()));
-        if fits > 0 && dst.put(&message[..fits])? < fits {
-            bail!(EFAULT);
-        }
-        if !flags.peek {
-            state.queue.pop_front();
-        }
-        let len = if flags.real_len { whole } else { fits };
-        Ok(Received { len, truncated: fits < whole, from: encode(0, 0), ..Received::default() })
-    }
-
-    fn poll(&self, table: Option<&mut PollTable>) -> PollEvents {
-        if let Some(table) = table {
-            table.register(&self.readable);
-        }
-        let mut events = PollEvents::OUT | PollEvents::WRNORM | PollEvents::WRBAND;
-        events.set(PollEvents::IN | PollEvents::RDNORM, !self.state.lock().queue.is_empty());
-        events
-    }
-
-    fn readable_bytes(&self) -> Result<usize> {
-        Ok(self.state.lock().queue.front().map_or(0, Vec::len))
-    }
-
-    fn close(self: Arc<Self>, net: Option<&Net>) {
-        let port = core::mem::take(&mut self.state.lock().port);
-        if let Some(net) = net
-            && port != 0
-        {
-            net.netlink_release(port);
-        }
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
+    answers
 }
 
 #[cfg(test)]
 mod unit {
     use super::*;
+    use crate::errno::Errno;
 
     #[test]
     fn attributes_end_where_they_are_broken() {
