@@ -632,7 +632,7 @@ fn steps_are_explained() {
 #[test]
 fn the_real_profiles_are_well_formed() {
     let cache = tempfile::tempdir().unwrap();
-    for profile in ["tiny", "tiny-test", "lfs-temporary", "lfs-core"] {
+    for profile in ["tiny", "tiny-test", "lfs-temporary", "lfs-core", "lfs"] {
         let output = umlfs()
             .args(["build", "--dry-run", "--profile", profile])
             .env("XDG_CACHE_HOME", cache.path())

@@ -62,3 +62,8 @@ fn calls_end_alike() {
 fn job_control_on_a_pseudoterminal() {
     same_as_native("jobs");
 }
+
+#[test]
+fn changes_to_files_are_told() {
+    same_as_native("inotify");
+}

@@ -1,8 +1,9 @@
 //! Waiting for files: `poll(2)` and `select(2)`, `epoll(7)`, and files whose only purpose is to be waited for:
-//! `eventfd(2)`, `signalfd(2)`.
+//! `eventfd(2)`, `signalfd(2)`, `inotify(7)`.
 
 pub mod epoll;
 pub mod eventfd;
+pub mod inotify;
 pub mod poll;
 pub mod select;
 pub mod signalfd;

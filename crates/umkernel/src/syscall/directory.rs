@@ -7,7 +7,8 @@ use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
 use crate::task::Capabilities;
 use crate::vfs::{
-    AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_FOLLOW, Access, DirEntry, FileType, Location, OpenFlags, WalkFlags,
+    AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_FOLLOW, Access, DirEntry, FileType, Location, NotifyEvents, OpenFlags,
+    WalkFlags, notify,
 };
 use alloc::vec::Vec;
 
@@ -300,6 +301,7 @@ fn getdents(ctx: &Ctx, args: &[u64; 6], encode: Encode) -> Result<usize> {
     position.set(next);
     drop(position);
     ctx.kernel.vfs.touch_atime(&file.location);
+    notify::at(&file.location, NotifyEvents::ACCESS);
     Ok(out.len())
 }
 

@@ -10,6 +10,7 @@ mod file_copy;
 mod file_io;
 mod futex;
 mod ids;
+mod inotify;
 mod ioctl;
 mod memory;
 mod mlock;

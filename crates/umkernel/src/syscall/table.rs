@@ -195,6 +195,7 @@ const FAMILIES: &[(&str, &[Entry])] = families![
     file_io,
     futex,
     ids,
+    inotify,
     ioctl,
     memory,
     mlock,

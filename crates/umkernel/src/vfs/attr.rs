@@ -1,6 +1,6 @@
 //! Changing attributes: `chmod(2)`, `chown(2)`, `utimensat(2)`, access times.
 
-use super::{Access, FileType, Location, MountFlags, SetAttr, Timestamp, Vfs};
+use super::{Access, FileType, Location, MountFlags, NotifyEvents, SetAttr, Timestamp, Vfs, notify};
 use crate::bail;
 use crate::errno::Result;
 use crate::host;
@@ -40,7 +40,9 @@ impl Vfs {
         if !creds.in_group(attr.gid) && !creds.capable(Capabilities::FSETID) {
             mode &= !SET_GID;
         }
-        inode.set_attr(&SetAttr { mode: Some(mode), ctime: Some(Timestamp::now()), ..SetAttr::default() })
+        inode.set_attr(&SetAttr { mode: Some(mode), ctime: Some(Timestamp::now()), ..SetAttr::default() })?;
+        notify::at(location, NotifyEvents::ATTRIB);
+        Ok(())
     }
 
     /// `chown(2)` on what is at a place; `None` leaves an id as it is.
@@ -66,7 +68,11 @@ impl Vfs {
             }
             set.mode = Some(mode);
         }
-        inode.set_attr(&set)
+        inode.set_attr(&set)?;
+        if set.uid.is_some() || set.gid.is_some() || set.mode.is_some() {
+            notify::at(location, NotifyEvents::ATTRIB);
+        }
+        Ok(())
     }
 
     /// `utimensat(2)` on what is at a place; `None` sets both times to now.
@@ -91,7 +97,16 @@ impl Vfs {
             NewTime::Omit => None,
             NewTime::At(t) => Some(t),
         };
-        inode.set_attr(&SetAttr { atime: time(atime), mtime: time(mtime), ctime: Some(now), ..SetAttr::default() })
+        inode.set_attr(&SetAttr { atime: time(atime), mtime: time(mtime), ctime: Some(now), ..SetAttr::default() })?;
+        notify::at(
+            location,
+            match (atime, mtime) {
+                (_, NewTime::Omit) => NotifyEvents::ACCESS,
+                (NewTime::Omit, _) => NotifyEvents::MODIFY,
+                _ => NotifyEvents::ATTRIB,
+            },
+        );
+        Ok(())
     }
 
     /// Notes an access to what is at a place, as the mount's options say (`mount(8)`: relatime).

@@ -279,6 +279,9 @@ impl Dentry {
 
 impl Drop for Dentry {
     fn drop(&mut self) {
+        if *self.deleted.get_mut() {
+            super::notify::name_dropped(&self.inode);
+        }
         // A chain of parents that only this dentry kept: freed in a loop, since paths may be thousands deep.
         let mut next = self.place.lock().parent.take();
         while let Some(dentry) = next {

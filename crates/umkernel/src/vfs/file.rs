@@ -1,6 +1,6 @@
 //! Open file descriptions (`open(2)`): what descriptors refer to.
 
-use super::{InodeRef, Location, OpenFlags, PollEvents};
+use super::{InodeRef, Location, NotifyEvents, OpenFlags, PollEvents, notify};
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::mm::{IoDst, IoSrc};
@@ -239,6 +239,11 @@ impl Hold {
 
 impl Drop for File {
     fn drop(&mut self) {
+        let flags = self.flags();
+        if !flags.contains(OpenFlags::PATH) {
+            let closed = if flags.writable() { NotifyEvents::CLOSE_WRITE } else { NotifyEvents::CLOSE_NOWRITE };
+            notify::at(&self.location, closed);
+        }
         self.hold.release(&self.location);
         if *self.locked.get_mut()
             && let Some(common) = self.inode.common()

@@ -175,6 +175,8 @@ pub struct InodeCommon {
     seals: AtomicU32,
     /// Has been mapped into memory.
     mapped: AtomicBool,
+    /// Who wants to hear of what happens to it.
+    pub(super) marks: super::notify::Marks,
 }
 
 /// Marks an inode that has seals.

@@ -1,6 +1,6 @@
 //! Reading, writing and positioning open files.
 
-use super::{Access, File, FileRef, FileType, OpenFlags, SetAttr, Timestamp, Vfs};
+use super::{Access, File, FileRef, FileType, NotifyEvents, OpenFlags, SetAttr, Timestamp, Vfs, notify};
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
@@ -104,6 +104,14 @@ impl File {
     }
 
     fn read_from(&self, ctx: &Ctx, offset: u64, dst: &mut dyn IoDst) -> Result<usize> {
+        let n = self.read_untold(ctx, offset, dst)?;
+        if n > 0 {
+            notify::at(&self.location, NotifyEvents::ACCESS);
+        }
+        Ok(n)
+    }
+
+    fn read_untold(&self, ctx: &Ctx, offset: u64, dst: &mut dyn IoDst) -> Result<usize> {
         match &self.ops {
             Some(ops) => ops.read(ctx, self, offset, dst),
             None => {
@@ -171,6 +179,14 @@ impl File {
 
     /// Writes and returns the count and the offset behind the last byte.
     fn write_to(&self, ctx: &Ctx, offset: u64, append: bool, src: &mut dyn IoSrc) -> Result<(usize, u64)> {
+        let (n, end) = self.write_untold(ctx, offset, append, src)?;
+        if n > 0 {
+            notify::at(&self.location, NotifyEvents::MODIFY);
+        }
+        Ok((n, end))
+    }
+
+    fn write_untold(&self, ctx: &Ctx, offset: u64, append: bool, src: &mut dyn IoSrc) -> Result<(usize, u64)> {
         if let Some(ops) = &self.ops {
             let n = ops.write(ctx, self, offset, src)?;
             return Ok((n, offset + n as u64));
@@ -328,6 +344,7 @@ impl Vfs {
             let from = len.next_multiple_of(PAGE_SIZE);
             file_cut(ctx, &FileCut { inode: inode.clone(), from, private: true });
         }
+        notify::at(location, NotifyEvents::MODIFY);
         Ok(())
     }
 
@@ -344,6 +361,7 @@ impl Vfs {
             let from = offset / PAGE_SIZE * PAGE_SIZE;
             file_cut(ctx, &FileCut { inode: file.inode.clone(), from, private: false });
         }
+        notify::at(&file.location, NotifyEvents::MODIFY);
         Ok(())
     }
 }

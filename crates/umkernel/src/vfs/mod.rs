@@ -20,6 +20,7 @@ mod locks;
 mod mount;
 mod mounting;
 mod names;
+pub mod notify;
 mod open;
 mod permission;
 mod pipe;
@@ -46,6 +47,7 @@ pub use locks::{FileLocks, LockOwner, RecordLock};
 pub use mount::{Mount, MountFlags};
 pub use mounting::{MNT_DETACH, MNT_EXPIRE, MNT_FORCE};
 pub use names::{RENAME_EXCHANGE, RENAME_NOREPLACE};
+pub use notify::Events as NotifyEvents;
 pub use open::OpenHow;
 pub use permission::{Access, check_mode};
 pub use pipe::{Pipe, PipeEnd};
@@ -54,7 +56,7 @@ pub use superblock::{FileSystem, FsType, MountRequest, SuperBlock};
 pub use walk::{AT_EMPTY_PATH, AT_FDCWD, AT_NO_AUTOMOUNT, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, NAME_MAX, WalkFlags};
 
 use crate::sync::Mutex;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -70,6 +72,8 @@ pub struct Vfs {
     pub(crate) shmem: Mutex<Option<Arc<crate::fs::tmpfs::TmpFs>>>,
     /// Where pipes, sockets and other files without a name are.
     anonymous: Arc<Mount>,
+    /// Who is told of what happens to files.
+    notified: Mutex<Vec<Weak<notify::Group>>>,
     /// Sleepers for record locks.
     lock_waits: locks::LockWaits,
     next_mount: AtomicU32,
@@ -93,6 +97,7 @@ impl Vfs {
             fs_types: Mutex::new(Vec::new()),
             devices: Devices::default(),
             shmem: Mutex::new(None),
+            notified: Mutex::new(Vec::new()),
             lock_waits: locks::LockWaits::default(),
             anonymous: anon::pseudo_mount(ANONYMOUS_DEV),
             next_mount: AtomicU32::new(2),

@@ -204,8 +204,12 @@ impl Vfs {
             for copy in &copies {
                 mounts.subtree(copy).iter().rev().for_each(|m| mounts.detach(m));
             }
+            let last = !mounts.shows(&mount.sb.fs);
             drop(mounts);
             mount.sb.fs.sync()?;
+            if last {
+                self.notify_unmounted(mount.sb.fs.dev());
+            }
             drop(below);
             return Ok(());
         }
@@ -227,7 +231,11 @@ impl Vfs {
         copies.iter().for_each(|copy| mounts.detach(copy));
         let last = !mounts.shows(&mount.sb.fs);
         drop(mounts);
-        if last { mount.sb.fs.sync() } else { Ok(()) }
+        if !last {
+            return Ok(());
+        }
+        self.notify_unmounted(mount.sb.fs.dev());
+        mount.sb.fs.sync()
     }
 
     /// `pivot_root(2)`: `new_root` becomes the root of the tree, and the old root is seen at `put_old`.

@@ -4,7 +4,7 @@
 use super::open::new_inode;
 use super::permission::check_sticky;
 use super::walk::{Last, NamePlace};
-use super::{Access, Dentry, FileType, InodeRef, Location, NewInode, Vfs};
+use super::{Access, Dentry, FileType, InodeRef, Location, NewInode, NotifyEvents, Vfs, notify};
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
@@ -40,7 +40,9 @@ impl Vfs {
         Vfs::alive(&dir.dentry)?;
         dir.permission(creds, Access::WRITE | Access::EXEC)?;
         let inode = make(&dir, creds, &name)?;
+        let named = inode.file_type();
         let dentry = dir.dentry.add(&self.lru, &name, inode);
+        notify::name(&dir.dentry.inode, &name, NotifyEvents::CREATE, named);
         Ok(Location { mount: dir.mount.clone(), dentry })
     }
 
@@ -100,6 +102,8 @@ impl Vfs {
                 bail!(EPERM);
             }
             dir.dentry.inode.link(name, inode)?;
+            // The number of its names.
+            notify::inode(inode, NotifyEvents::ATTRIB);
             Ok(inode.clone())
         })?;
         Ok(())
@@ -139,10 +143,14 @@ impl Vfs {
         }
         self.may_remove(creds, &dir, &victim, false)?;
         dir.dentry.inode.unlink(&name)?;
+        let removed = victim.inode.file_type();
+        notify::inode(&victim.inode, NotifyEvents::ATTRIB);
         victim.mark_deleted();
         dir.dentry.removed(&name);
         // The inode may be freed with the last reference: not under the directory's lock.
         drop(guard);
+        drop(victim);
+        notify::name(&dir.dentry.inode, &name, NotifyEvents::DELETE, removed);
         Ok(())
     }
 
@@ -166,6 +174,8 @@ impl Vfs {
         dir.dentry.removed(&name);
         drop(inside);
         drop(guard);
+        drop(victim);
+        notify::name(&dir.dentry.inode, &name, NotifyEvents::DELETE, FileType::Directory);
         Ok(())
     }
 
@@ -255,6 +265,16 @@ impl Vfs {
             _ => None,
         };
         old_dir.dentry.inode.rename(&old_name, &new_dir.dentry.inode, &new_name, flags)?;
+        let (from, to) = ((&old_dir.dentry.inode, &*old_name), (&new_dir.dentry.inode, &*new_name));
+        notify::moved(from, to, source.inode.file_type());
+        if let Some(target) = target.as_ref().filter(|_| !exchange) {
+            notify::inode(&target.inode, NotifyEvents::ATTRIB);
+        }
+        notify::inode(&source.inode, NotifyEvents::MOVE_SELF);
+        if let Some(target) = target.as_ref().filter(|_| exchange) {
+            notify::moved(to, from, target.inode.file_type());
+            notify::inode(&target.inode, NotifyEvents::MOVE_SELF);
+        }
         if exchange {
             old_dir.dentry.exchanged(&old_name, &new_dir.dentry, &new_name);
         } else {

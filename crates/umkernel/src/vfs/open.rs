@@ -5,8 +5,8 @@ use super::permission::check_mode;
 use super::walk::{AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW};
 use super::walk::{Last, Walk};
 use super::{
-    Access, Attr, Dentry, DeviceKind, File, FileOps, FileType, Location, MountFlags, NewInode, OpenFlags, Pipe, Vfs,
-    WalkFlags,
+    Access, Attr, Dentry, DeviceKind, File, FileOps, FileType, Location, MountFlags, NewInode, NotifyEvents, OpenFlags,
+    Pipe, Vfs, WalkFlags, notify,
 };
 use crate::bail;
 use crate::errno::{Errno, Result};
@@ -144,7 +144,9 @@ impl Vfs {
         dir.permission(walk.creds, Access::WRITE | Access::EXEC)?;
         let new = new_inode(ctx, walk.creds, &dir.dentry.inode.attr()?, FileType::Regular, how.mode);
         let inode = dir.dentry.inode.create(name, &new)?;
-        Ok((dir.dentry.add(&self.lru, name, inode), true))
+        let child = dir.dentry.add(&self.lru, name, inode);
+        notify::name(&dir.dentry.inode, name, NotifyEvents::CREATE, FileType::Regular);
+        Ok((child, true))
     }
 
     fn open_path(&self, ctx: &Ctx, dirfd: i32, path: &[u8], how: OpenHow) -> Result<Arc<File>> {
@@ -173,6 +175,7 @@ impl Vfs {
         let dentry = Dentry::nameless(inode.clone(), &dir.dentry, name.as_bytes());
         let location = Location { mount: dir.mount, dentry };
         Hold::Write.acquire(&location)?;
+        notify::at(&location, NotifyEvents::OPEN);
         Ok(Arc::new(File::new(location, inode, None, kept_flags(how.flags)).holding(Hold::Write)))
     }
 
@@ -215,10 +218,12 @@ impl Vfs {
             if file_type == FileType::Regular && access.contains(Access::WRITE) { Hold::Write } else { Hold::None };
         hold.acquire(&location)?;
         let opened = (|| {
+            let ops = self.open_ops(ctx, &location, how.flags)?;
+            notify::at(&location, NotifyEvents::OPEN);
             if truncate && file_type == FileType::Regular {
                 self.truncate_inode(ctx, &location, 0)?;
             }
-            self.open_ops(ctx, &location, how.flags)
+            Ok(ops)
         })();
         match opened {
             Ok(ops) => Ok(Arc::new(File::new(location, inode, ops, kept_flags(how.flags)).holding(hold))),
@@ -266,6 +271,7 @@ impl Vfs {
         }
         check_mode(ctx.creds(), &inode.attr()?, Access::EXEC)?;
         Hold::Execute.acquire(&location)?;
+        notify::at(&location, NotifyEvents::OPEN);
         Ok(Arc::new(File::new(location, inode, None, OpenFlags::LARGEFILE).holding(Hold::Execute)))
     }
 }

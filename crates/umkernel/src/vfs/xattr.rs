@@ -1,6 +1,6 @@
 //! Extended attributes: who may see and change which (`xattr(7)`).
 
-use super::{Access, FileType, Location, Vfs, check_mode};
+use super::{Access, FileType, Location, NotifyEvents, Vfs, check_mode, notify};
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
@@ -60,13 +60,17 @@ impl Vfs {
     /// `setxattr(2)`; `flags` are `XATTR_CREATE` (1) and `XATTR_REPLACE` (2).
     pub fn xattr_set(&self, ctx: &Ctx, at: &Location, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
         permission(ctx, at, name, true)?;
-        at.dentry.inode.xattr_set(name, value, flags)
+        at.dentry.inode.xattr_set(name, value, flags)?;
+        notify::at(at, NotifyEvents::ATTRIB);
+        Ok(())
     }
 
     /// `removexattr(2)`.
     pub fn xattr_remove(&self, ctx: &Ctx, at: &Location, name: &[u8]) -> Result<()> {
         permission(ctx, at, name, true)?;
-        at.dentry.inode.xattr_remove(name)
+        at.dentry.inode.xattr_remove(name)?;
+        notify::at(at, NotifyEvents::ATTRIB);
+        Ok(())
     }
 
     /// `listxattr(2)`: `trusted.` names are seen with `CAP_SYS_ADMIN` only.
