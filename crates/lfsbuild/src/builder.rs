@@ -18,10 +18,13 @@ use crate::progress::{Event, Progress};
 use crate::recipe::{FileRule, NodeKind};
 use crate::sources::Fetcher;
 use crate::step::Context;
-use crate::store::{Archive, Store, StoreLock, read_json, remove_tree, write_json};
+use crate::store::{Archive, Store, StoreLock, read_json, remove_file, remove_tree, write_json};
 
 /// Seconds that one standard build unit takes on one core, where no measurement of the step itself is known.
 pub const SBU_SECONDS: f64 = 175.0;
+
+/// The lock file of the builder that runs; its time is the time at which that one began.
+pub(crate) const LOCK: &str = "lock";
 
 /// How to build.
 #[derive(Debug, Clone, Default)]
@@ -410,8 +413,6 @@ impl Builder {
     /// # Errors
     /// As [`Fetcher::fetch`].
     pub fn fetch_sources(&self, options: &BuildOptions, progress: &dyn Progress) -> Result<()> {
-        let _lock = self.lock(progress)?;
-        self.tidy()?;
         let fetcher = Fetcher::new(&self.store, options.source_dirs.clone(), options.offline);
         let mut first_error = Ok(());
         for (recipe, source) in self.plan.sources() {
@@ -424,9 +425,13 @@ impl Builder {
         first_error
     }
 
+    /// The right to build: one builder at a time. Who looks, fetches or works in a directory of his own does without.
     fn lock(&self, progress: &dyn Progress) -> Result<StoreLock> {
-        self.store.lock(&cancelled, || {
-            progress.event(Event::Note("another umlfs is building into the same cache; waiting for it to end"));
+        let owner = format!("process {}, profile {}", std::process::id(), self.profile.name);
+        self.store.lock(LOCK, &owner, &cancelled, |other| {
+            progress.event(Event::Note(&format!(
+                "another umlfs ({other}) is building into the same cache; waiting for it to end"
+            )));
         })
     }
 
@@ -439,7 +444,6 @@ impl Builder {
         if let Some((need, _)) = step.needs.iter().find(|(_, key)| self.store.record(key).is_none()) {
             self.run(&Target::Until(need.step.clone()), options, progress)?;
         }
-        let _lock = self.lock(progress)?;
         let fetcher = Fetcher::new(&self.store, options.source_dirs.clone(), options.offline);
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
         let context = Context {
@@ -471,26 +475,51 @@ impl Builder {
             .collect()
     }
 
-    /// Removes what interrupted builders left, but not the work directories of this plan: a failed step may be looked into.
+    /// Removes what interrupted builders left, but not the work directories of this plan: a failed step may be looked into; nor what
+    /// a living process has in its hands.
     fn tidy(&self) -> Result<()> {
         let entries = |dir: PathBuf| std::fs::read_dir(dir).into_iter().flatten().flatten();
         for entry in entries(self.store.dir("work")?) {
             let name = entry.file_name();
-            if !self.plan.steps.iter().any(|s| *s.key == *name) {
-                remove_tree(&entry.path())?;
+            if !self.plan.steps.iter().any(|s| *s.key == *name)
+                && let Some(work) = self.store.claim(&name.to_string_lossy())?
+            {
+                remove_tree(&work)?;
             }
         }
         for entry in entries(self.store.dir("packages")?) {
-            if entry.file_name().to_string_lossy().ends_with(".part") {
+            if left_behind(&entry.file_name().to_string_lossy()) {
                 remove_tree(&entry.path())?;
             }
         }
         for entry in entries(self.store.dir("sources")?) {
-            if entry.file_name().to_string_lossy().ends_with(".part") {
-                let path = entry.path();
-                std::fs::remove_file(&path).map_err(|e| Error::io("removing", &path, e))?;
+            if left_behind(&entry.file_name().to_string_lossy()) {
+                remove_file(&entry.path())?;
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a file is an unfinished one that nobody works on: `NAME.part`, or `NAME.PID.part` of a process that is no more.
+fn left_behind(name: &str) -> bool {
+    let Some(name) = name.strip_suffix(".part") else {
+        return false;
+    };
+    let owner = name.rsplit('.').next().and_then(|pid| pid.parse::<u32>().ok());
+    !owner.is_some_and(|pid| Path::new("/proc").join(pid.to_string()).exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_living_process_writes_is_not_left_behind() {
+        assert!(!left_behind(&format!(".m4-1.4.19.tar.xz.{}.part", std::process::id())));
+        // More than any Linux has.
+        assert!(left_behind(".m4-1.4.19.tar.xz.4194305.part"));
+        assert!(left_behind("0a1b.part") && left_behind("0a1b.check.part"));
+        assert!(!left_behind("m4-1.4.19.tar.xz"));
     }
 }

@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::builder::{Builder, LOCK};
+use crate::cancel::cancelled;
+use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 
 /// How often the log is looked at for more.
@@ -76,6 +79,65 @@ impl Progress for Follow<'_> {
             Event::Finished => self.end(),
             _ => {}
         }
+    }
+}
+
+/// How a step went that another builder has in its hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// It was finished there.
+    Finished,
+    /// It failed there.
+    Failed,
+    /// No other builder runs, or the one that ran ended without the step.
+    Nobody,
+}
+
+/// Waits while another builder runs for it to come to `step`, and copies the step's output to standard output as it comes.
+///
+/// # Errors
+/// There is no such step; the user interrupts.
+pub fn beside(builder: &Builder, step: &str, progress: &dyn Progress) -> Result<Beside> {
+    let key = &builder.plan.step(step)?.key;
+    let (log, kept) = builder.logs(step)?;
+    let mut told = false;
+    loop {
+        if builder.store.record(key).is_some() {
+            if told {
+                copy(&log, &kept, &AtomicBool::new(true));
+            }
+            return Ok(if told { Beside::Finished } else { Beside::Nobody });
+        }
+        let Some(owner) = builder.store.held(LOCK) else {
+            return Ok(Beside::Nobody);
+        };
+        if cancelled() {
+            return Err(Error::Interrupted);
+        }
+        if !told {
+            told = true;
+            progress.event(Event::Note(&format!("another umlfs ({owner}) is building: following {step} there")));
+        }
+        // A log appears when the step's phases begin; an older builder's is removed before.
+        let changed = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
+        let fresh = changed(&log).is_some_and(|time| Some(time) >= changed(&builder.store.path().join(LOCK)));
+        if fresh && builder.store.in_use(key) {
+            let over = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| copy(&log, &kept, &over));
+                while builder.store.in_use(key) && builder.store.record(key).is_none() && !cancelled() {
+                    std::thread::sleep(LOOK);
+                }
+                over.store(true, Ordering::Release);
+            });
+            let finished = builder.store.record(key).is_some();
+            return if cancelled() {
+                Err(Error::Interrupted)
+            } else {
+                Ok(if finished { Beside::Finished } else { Beside::Failed })
+            };
+        }
+        std::thread::sleep(LOOK);
     }
 }
 

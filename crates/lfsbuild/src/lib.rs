@@ -32,6 +32,7 @@ pub mod sources;
 mod step;
 pub mod store;
 mod unpack;
+mod work;
 
 pub use builder::{BuildOptions, BuildOutput, Builder, PackageArchive};
 pub use error::{Error, Result};

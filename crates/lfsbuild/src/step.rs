@@ -28,8 +28,9 @@ use crate::progress::{Event, Progress};
 use crate::recipe::{Recipe, Root, Stage};
 use crate::sandbox::{EXIT_NO_SANDBOX, Report, Spec, helper, namespace_hint, write_spec};
 use crate::sources::Fetcher;
-use crate::store::{Record, Store, read_json, remove_tree, write_json};
+use crate::store::{Record, Store, read_json, remove_file, remove_tree, write_json};
 use crate::unpack::unpack;
+use crate::work::Work;
 
 /// Output lines that a failure shows.
 const TAIL_LINES: usize = 15;
@@ -46,7 +47,7 @@ pub(crate) struct Context<'a> {
 
 /// A step's place on the host, ready to be run.
 pub(crate) struct Prepared {
-    pub(crate) work: PathBuf,
+    pub(crate) work: Work,
     spec: Spec,
     /// Sources by file name, with the hash of the file that was taken.
     sources: BTreeMap<String, String>,
@@ -62,11 +63,10 @@ fn unknown_step(step: &Step) -> Error {
 }
 
 impl Context<'_> {
-    /// Makes an empty work directory with sources, inputs and needed packages in it.
-    pub(crate) fn prepare(&self, step: &Step) -> Result<Prepared> {
+    /// Puts sources, inputs and needed packages into a work directory, and nothing else.
+    pub(crate) fn prepare(&self, step: &Step, work: Work) -> Result<Prepared> {
         let (recipe, stage) = self.plan.stage(step).ok_or_else(|| unknown_step(step))?;
-        let work = self.store.dir("work")?.join(&step.key);
-        remove_tree(&work)?;
+        work.clear()?;
         for sub in ["build", "dest", "inputs", "sysroot", "tmp", "mnt"] {
             let path = work.join(sub);
             std::fs::create_dir_all(&path).map_err(|e| Error::io("creating", &path, e))?;
@@ -80,7 +80,7 @@ impl Context<'_> {
     }
 
     /// The orders for the sandbox. Fetches the sources, if need be.
-    pub(crate) fn spec(&self, step: &Step, recipe: &Recipe, stage: &Stage, work: PathBuf) -> Result<Prepared> {
+    pub(crate) fn spec(&self, step: &Step, recipe: &Recipe, stage: &Stage, work: Work) -> Result<Prepared> {
         let mut sources = BTreeMap::new();
         let mut files = Vec::new();
         for (_, source) in &step.sources {
@@ -115,7 +115,7 @@ impl Context<'_> {
         let spec = Spec {
             builder: std::process::id() as i32,
             root: stage.root,
-            work: work.clone(),
+            work: work.to_path_buf(),
             sources: files,
             commands: step.commands.clone(),
             env: env
@@ -200,8 +200,10 @@ impl Context<'_> {
     fn make(&self, step: &Step, suffix: &str) -> Result<(PathBuf, Record)> {
         let started = Instant::now();
         let (recipe, stage) = self.plan.stage(step).ok_or_else(|| unknown_step(step))?;
-        let prepared = self.prepare(step)?;
         let log = self.log_path(step)?;
+        // Who follows the step must not take an earlier run's for it.
+        remove_file(&log)?;
+        let prepared = self.prepare(step, self.store.work_of(&step.key)?)?;
         let (cpu, phases) = self.run(step, recipe, stage, &prepared, &log)?;
         let packages = self.store.dir("packages")?;
         let part = packages.join(format!("{}.{suffix}", step.key));
@@ -297,9 +299,9 @@ impl Context<'_> {
     ) -> Error {
         let tail = tail(log, TAIL_LINES);
         let free =
-            nix::sys::statvfs::statvfs(&prepared.work).map_or(u64::MAX, |s| s.blocks_available() * s.fragment_size());
+            nix::sys::statvfs::statvfs(&*prepared.work).map_or(u64::MAX, |s| s.blocks_available() * s.fragment_size());
         if free < 1 << 20 || tail.iter().any(|l| l.contains("No space left on device")) {
-            return Error::DiskFull { path: prepared.work.clone() };
+            return Error::DiskFull { path: prepared.work.to_path_buf() };
         }
         let mut failure = StepFailure {
             step: step.name.clone(),
@@ -336,13 +338,15 @@ impl Context<'_> {
     /// The value is the shell's exit status.
     pub(crate) fn shell(&self, step: &Step) -> Result<i32> {
         let (recipe, stage) = self.plan.stage(step).ok_or_else(|| unknown_step(step))?;
-        let work = self.store.dir("work")?.join(&step.key);
+        let work = self.store.work_of(&step.key)?;
+        let borrowed = !work.ends_with(&step.key);
         let mut prepared = if work.join("spec.json").is_file() {
             self.progress.event(Event::Note(&format!("{}: as its last run left it", step.name)));
             self.spec(step, recipe, stage, work)?
         } else {
-            self.progress.event(Event::Note(&format!("{}: freshly unpacked", step.name)));
-            self.prepare(step)?
+            let why = if borrowed { ", since another umlfs is at work in its directory" } else { "" };
+            self.progress.event(Event::Note(&format!("{}: freshly unpacked{why}", step.name)));
+            self.prepare(step, work)?
         };
         self.progress.event(Event::Note(
             "the phases are scripts in /run/umlfs/phases (bash -eux /run/umlfs/phases/1-...); `exit` leaves; nothing is packaged",
@@ -366,6 +370,9 @@ impl Context<'_> {
         write_spec(&prepared.spec, &spec_path)?;
         let status =
             helper(&spec_path).status().map_err(|e| Error::io("starting the sandbox for", &prepared.work, e))?;
+        if borrowed {
+            remove_tree(&prepared.work)?;
+        }
         Ok(status.code().unwrap_or(1))
     }
 }

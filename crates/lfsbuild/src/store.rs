@@ -4,19 +4,20 @@
 //! $XDG_CACHE_HOME/umlfs/
 //!     sources/SHA256-NAME       downloaded files, verified
 //!     packages/KEY/             finished steps: record.json, OUTPUT.tar, OUTPUT.json, build.log
-//!     work/KEY/                 steps that run or failed; wiped when the step starts
+//!     work/KEY/                 steps that run or failed, locked by who works there; wiped when the step starts
 //!     logs/NAME-STAGE.log       output of the step's latest run, while it runs and when it failed
 //!     apt/                      private state of apt
 //!     host-hashes.json          contents of host tools, by size and time
 //!     runs/PROFILE.json         when the latest build of a profile ran and which steps it built
 //!     history.json              measured times of steps
-//!     lock                      held by the builder that writes
+//!     lock, apt.lock            held by the one builder that builds, and by who reads apt's index
 //! ```
 //!
 //! Results appear by rename only, so an interrupted builder leaves nothing that a later one could take for finished.
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -75,7 +76,7 @@ pub struct Archive {
     pub entries: u64,
 }
 
-/// The right to write to the store; given back when dropped.
+/// The right to build into the store; given back when dropped.
 #[derive(Debug)]
 pub struct StoreLock {
     _file: Flock<File>,
@@ -152,31 +153,55 @@ impl Store {
         serde_json::from_slice(&text).map_err(|e| Error::io("reading", &path, e.into()))
     }
 
-    /// Waits for the right to write; `waiting` is called once when another builder has it.
+    /// What the owner of a lock file wrote into it; none when nobody has the lock.
+    pub(crate) fn held(&self, name: &str) -> Option<String> {
+        let path = self.top.join(name);
+        // Shared, so that those who look do not meet each other.
+        match Flock::lock(File::open(&path).ok()?, FlockArg::LockSharedNonblock) {
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+                Some(std::fs::read_to_string(&path).unwrap_or_default().trim().to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// Waits for the right to build, or to do what else the lock file `name` stands for. `owner` is written into it for others to
+    /// read; `waiting` is called once, with the other's, when another process has it.
     ///
     /// # Errors
     /// The lock file cannot be made; the user interrupts the wait.
-    pub fn lock(&self, cancelled: &dyn Fn() -> bool, mut waiting: impl FnMut()) -> Result<StoreLock> {
-        let path = self.dir("")?.join("lock");
+    pub fn lock(
+        &self,
+        name: &str,
+        owner: &str,
+        cancelled: &dyn Fn() -> bool,
+        mut waiting: impl FnMut(&str),
+    ) -> Result<StoreLock> {
+        let path = self.dir("")?.join(name);
         let mut file = File::options()
             .create(true)
             .truncate(false)
             .write(true)
             .open(&path)
             .map_err(|e| Error::io("opening", &path, e))?;
-        let mut told = false;
+        let mut tries = 0;
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(StoreLock { _file: lock }),
+                Ok(mut lock) => {
+                    // For people only. A full disk has a better error to tell.
+                    let _ = lock.set_len(0).and_then(|()| lock.write_all(owner.as_bytes()));
+                    return Ok(StoreLock { _file: lock });
+                }
                 Err((again, nix::errno::Errno::EWOULDBLOCK | nix::errno::Errno::EINTR)) => file = again,
                 Err((_, e)) => return Err(Error::io("locking", &path, e.into())),
             }
             if cancelled() {
                 return Err(Error::Interrupted);
             }
-            if !told {
-                waiting();
-                told = true;
+            // Who only looks whether it is held has it for an instant.
+            tries += 1;
+            if tries == 2 {
+                waiting(std::fs::read_to_string(&path).unwrap_or_default().trim());
             }
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
@@ -204,6 +229,14 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = std::fs::remove_file(&part);
         Error::io("writing", path, e)
     })
+}
+
+/// Removes a file, if it is there.
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("removing", path, e)),
+        _ => Ok(()),
+    }
 }
 
 /// Removes a directory with all in it, also where a build left directories that their owner may not enter.

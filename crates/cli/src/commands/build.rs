@@ -6,7 +6,7 @@ use lfsbuild::base::Bases;
 use lfsbuild::builder::Target;
 use lfsbuild::cancel::CancelOnSignal;
 use lfsbuild::config::ConfigDir;
-use lfsbuild::follow::Follow;
+use lfsbuild::follow::{Beside, Follow, beside};
 use lfsbuild::graph::Graph;
 use lfsbuild::progress::Progress;
 use lfsbuild::store::Store;
@@ -90,7 +90,8 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["shell", "out"])]
     dry_run: bool,
 
-    /// Copy STEP's own output to standard output as it comes; of a finished step, what it wrote
+    /// Copy STEP's own output to standard output as it comes, also out of a build that runs already; of a finished step, what it
+    /// wrote
     #[arg(long, value_name = "STEP", conflicts_with_all = ["dry_run", "explain", "shell"])]
     follow: Option<String>,
 
@@ -192,7 +193,12 @@ pub(crate) fn run(args: Args) -> CommandResult {
     }
     let signals = CancelOnSignal::install();
     match &args.follow {
-        Some(step) => follow(&builder, step, &target, &options, progress.as_ref())?,
+        Some(step) => {
+            if !matches!(target, Target::From(_)) && follow_beside(&builder, step, progress.as_ref())? {
+                return Ok(0);
+            }
+            follow(&builder, step, &target, &options, progress.as_ref())?;
+        }
         None => builder.run(&target, &options, progress.as_ref()).map_err(report)?,
     }
     drop(signals);
@@ -205,6 +211,16 @@ pub(crate) fn run(args: Args) -> CommandResult {
     }
     summary(&output, args.out.as_deref())?;
     Ok(0)
+}
+
+/// Follows a step in a build that runs already; false when there is none, or it ended without the step.
+fn follow_beside(builder: &Builder, step: &str, progress: &dyn Progress) -> Result<bool, CliError> {
+    match beside(builder, step, progress).map_err(report)? {
+        Beside::Finished => Ok(true),
+        Beside::Nobody => Ok(false),
+        Beside::Failed => Err(CliError::failed(format_args!("{step} failed in the build that was followed"))
+            .hint(format!("umlfs build --shell {step}"))),
+    }
 }
 
 /// Builds with a step's output on standard output; of a step that is finished already, what it wrote then.

@@ -39,15 +39,8 @@ impl Apt {
         Apt { dir, configured: false, updated: false }
     }
 
-    /// Downloads one file of a source package to `target`; the value says where it came from. The hash that the index gives is
-    /// compared before anything is downloaded.
-    pub(super) fn download(
-        &mut self,
-        debian: &DebianSource,
-        sha256: &str,
-        target: &Path,
-        progress: &dyn Progress,
-    ) -> Result<String> {
+    /// Where one file of a source package is. The hash that the index gives is compared before anything is downloaded.
+    pub(super) fn locate(&mut self, debian: &DebianSource, sha256: &str, progress: &dyn Progress) -> Result<String> {
         self.configure()?;
         if !self.updated && !self.has_lists() {
             self.update(progress)?;
@@ -63,11 +56,14 @@ impl Apt {
         {
             return Err(Error::HashMismatch { what: uri, expected: sha256.to_owned(), found, size });
         }
-        let helper = Path::new("/usr/lib/apt/apt-helper");
-        let mut command = self.command(helper);
-        command.arg("download-file").arg(&uri).arg(target).arg(format!("SHA256:{sha256}"));
-        run(command, "downloading with apt")?;
         Ok(uri)
+    }
+
+    /// The command that downloads what was located to `target`. It keeps nothing in the state directory: several may run.
+    pub(super) fn download(&self, uri: &str, sha256: &str, target: &Path) -> Command {
+        let mut command = self.command(Path::new("/usr/lib/apt/apt-helper"));
+        command.arg("download-file").arg(uri).arg(target).arg(format!("SHA256:{sha256}"));
+        command
     }
 
     fn command(&self, program: &Path) -> Command {

@@ -5,11 +5,11 @@ mod apt;
 mod http;
 pub(crate) mod pypi;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use crate::cancel::cancelled;
 use crate::error::{Error, Result};
@@ -28,6 +28,8 @@ pub struct Fetcher<'a> {
     failed_hosts: Mutex<HashSet<String>>,
     apt: Mutex<apt::Apt>,
     pypi: Mutex<pypi::Pypi>,
+    /// A lock for each file that was asked for, by its hash.
+    under_way: Mutex<HashMap<String, Arc<Mutex<()>>>>,
 }
 
 /// A source in the store.
@@ -60,14 +62,21 @@ impl<'a> Fetcher<'a> {
             failed_hosts: Mutex::new(HashSet::new()),
             apt: Mutex::new(apt::Apt::new(store.path().join("apt"))),
             pypi: Mutex::default(),
+            under_way: Mutex::default(),
         }
     }
 
-    /// Brings one source into the store, unless it is there, and checks it.
+    /// Brings one source into the store, unless it is there, and checks it. Several threads and processes may fetch at once.
     ///
     /// # Errors
     /// [`Error::SourceUnavailable`] with each place's answer; [`Error::HashMismatch`] when all that came was something else.
     pub fn fetch(&self, recipe: &Recipe, source: &Source, progress: &dyn Progress) -> Result<Fetched> {
+        // Two stages of a recipe want the same file: the second waits for the first's.
+        let mutex = {
+            let mut all = self.under_way.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            Arc::clone(all.entry(source.sha256.value.clone()).or_default())
+        };
+        let _only = mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(present) = self.present(source, true)? {
             return Ok(present);
         }
@@ -243,10 +252,16 @@ impl<'a> Fetcher<'a> {
         let sha256 = debian.sha256.as_ref().unwrap_or(&source.sha256);
         progress.event(Event::FetchStarted { file: &source.file, from: "Debian" });
         let scratch = self.scratch(source)?;
-        // One apt at a time: its state directory has one user.
+        // One apt at a time: its state directory has one user, here and in other processes.
         let mut apt = self.apt.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let from = apt.download(debian, sha256, &scratch, progress)?;
-        drop(apt);
+        let owner = format!("process {}", std::process::id());
+        let alone = self.store.lock("apt.lock", &owner, &cancelled, |other| {
+            progress.event(Event::Note(&format!("another umlfs ({other}) asks apt; waiting for it")));
+        })?;
+        let from = apt.locate(debian, sha256, progress)?;
+        let command = apt.download(&from, sha256, &scratch);
+        drop((alone, apt));
+        run(command, "downloading with apt")?;
         let fetched = self.keep(&scratch, &from, source, sha256)?;
         progress.event(Event::FetchFinished { file: &source.file });
         Ok(fetched)
