@@ -19,6 +19,7 @@ use crate::recipe::{FileRule, NodeKind};
 use crate::sources::Fetcher;
 use crate::step::Context;
 use crate::store::{Archive, Store, StoreLock, read_json, remove_file, remove_tree, write_json};
+use crate::suite::Tests;
 
 /// Seconds that one standard build unit takes on one core, where no measurement of the step itself is known.
 pub const SBU_SECONDS: f64 = 175.0;
@@ -37,6 +38,8 @@ pub struct BuildOptions {
     pub source_dirs: Vec<PathBuf>,
     /// Do not use the network.
     pub offline: bool,
+    /// Whether to run the packages' own test suites.
+    pub tests: Option<Tests>,
 }
 
 /// Which steps to build.
@@ -151,14 +154,14 @@ impl Builder {
     /// # Errors
     /// As [`Builder::build`].
     pub fn run(&self, target: &Target, options: &BuildOptions, progress: &dyn Progress) -> Result<()> {
-        let steps = self.missing(target)?;
+        let steps = self.to_build(target, options)?;
         if steps.is_empty() {
             progress.event(Event::Planned { total: self.plan.steps.len(), to_build: 0, estimate: Duration::ZERO });
             return Ok(());
         }
         let _lock = self.lock(progress)?;
         // It may have built them.
-        let steps = self.missing(target)?;
+        let steps = self.to_build(target, options)?;
         self.tidy()?;
         let jobs = match options.jobs {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -178,12 +181,18 @@ impl Builder {
             progress,
             makeflags: jobserver.makeflags(),
             jobs,
+            tests: options.tests,
         };
+        // A finished step that is named alone is built for its tests.
+        let keep_packages =
+            matches!(target, Target::Only(_)) && steps.iter().all(|s| self.store.record(&s.key).is_some());
         let mut history: BTreeMap<String, f64> = read_json(&self.history_path()).unwrap_or_default();
-        let result = crate::schedule::run(&context, &jobserver, &steps, &estimates, options.keep_going, |record| {
-            history.insert(record.step.clone(), record.wall_seconds);
-            built.push(record.step.clone());
-        });
+        let keep_going = options.keep_going;
+        let result =
+            crate::schedule::run(&context, &jobserver, &steps, &estimates, keep_going, keep_packages, |record| {
+                history.insert(record.step.clone(), record.wall_seconds);
+                built.push(record.step.clone());
+            });
         // Estimates only: a build whose disk is full has a better error to tell.
         let saved = write_json(&self.history_path(), &history).and_then(|()| {
             let ended = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64();
@@ -192,6 +201,18 @@ impl Builder {
         });
         progress.event(Event::Finished);
         result.and(saved)
+    }
+
+    /// The steps that a run would build: what is missing and, where tests are wanted of one step by name, that step anyhow.
+    ///
+    /// # Errors
+    /// As [`Builder::missing`].
+    pub fn to_build(&self, target: &Target, options: &BuildOptions) -> Result<Vec<&Step>> {
+        let missing = self.missing(target)?;
+        match target {
+            Target::Only(name) if options.tests.is_some() => Ok(vec![self.plan.step(name)?]),
+            _ => Ok(missing),
+        }
     }
 
     /// The steps of a target that the store does not have, in the plan's order.
@@ -275,7 +296,8 @@ impl Builder {
         let jobserver = Jobserver::new(jobs)?;
         let fetcher = Fetcher::new(&self.store, options.source_dirs.clone(), options.offline);
         let makeflags = jobserver.makeflags();
-        let context = Context { plan: &self.plan, store: &self.store, fetcher: &fetcher, progress, makeflags, jobs };
+        let context =
+            Context { plan: &self.plan, store: &self.store, fetcher: &fetcher, progress, makeflags, jobs, tests: None };
         for step in steps {
             let estimate = self.store.record(&step.key).map_or(0.0, |r| r.wall_seconds);
             let estimate = Duration::try_from_secs_f64(estimate).unwrap_or_default();
@@ -453,6 +475,7 @@ impl Builder {
             progress,
             makeflags: format!("-j{jobs}"),
             jobs,
+            tests: None,
         };
         context.shell(step)
     }

@@ -141,6 +141,10 @@ pub fn beside(builder: &Builder, step: &str, progress: &dyn Progress) -> Result<
     }
 }
 
+fn reader(from: impl Read + 'static) -> Box<dyn Read> {
+    Box::new(from)
+}
+
 /// Copies a growing file to standard output until `over` is set and all of it was read. The file may appear late, and have been
 /// renamed to `kept` before it was seen.
 fn copy(log: &Path, kept: &Path, over: &AtomicBool) {
@@ -150,7 +154,13 @@ fn copy(log: &Path, kept: &Path, over: &AtomicBool) {
         // Looked at first: what was written before it was set is still read below.
         let last = over.load(Ordering::Acquire);
         if file.is_none() {
-            file = File::open(log).or_else(|e| if last { File::open(kept) } else { Err(e) }).ok();
+            file = File::open(log).ok().map(reader);
+            if file.is_none() && last {
+                // The step's own output, and its tests'.
+                let tests =
+                    File::open(kept.with_file_name(crate::suite::LOG)).ok().map_or(reader(std::io::empty()), reader);
+                file = File::open(kept).ok().map(|kept| reader(kept.chain(tests)));
+            }
         }
         while let Some(n) = file.as_mut().and_then(|f| f.read(&mut buffer).ok()).filter(|n| *n > 0) {
             let mut out = std::io::stdout().lock();

@@ -31,6 +31,7 @@ mod source;
 pub mod sources;
 mod step;
 pub mod store;
+pub mod suite;
 mod unpack;
 mod work;
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::suite::TestResult;
+
 /// Something that happened.
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
@@ -53,6 +55,13 @@ pub enum Event<'a> {
         step: &'a str,
         /// The phase.
         phase: &'a str,
+    },
+    /// A step's test suite has been run.
+    Tested {
+        /// The step.
+        step: &'a str,
+        /// How it went.
+        result: &'a TestResult,
     },
     /// A step is done.
     StepFinished {
@@ -124,6 +133,7 @@ impl Progress for Lines {
             Event::StepStarted { step, estimate } => {
                 format!("start  {step} (about {})", duration(estimate))
             }
+            Event::Tested { step, result } => format!("tested {step}: {result}"),
             Event::Phase { step, phase } => format!("       {step}: {phase}"),
             Event::StepFinished { step, elapsed } => {
                 format!("done   {step} ({})", duration(elapsed))
@@ -261,6 +271,7 @@ impl Progress for Bars {
                     bar.set_message(phase.to_owned());
                 }
             }
+            Event::Tested { step, result } => self.say(&format!("  tested {step}: {result}")),
             Event::StepFinished { step, elapsed } => {
                 if let Some((bar, estimate)) = state.running.remove(step) {
                     bar.finish_and_clear();

@@ -20,6 +20,7 @@
 //!       configure: ./configure --prefix=/tools
 //!       build: make
 //!       install: make DESTDIR=$DEST install
+//!     test: make check
 //! ```
 
 use std::collections::BTreeMap;
@@ -111,6 +112,10 @@ pub struct Stage {
     /// Shell text, phase by phase, in this order; each runs in a shell of its own that stops at the first error.
     #[serde(default, deserialize_with = "ordered_map")]
     pub phases: Vec<(String, At<String>)>,
+    /// Shell text that runs the package's own test suite, with `umlfs build --test`: when the package has been made, in the tree that
+    /// was built, as the phases are. It does not count in the key; what it prints is counted ([`crate::suite`]).
+    #[serde(default, skip_serializing)]
+    pub test: Option<At<String>>,
     /// Owners, modes and kinds that an unprivileged build cannot give, by absolute path.
     #[serde(default)]
     pub files: BTreeMap<String, FileRule>,
@@ -325,6 +330,9 @@ impl Recipe {
             {
                 return Err(whole(format!("found directory {directory:?}, expected a path below the sources")));
             }
+            if let (true, Some(test)) = (stage.phases.is_empty(), &stage.test) {
+                return Err(error_at(path, test, "`test` has nothing to test without `phases`", None));
+            }
             if stage.phases.is_empty() && stage.files.is_empty() {
                 return Err(whole("found neither `phases` nor `files`, expected at least one".into()));
             }
@@ -415,6 +423,7 @@ mod tests {
             (stage("    needs: a/b\n    phases: {a: b}\n"), "p.yaml:8:12: found `a/b`, expected a list"),
             (stage("    needs: [a/b, c]\n    phases: {a: b}\n"), "p.yaml:8:18: found \"c\", expected NAME/STAGE"),
             (stage("    phases: {a: b, a: c}\n"), "p.yaml:8:20: duplicate mapping key `a`"),
+            (stage("    files: {}\n    test: x\n"), "p.yaml:9:11: `test` has nothing to test"),
             (stage(""), "p.yaml: p/final: found neither `phases` nor `files`"),
             (
                 stage("    files:\n      /x: {type: file, mode: \"9\", content: a}\n"),

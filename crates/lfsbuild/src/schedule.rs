@@ -12,13 +12,15 @@ use crate::progress::Event;
 use crate::step::Context;
 use crate::store::Record;
 
-/// Runs `steps`; what they need and is not among them must be in the store. `finished` is called after each, in this thread.
+/// Runs `steps`; what they need and is not among them must be in the store. With `keep_packages` they are
+/// finished already, and built again for their tests alone. `finished` is called after each, in this thread.
 pub(crate) fn run(
     context: &Context<'_>,
     jobserver: &Jobserver,
     steps: &[&Step],
     estimates: &BTreeMap<String, Duration>,
     keep_going: bool,
+    keep_packages: bool,
     mut finished: impl FnMut(&Record),
 ) -> Result<()> {
     let names: BTreeSet<&str> = steps.iter().map(|s| s.name.as_str()).collect();
@@ -57,7 +59,7 @@ pub(crate) fn run(
                     });
                     scope.spawn(move || {
                         let started = Instant::now();
-                        let result = context.build(step);
+                        let result = if keep_packages { context.build_for_tests(step) } else { context.build(step) };
                         jobserver.release();
                         // The receiver lives until nothing runs any more.
                         let _ = send.send((name, result, started.elapsed()));

@@ -29,6 +29,7 @@ use crate::recipe::{Recipe, Root, Stage};
 use crate::sandbox::{EXIT_NO_SANDBOX, Report, Spec, helper, namespace_hint, write_spec};
 use crate::sources::Fetcher;
 use crate::store::{Record, Store, read_json, remove_file, remove_tree, write_json};
+use crate::suite::{self, PHASE, Tests};
 use crate::unpack::unpack;
 use crate::work::Work;
 
@@ -43,14 +44,40 @@ pub(crate) struct Context<'a> {
     pub(crate) progress: &'a dyn Progress,
     pub(crate) makeflags: String,
     pub(crate) jobs: usize,
+    /// Whether test suites are run, too.
+    pub(crate) tests: Option<Tests>,
 }
 
 /// A step's place on the host, ready to be run.
 pub(crate) struct Prepared {
     pub(crate) work: Work,
-    spec: Spec,
+    pub(crate) spec: Spec,
     /// Sources by file name, with the hash of the file that was taken.
     sources: BTreeMap<String, String>,
+}
+
+/// How the phases of a sandbox ended.
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    /// Processor time of all of them.
+    cpu: Duration,
+    /// Those that were begun, with the wall time of each in seconds.
+    phases: Vec<(String, f64)>,
+    /// What the sandbox told of a failure.
+    report: Option<Report>,
+}
+
+impl Ended {
+    /// How they ended, in words.
+    pub(crate) fn said(&self) -> String {
+        match (&self.report, self.status.code(), self.status.signal()) {
+            (Some(Report::Failed { status, .. }), ..) => status.clone(),
+            (_, Some(0), _) => "good".into(),
+            (_, Some(EXIT_NO_SANDBOX), _) => "the sandbox ended without a reason".into(),
+            (_, Some(code), _) => format!("exit status {code}"),
+            (_, None, signal) => format!("the sandbox was killed by signal {}", signal.unwrap_or(0)),
+        }
+    }
 }
 
 /// Name of the file in the store's `logs` that takes a step's output while it runs.
@@ -172,17 +199,32 @@ impl Context<'_> {
 
     /// Builds a step and puts its package into the store.
     pub(crate) fn build(&self, step: &Step) -> Result<Record> {
-        let (part, record) = self.make(step, "part")?;
+        let (part, record) = self.make(step, "part", self.tests)?;
         let place = self.store.package_dir(&step.key);
         remove_tree(&place)?;
         std::fs::rename(&part, &place).map_err(|e| Error::io("moving to", &place, e))?;
         Ok(record)
     }
 
+    /// Builds a finished step again for its test suite. The package that is there stays, with the new results.
+    pub(crate) fn build_for_tests(&self, step: &Step) -> Result<Record> {
+        let mut kept = self.store.record(&step.key).ok_or_else(|| unknown_step(step))?;
+        let (part, record) = self.make(step, "test.part", self.tests)?;
+        let place = self.store.package_dir(&step.key);
+        if record.tests.is_some() {
+            let log = place.join(suite::LOG);
+            std::fs::rename(part.join(suite::LOG), &log).map_err(|e| Error::io("moving to", &log, e))?;
+            kept.tests = record.tests;
+            write_json(&place.join("record.json"), &kept)?;
+        }
+        remove_tree(&part)?;
+        Ok(kept)
+    }
+
     /// Builds a step again and compares: none when its package is the same, byte for byte, else what differs.
     pub(crate) fn compare(&self, step: &Step) -> Result<Option<Vec<String>>> {
         let kept = self.store.record(&step.key).ok_or_else(|| unknown_step(step))?;
-        let (part, record) = self.make(step, "check.part")?;
+        let (part, record) = self.make(step, "check.part", None)?;
         let mut differences = Vec::new();
         for (output, archive) in &record.outputs {
             if kept.outputs.get(output).map(|a| &a.sha256) == Some(&archive.sha256) {
@@ -197,7 +239,7 @@ impl Context<'_> {
     }
 
     /// Builds a step into a directory beside its place in the store.
-    fn make(&self, step: &Step, suffix: &str) -> Result<(PathBuf, Record)> {
+    fn make(&self, step: &Step, suffix: &str, tests: Option<Tests>) -> Result<(PathBuf, Record)> {
         let started = Instant::now();
         let (recipe, stage) = self.plan.stage(step).ok_or_else(|| unknown_step(step))?;
         let log = self.log_path(step)?;
@@ -210,22 +252,39 @@ impl Context<'_> {
         remove_tree(&part)?;
         std::fs::create_dir_all(&part).map_err(|e| Error::io("creating", &part, e))?;
         let outputs = pack(&step.name, &prepared.work.join("dest"), &stage.files, &stage.outputs, &part)?;
-        let record = Record {
+        let mut record = Record {
             step: step.name.clone(),
             key: step.key.clone(),
             version: recipe.version.clone(),
             license: recipe.license.clone(),
-            sources: prepared.sources,
+            sources: prepared.sources.clone(),
             needs: step.needs.iter().map(|(need, key)| (need.to_string(), key.clone())).collect(),
             outputs,
             wall_seconds: started.elapsed().as_secs_f64(),
             cpu_seconds: cpu.as_secs_f64(),
             finished: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs(),
             phases,
+            tests: None,
             builder: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let kept_log = part.join("build.log");
-        std::fs::rename(&log, &kept_log).map_err(|e| Error::io("moving to", &kept_log, e))?;
+        let tested = match tests {
+            Some(_) => self.test(step, stage, &prepared, &log, &part.join(suite::LOG))?,
+            None => None,
+        };
+        match tested {
+            Some(tested) if tests == Some(Tests::Strict) && !tested.result.good => {
+                remove_tree(&part)?;
+                return Err(self.failure(step, recipe, stage, &prepared, &log, tested.ended));
+            }
+            Some(tested) => {
+                record.tests = Some(tested.result);
+                // Copied, not cut: who follows may not have come to the end.
+                copy_start(&log, tested.begin, &kept_log).map_err(|e| Error::io("writing", &kept_log, e))?;
+                remove_file(&log)?;
+            }
+            None => std::fs::rename(&log, &kept_log).map_err(|e| Error::io("moving to", &kept_log, e))?,
+        }
         write_json(&part.join("record.json"), &record)?;
         remove_tree(&prepared.work)?;
         Ok((part, record))
@@ -244,48 +303,50 @@ impl Context<'_> {
         prepared: &Prepared,
         log: &Path,
     ) -> Result<(Duration, Vec<(String, f64)>)> {
+        let log_file = File::create(log).map_err(|e| Error::io("creating", log, e))?;
         if stage.phases.is_empty() {
-            File::create(log).map_err(|e| Error::io("creating", log, e))?;
             return Ok((Duration::ZERO, Vec::new()));
         }
+        let ended = self.sandboxed(step, &prepared.spec, &prepared.work.join("spec.json"), log_file)?;
+        if ended.status.success() {
+            return Ok((ended.cpu, ended.phases));
+        }
+        Err(self.failure(step, recipe, stage, prepared, log, ended))
+    }
+
+    /// Runs what `spec` orders, with its output in `log`.
+    pub(crate) fn sandboxed(&self, step: &Step, spec: &Spec, spec_path: &Path, log: File) -> Result<Ended> {
         let mut began: Vec<(String, Instant)> = Vec::new();
-        let spec_path = prepared.work.join("spec.json");
-        write_spec(&prepared.spec, &spec_path)?;
-        let log_file = File::create(log).map_err(|e| Error::io("creating", log, e))?;
-        let mut command = helper(&spec_path);
+        write_spec(spec, spec_path)?;
+        let mut command = helper(spec_path);
         // A group of its own: Ctrl-C on the terminal reaches the builder, which then ends the step.
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file).process_group(0);
-        let mut child = command.spawn().map_err(|e| Error::io("starting the sandbox for", &prepared.work, e))?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).process_group(0);
+        let mut child = command.spawn().map_err(|e| Error::io("starting the sandbox for", &spec.work, e))?;
         let pid = Pid::from_raw(child.id() as i32);
-        let mut last_phase = stage.phases.first().map(|(name, _)| name.clone()).unwrap_or_default();
-        let mut failed = None;
+        let mut report = None;
         let mut no_sandbox = None;
         let mut interrupted = false;
         if let Some(mut reports) = child.stdout.take() {
-            interrupted = read_reports(&mut reports, pid, |report| match report {
+            interrupted = read_reports(&mut reports, pid, |told| match told {
                 Report::Phase(phase) => {
                     self.progress.event(Event::Phase { step: &step.name, phase: &phase });
-                    began.push((phase.clone(), Instant::now()));
-                    last_phase = phase;
+                    began.push((phase, Instant::now()));
                 }
-                Report::Failed { .. } => failed = Some(report),
+                Report::Failed { .. } => report = Some(told),
                 Report::NoSandbox { message } => no_sandbox = Some(message),
             })
-            .map_err(|e| Error::io("reading the reports of", &prepared.work, e))?;
+            .map_err(|e| Error::io("reading the reports of", &spec.work, e))?;
         }
-        let (status, cpu) = wait_with_usage(pid).map_err(|e| Error::io("waiting for", &prepared.work, e))?;
+        let (status, cpu) = wait_with_usage(pid).map_err(|e| Error::io("waiting for", &spec.work, e))?;
         if interrupted {
             return Err(Error::Interrupted);
         }
         if let Some(message) = no_sandbox {
             return Err(Error::Sandbox { message, hint: namespace_hint() });
         }
-        if status.success() {
-            let ends: Vec<Instant> = began.iter().skip(1).map(|(_, at)| *at).chain([Instant::now()]).collect();
-            let phases = began.into_iter().zip(ends).map(|((name, at), end)| (name, (end - at).as_secs_f64()));
-            return Ok((cpu, phases.collect()));
-        }
-        Err(self.failure(step, recipe, stage, prepared, log, (last_phase, status, failed)))
+        let ends: Vec<Instant> = began.iter().skip(1).map(|(_, at)| *at).chain([Instant::now()]).collect();
+        let phases = began.into_iter().zip(ends).map(|((name, at), end)| (name, (end - at).as_secs_f64())).collect();
+        Ok(Ended { status, cpu, phases, report })
     }
 
     fn failure(
@@ -295,7 +356,7 @@ impl Context<'_> {
         stage: &Stage,
         prepared: &Prepared,
         log: &Path,
-        (last_phase, status, report): (String, ExitStatus, Option<Report>),
+        ended: Ended,
     ) -> Error {
         let tail = tail(log, TAIL_LINES);
         let free =
@@ -305,21 +366,17 @@ impl Context<'_> {
         }
         let mut failure = StepFailure {
             step: step.name.clone(),
-            phase: last_phase,
+            phase: ended.phases.last().map(|(name, _)| name.clone()).unwrap_or_default(),
             location: None,
             command: None,
-            status: match (status.code(), status.signal()) {
-                (Some(EXIT_NO_SANDBOX), _) => "the sandbox ended without a reason".into(),
-                (Some(code), _) => format!("exit status {code}"),
-                (None, signal) => {
-                    format!("the sandbox was killed by signal {}", signal.unwrap_or(0))
-                }
-            },
+            status: ended.said(),
             log: log.to_owned(),
             tail,
         };
-        if let Some(Report::Failed { phase, status, line, command }) = report {
-            failure.location = stage.phases.iter().find(|(name, _)| *name == phase).and_then(|(_, text)| {
+        if let Some(Report::Failed { phase, status, line, command }) = ended.report {
+            let test = stage.test.as_ref().filter(|_| phase == PHASE);
+            let text = test.or_else(|| stage.phases.iter().find(|(name, _)| *name == phase).map(|(_, text)| text));
+            failure.location = text.and_then(|text| {
                 let line = line?;
                 let file = match &stage.finish_file {
                     Some(file) if phase == FINISH => file.clone(),
@@ -352,6 +409,7 @@ impl Context<'_> {
             "the phases are scripts in /run/umlfs/phases (bash -eux /run/umlfs/phases/1-...); `exit` leaves; nothing is packaged",
         ));
         prepared.spec.interactive = true;
+        prepared.spec.phases.extend(stage.test.as_ref().map(|text| (PHASE.to_owned(), text.value.clone())));
         let mut prompt = format!("[{}] \\w\\$ ", step.name);
         if stage.root == Root::Packages {
             self.progress.event(Event::Note(
@@ -375,6 +433,11 @@ impl Context<'_> {
         }
         Ok(status.code().unwrap_or(1))
     }
+}
+
+/// Copies the first bytes of a file.
+fn copy_start(from: &Path, bytes: u64, to: &Path) -> std::io::Result<()> {
+    std::io::copy(&mut File::open(from)?.take(bytes), &mut File::create(to)?).map(drop)
 }
 
 /// Gives all files of a tree the modes that they have for a user with the usual umask: what is copied from them must not

@@ -3,7 +3,7 @@
 //! ```text
 //! $XDG_CACHE_HOME/umlfs/
 //!     sources/SHA256-NAME       downloaded files, verified
-//!     packages/KEY/             finished steps: record.json, OUTPUT.tar, OUTPUT.json, build.log
+//!     packages/KEY/             finished steps: record.json, OUTPUT.tar, OUTPUT.json, build.log, test.log
 //!     work/KEY/                 steps that run or failed, locked by who works there; wiped when the step starts
 //!     logs/NAME-STAGE.log       output of the step's latest run, while it runs and when it failed
 //!     apt/                      private state of apt
@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::package::Manifest;
+use crate::suite::TestResult;
 
 /// The cache directory.
 #[derive(Debug, Clone)]
@@ -59,6 +60,9 @@ pub struct Record {
     /// The phases in their order, with the wall time of each in seconds. Empty in records of older builders.
     #[serde(default)]
     pub phases: Vec<(String, f64)>,
+    /// How its test suite went, when it was run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tests: Option<TestResult>,
     /// Version of the builder.
     pub builder: String,
 }

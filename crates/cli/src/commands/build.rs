@@ -10,6 +10,7 @@ use lfsbuild::follow::{Beside, Follow, beside};
 use lfsbuild::graph::Graph;
 use lfsbuild::progress::Progress;
 use lfsbuild::store::Store;
+use lfsbuild::suite::{self, Tests};
 use lfsbuild::{BuildOptions, BuildOutput, Builder, progress};
 
 use crate::error::CliError;
@@ -25,6 +26,7 @@ Examples:
   umlfs build --follow busybox/final        with the step's own output as it comes
   umlfs build --shell busybox/final         a shell where the step works, or where it failed
   umlfs build --shell chroot                inside the new system, where nobody has a name yet
+  umlfs build --test --only m4/final        a package's own test suite; the results are recorded
   umlfs build --check musl/tools            build a step again: is its package the same, byte for byte?
   umlfs build --graph svg > plan.svg        what needs what, as a picture";
 
@@ -95,6 +97,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "STEP", conflicts_with_all = ["dry_run", "explain", "shell"])]
     follow: Option<String>,
 
+    /// Run the test suites of the packages that are built, and record the results; with `--only`, of a finished package, too. `strict`:
+    /// a step whose suite fails has failed
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "record", conflicts_with_all = ["explain", "dry_run", "shell", "check", "graph"])]
+    test: Option<HowTests>,
+
     /// Build STEP again and compare; without STEP, all that is built
     #[arg(long, value_name = "STEP", num_args = 0..=1, conflicts_with_all = ["until", "only", "from", "dry_run", "explain", "shell", "out", "follow"])]
     check: Option<Option<String>>,
@@ -110,6 +117,15 @@ pub(crate) struct Args {
     /// Write the root file system to FILE as one tar archive
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+}
+
+/// What a failing test suite means.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum HowTests {
+    /// It is recorded
+    Record,
+    /// Its step has failed
+    Strict,
 }
 
 /// How `--graph` writes the plan.
@@ -158,6 +174,10 @@ pub(crate) fn run(args: Args) -> CommandResult {
     let mut options = args.sources.options();
     options.jobs = args.jobs.map_or(0, usize::from);
     options.keep_going = args.keep_going;
+    options.tests = args.test.map(|how| match how {
+        HowTests::Record => Tests::Record,
+        HowTests::Strict => Tests::Strict,
+    });
     if let Some(step) = &args.explain {
         return explain(&builder, step);
     }
@@ -192,15 +212,20 @@ pub(crate) fn run(args: Args) -> CommandResult {
         return Ok(u8::try_from(status).unwrap_or(1));
     }
     let signals = CancelOnSignal::install();
-    match &args.follow {
+    let earlier = builder.last_run().map(|run| run.ended);
+    let result = match &args.follow {
         Some(step) => {
             if !matches!(target, Target::From(_)) && follow_beside(&builder, step, progress.as_ref())? {
                 return Ok(0);
             }
-            follow(&builder, step, &target, &options, progress.as_ref())?;
+            follow(&builder, step, &target, &options, progress.as_ref())
         }
-        None => builder.run(&target, &options, progress.as_ref()).map_err(report)?,
+        None => builder.run(&target, &options, progress.as_ref()).map_err(report),
+    };
+    if options.tests.is_some() {
+        tested(&builder, earlier)?;
     }
+    result?;
     drop(signals);
     if target != Target::All {
         return Ok(0);
@@ -211,6 +236,44 @@ pub(crate) fn run(args: Args) -> CommandResult {
     }
     summary(&output, args.out.as_deref())?;
     Ok(0)
+}
+
+/// The results of the test suites that the run since `earlier` ran, as a table. It is indented: lines that begin with a step's name
+/// say where its archive is.
+fn tested(builder: &Builder, earlier: Option<f64>) -> Result<(), CliError> {
+    let built = builder.last_run().filter(|run| Some(run.ended) != earlier).map_or(Vec::new(), |run| run.built);
+    let record = |name: &String| builder.plan.step(name).ok().and_then(|step| builder.store.record(&step.key));
+    let results: Vec<_> = built.iter().filter_map(|name| Some((name, record(name)?))).collect();
+    ui::with_stdout(|w| {
+        let mut write = || -> std::io::Result<()> {
+            writeln!(
+                w,
+                "  {:<26} {:>8} {:>8} {:>8} {:>8}  ended",
+                "test suite of", "passed", "failed", "skipped", "xfailed"
+            )?;
+            for (name, record) in &results {
+                match &record.tests {
+                    Some(t) => {
+                        let c = t.counts;
+                        let counts = format!("{:>8} {:>8} {:>8} {:>8}", c.passed, c.failed, c.skipped, c.xfailed);
+                        let log = builder.store.package_dir(&record.key).join(suite::LOG);
+                        writeln!(w, "  {name:<26} {counts}  {}, {:.1} s, {}", t.status, t.seconds, log.display())?;
+                    }
+                    None => writeln!(w, "  {name:<26} {:>35}  its recipe has no `test`", "")?,
+                }
+            }
+            match results.len() {
+                0 => {
+                    writeln!(
+                        w,
+                        "  nothing was built, so nothing was tested; `--test --only STEP` tests a finished step"
+                    )
+                }
+                _ => Ok(()),
+            }
+        };
+        write().map_err(|error| CliError::output(&error))
+    })
 }
 
 /// Follows a step in a build that runs already; false when there is none, or it ended without the step.
@@ -232,7 +295,7 @@ fn follow(
     progress: &dyn Progress,
 ) -> Result<(), CliError> {
     let logs = builder.logs(step).map_err(report)?;
-    if !builder.missing(target).map_err(report)?.iter().any(|s| s.name == step) {
+    if !builder.to_build(target, options).map_err(report)?.iter().any(|s| s.name == step) {
         let mut file = std::fs::File::open(&logs.1).map_err(|error| {
             CliError::usage(format_args!("{step} is neither to be built nor built: {}: {error}", logs.1.display()))
                 .hint("name a step that `umlfs build --dry-run` shows as one to be built")
@@ -365,8 +428,12 @@ fn explain(builder: &Builder, name: &str) -> CommandResult {
                 )?,
                 None => writeln!(w, "state:    to be built: the cache has no package with this key")?,
             }
-            for (phase, text) in &stage.phases {
-                writeln!(w, "\nphase {phase}:")?;
+            if let Some(tests) = record.as_ref().and_then(|r| r.tests.as_ref()) {
+                writeln!(w, "tests:    {tests}")?;
+            }
+            let phases = stage.phases.iter().map(|(name, text)| (format!("phase {name}"), text));
+            for (title, text) in phases.chain(stage.test.iter().map(|text| ("tests (--test)".to_owned(), text))) {
+                writeln!(w, "\n{title}:")?;
                 for line in text.lines() {
                     writeln!(w, "    {line}")?;
                 }

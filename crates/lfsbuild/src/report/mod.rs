@@ -78,6 +78,7 @@ pub fn html(builder: &Builder) -> String {
     critical_path(&mut out, builder, &rows);
     steps(&mut out, &rows, unit);
     phases(&mut out, &rows);
+    suites(&mut out, &rows);
     sizes(&mut out, builder, &rows);
     let _ = write!(
         out,
@@ -219,6 +220,32 @@ fn phases(out: &mut String, rows: &[Row<'_>]) {
             escape(phase),
             seconds(time),
             100.0 * time / longest
+        );
+    }
+    out.push_str("</table>\n");
+}
+
+/// The packages' own test suites, where they were run.
+fn suites(out: &mut String, rows: &[Row<'_>]) {
+    let run: Vec<_> = rows.iter().filter_map(|r| Some((r.name, r.record.as_ref()?.tests.as_ref()?))).collect();
+    if run.is_empty() {
+        return;
+    }
+    out.push_str(
+        "<h2>Test suites</h2>\n<table><tr><th>step<th>passed<th>failed<th>skipped<th>failed as expected<th>ended<th>time</tr>\n",
+    );
+    for (step, result) in run {
+        let c = result.counts;
+        let _ = writeln!(
+            out,
+            "<tr><td>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td>{}<td class=n>{}</tr>",
+            escape(step),
+            c.passed,
+            c.failed,
+            c.skipped,
+            c.xfailed,
+            escape(&result.status),
+            seconds(result.seconds)
         );
     }
     out.push_str("</table>\n");

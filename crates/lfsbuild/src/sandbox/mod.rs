@@ -31,7 +31,7 @@ pub(crate) const EXIT_NO_SANDBOX: i32 = 102;
 pub(crate) const SANDBOX_VERSION: u32 = 1;
 
 /// What the helper is to do, as JSON in a file of the step's work directory.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Spec {
     /// The builder's process ID: the helper ends when it is gone.
     pub(crate) builder: i32,
