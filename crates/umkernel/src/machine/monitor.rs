@@ -4,7 +4,7 @@
 //! takes its guests with it when it dies (`PTRACE_O_EXITKILL`, `PR_SET_PDEATHSIG`); when this one dies, it powers off. Whatever
 //! processes it leaves all the same become this one's children, and are ended.
 
-use super::launch::{self, LaunchConfig};
+use super::launch::{self, LaunchConfig, Target};
 use super::{BootError, Outcome};
 use crate::host::process::TERMIOS_SIZE;
 use nix::libc;
@@ -30,14 +30,29 @@ const BROKEN: u8 = 1;
 /// # Errors
 /// A machine that could not be booted, whose kernel panicked, or that was killed.
 pub fn boot(config: &LaunchConfig) -> Result<u8, BootError> {
+    supervise(config.stats.as_ref(), &|terminal, report| {
+        launch::run(&LaunchConfig { terminal, ..config.clone() }, report)
+    })
+}
+
+/// A machine for [`supervise`]: runs in a process of its own, until it has stopped. It is given the settings that the terminal on
+/// standard input is to be left with, and where to report how it ended if it does not return. SIGTERM, SIGINT and SIGHUP, which
+/// are blocked, ask it to stop, SIGUSR1 is Ctrl-Alt-Del.
+pub type Machine<'a> = dyn Fn(Option<[u8; TERMIOS_SIZE]>, BorrowedFd<'_>) -> Result<Outcome, BootError> + 'a;
+
+/// What [`boot`] does, for any machine: one process runs it, and this one has the terminal in raw mode, passes on signals, and
+/// ends what it has left behind. What it took from the host goes to `stats`.
+///
+/// # Errors
+/// As [`boot`].
+pub fn supervise(stats: Option<&Target>, machine: &Machine<'_>) -> Result<u8, BootError> {
     let terminal = Terminal::take();
-    let config = &LaunchConfig { terminal: terminal.settings(), ..config.clone() };
     let watched = watched_signals();
     let before = block(&watched)?;
     // SAFETY: constant arguments; orphans of the machine become children of this process. Without, they stay what they are.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
     let result = loop {
-        match run_once(config, &terminal, &watched) {
+        match run_once(stats, machine, &terminal, &watched) {
             Ok(Outcome::Restart) => {}
             Ok(Outcome::Off(code)) => break Ok(code),
             Ok(Outcome::Panic) => break Err(BootError::new("the guest's kernel panicked", "its report is above")),
@@ -66,7 +81,12 @@ fn block(set: &SigSet) -> Result<SigSet, BootError> {
     Ok(before)
 }
 
-fn run_once(config: &LaunchConfig, terminal: &Terminal, watched: &SigSet) -> Result<Outcome, BootError> {
+fn run_once(
+    stats: Option<&Target>,
+    machine: &Machine<'_>,
+    terminal: &Terminal,
+    watched: &SigSet,
+) -> Result<Outcome, BootError> {
     let cannot = |what: &str, e: nix::Error| BootError::new(format!("cannot {what}: {e}"), "");
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| cannot("make a pipe", e))?;
     let monitor = getpid();
@@ -74,13 +94,13 @@ fn run_once(config: &LaunchConfig, terminal: &Terminal, watched: &SigSet) -> Res
     match unsafe { fork() }.map_err(|e| cannot("start the kernel process", e))? {
         ForkResult::Child => {
             drop(read);
-            kernel_process(config, terminal, write, monitor)
+            kernel_process(machine, terminal, write, monitor)
         }
         ForkResult::Parent { child } => {
             drop(write);
             let status = watch(child, watched)?;
             end_orphans();
-            if let Some(target) = &config.stats {
+            if let Some(target) = stats {
                 // The machine has run: a file that cannot be written any more does not undo that.
                 let _ = target.append(&host_use());
             }
@@ -103,8 +123,9 @@ fn host_use() -> String {
     )
 }
 
-/// Ends what the kernel process has left behind: a hostile guest can make processes on `direct` that nobody knows.
-fn end_orphans() {
+/// Ends all children of the calling thread, among them what the kernel process has left behind: a hostile guest can make
+/// processes on `direct` that nobody knows.
+pub fn end_orphans() {
     let children = || std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
     for _ in 0..1000 {
         let found = children();
@@ -156,7 +177,7 @@ fn report(pipe: OwnedFd, status: WaitStatus) -> Result<Outcome, BootError> {
     }
 }
 
-fn kernel_process(config: &LaunchConfig, terminal: &Terminal, pipe: OwnedFd, monitor: Pid) -> ! {
+fn kernel_process(machine: &Machine<'_>, terminal: &Terminal, pipe: OwnedFd, monitor: Pid) -> ! {
     // SAFETY: a constant argument; ends this process in good order when its parent is killed.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
     if getppid() != monitor {
@@ -171,7 +192,7 @@ fn kernel_process(config: &LaunchConfig, terminal: &Terminal, pipe: OwnedFd, mon
         let text = format!("umlfs kernel panic: {info}").replace('\n', "\r\n");
         let _ = write!(std::io::stderr(), "\r\n{text}\r\n");
     }));
-    let outcome = launch::run(config, pipe.as_fd());
+    let outcome = machine(terminal.settings(), pipe.as_fd());
     // If nobody listens any more, nobody minds.
     let _ = File::from(pipe).write_all(&super::report::encode(&outcome));
     if getppid() != monitor {
