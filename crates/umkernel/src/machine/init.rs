@@ -86,6 +86,17 @@ fn strings(args: &[String], env: &[(String, String)]) -> Strings {
     }
 }
 
+/// What the user gave, and of `own` what he did not give.
+fn environment(config: &MachineConfig, own: &[(&str, &str)]) -> Vec<(String, String)> {
+    let mut env = config.env.clone();
+    for (name, value) in own {
+        if !env.iter().any(|(given, _)| given == name) {
+            env.push((name.to_string(), value.to_string()));
+        }
+    }
+    env
+}
+
 fn start_init(
     kernel: &Arc<Kernel>,
     kernel_task: &Arc<Task>,
@@ -98,8 +109,7 @@ fn start_init(
     kernel.tasks.insert(&task);
     give_files(&task, stdio);
     let candidates = path.map_or(INITS.to_vec(), |p| vec![p]);
-    let mut env = config.env.clone();
-    env.push(("HOME".to_string(), "/".to_string()));
+    let env = environment(config, &[("HOME", "/")]);
     let programs = candidates
         .iter()
         .map(|p| Program { path: p.as_bytes().to_vec(), strings: strings(&[p.to_string()], &env) })
@@ -130,13 +140,7 @@ fn start_command(
     stdio: &Stdio,
     argv: &[String],
 ) -> Result<(), BootError> {
-    let mut env = config.env.clone();
-    env.extend([
-        ("PATH".to_string(), PATH.to_string()),
-        ("HOME".to_string(), "/root".to_string()),
-        ("USER".to_string(), "root".to_string()),
-        ("SHELL".to_string(), "/bin/sh".to_string()),
-    ]);
+    let env = environment(config, &[("PATH", PATH), ("HOME", "/root"), ("USER", "root"), ("SHELL", "/bin/sh")]);
     let new_pid = || kernel.tasks.allocate_pid(kernel.config.max_tasks);
     let no_pid = |e| BootError::new(format!("no process id: {e}"), "");
     let init = new_task(kernel, kernel_task, b"init", new_pid().map_err(no_pid)?);
