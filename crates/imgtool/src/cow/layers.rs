@@ -18,6 +18,7 @@ const PAGE: usize = 4096;
 
 /// A disk in layers. The topmost overlay takes the writes. As in the kernel (`block/layers.rs`), a block gets its bit
 /// only after its contents are in the file, and the bits reach the host's disk at a flush, behind what they stand for.
+#[derive(Debug)]
 pub(crate) struct Layers {
     top: File,
     bits: Mutex<Bits>,
@@ -30,6 +31,7 @@ pub(crate) struct Layers {
 }
 
 /// Which blocks the topmost overlay has.
+#[derive(Debug)]
 struct Bits {
     bitmap: Vec<u8>,
     /// Pages that the file does not have yet.
@@ -82,6 +84,15 @@ impl Layers {
             lower.push((file, bitmap));
         }
         Ok(Self { top, bits, lower, base, data_at: found.data_at, size, writable })
+    }
+
+    /// Whether an overlay has the block.
+    pub(crate) fn has(&self, block: u64) -> bool {
+        has(&self.bits().bitmap, block) || self.lower.iter().any(|(_, bitmap)| has(bitmap, block))
+    }
+
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable
     }
 
     fn bits(&self) -> MutexGuard<'_, Bits> {

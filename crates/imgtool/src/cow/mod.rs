@@ -31,9 +31,11 @@ use crate::{Error, backing, identify};
 
 mod commit;
 mod layers;
+mod uml;
 
 pub use commit::commit;
 pub(crate) use layers::Layers;
+pub use uml::{Loan, lend};
 
 /// The first bytes of an overlay.
 pub(crate) const MAGIC: &[u8; 8] = b"umlfscow";
