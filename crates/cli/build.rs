@@ -1,6 +1,10 @@
-//! Builds the freestanding kernel image, which goes into this program: the `direct` platform maps it into guest processes.
+//! Builds the programs that this one carries:
 //!
-//! It is a program of its own for the same processor, but without `std`, so cargo is called for it once more.
+//! - the freestanding kernel image, which the `direct` platform maps into guest processes: a program for the same processor,
+//!   but without `std`;
+//! - process 1 of a real User-Mode Linux (`umlfs boot --kernel`), linked statically: the guest has no libraries of the host's.
+//!
+//! Neither can be built together with this crate, so cargo is called for each once more.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -9,17 +13,34 @@ use std::process::{Command, ExitCode};
 fn main() -> ExitCode {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
-    for part in ["kernel-image", "umkernel/src", "umkernel/Cargo.toml", "ext4/src", "ext4/Cargo.toml"] {
+    for part in ["kernel-image", "umkernel/src", "umkernel/Cargo.toml", "ext4/src", "ext4/Cargo.toml", "uml-init"] {
         watch(&here.join("..").join(part));
     }
     println!("cargo:rerun-if-changed=build.rs");
-    let target = out.join("kernel");
+
+    let kernel = out.join("kernel");
+    let built = cargo(&here.join("../kernel-image/Cargo.toml"), &kernel, |_| {});
+    println!("cargo:rustc-env=UMLFS_KERNEL_IMAGE={}", kernel.join("release/umlfs-kernel").display());
+
+    let guest = out.join("guest");
+    // With its target named, the flags are for the program alone, not for what runs while it is built.
+    let target = "x86_64-unknown-linux-gnu";
+    let built = built
+        && cargo(&here.join("../uml-init/Cargo.toml"), &guest, |cargo| {
+            cargo.args(["--bin", "uml-init", "--target", target]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+            for (setting, value) in [("STRIP", "symbols"), ("OPT_LEVEL", "s"), ("DEBUG", "0")] {
+                cargo.env(format!("CARGO_PROFILE_RELEASE_{setting}"), value);
+            }
+        });
+    println!("cargo:rustc-env=UMLFS_UML_INIT={}", guest.join(target).join("release/uml-init").display());
+    if built { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Builds the program of a manifest in `target`; says why if that fails.
+fn cargo(manifest: &Path, target: &Path, with: impl FnOnce(&mut Command)) -> bool {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .args(["build", "--release", "--locked", "--quiet", "--manifest-path"])
-        .arg(here.join("../kernel-image/Cargo.toml"))
-        .arg("--target-dir")
-        .arg(&target);
+    cargo.args(["build", "--release", "--locked", "--quiet", "--manifest-path"]).arg(manifest);
+    cargo.arg("--target-dir").arg(target);
     // What cargo sets for this build is not meant for that one: wrappers (clippy), flags (coverage), profiles.
     let kept = ["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_TERM_COLOR"];
     let foreign = |name: &str| {
@@ -31,26 +52,22 @@ fn main() -> ExitCode {
                 .contains(&name)
     };
     env::vars().filter(|(name, _)| foreign(name)).for_each(|(name, _)| _ = cargo.env_remove(name));
+    with(&mut cargo);
     match cargo.status() {
-        Ok(status) if status.success() => {}
-        Ok(status) => {
-            eprintln!("building the kernel image failed ({status})");
-            return ExitCode::FAILURE;
-        }
-        Err(e) => {
-            eprintln!("cannot run cargo for the kernel image: {e}");
-            return ExitCode::FAILURE;
-        }
+        Ok(status) if status.success() => return true,
+        Ok(status) => eprintln!("building {} failed ({status})", manifest.display()),
+        Err(e) => eprintln!("cannot run cargo for {}: {e}", manifest.display()),
     }
-    println!("cargo:rustc-env=UMLFS_KERNEL_IMAGE={}", target.join("release/umlfs-kernel").display());
-    ExitCode::SUCCESS
+    false
 }
 
 /// Cargo looks at files below a directory; a build directory in it would always be new.
 fn watch(path: &Path) {
-    if path.ends_with("kernel-image") {
-        for part in ["src", "Cargo.toml", "Cargo.lock", "build.rs", "kernel.ld"] {
-            println!("cargo:rerun-if-changed={}", path.join(part).display());
+    if path.ends_with("kernel-image") || path.ends_with("uml-init") {
+        for part in ["src", "Cargo.toml", "Cargo.lock", "build.rs", "kernel.ld"].map(|part| path.join(part)) {
+            if part.exists() {
+                println!("cargo:rerun-if-changed={}", part.display());
+            }
         }
     } else {
         println!("cargo:rerun-if-changed={}", path.display());

@@ -1,8 +1,10 @@
-//! The `umlfs` command: one file per subcommand under `commands/`, no logic of its own.
+//! The `umlfs` command: one file per subcommand under `commands/`, no logic of its own, but for `uml/`: a real User-Mode Linux as
+//! the kernel.
 
 mod commands;
 mod error;
 mod ui;
+mod uml;
 
 use std::process::ExitCode;
 

@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use imgtool::cow;
 use umkernel::machine::launch::{LaunchConfig, OverlayConfig, PlatformChoice, Target};
-use umkernel::machine::{BootError, MachineConfig, Run, monitor};
+use umkernel::machine::{MachineConfig, Run, monitor};
 
 use super::trace::TraceArgs;
-use crate::CommandResult;
+use super::uml::{OwnOption, UmlArgs};
 use crate::error::CliError;
+use crate::{CommandResult, uml};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,6 +19,8 @@ Examples:
   umlfs boot tiny.img --exec 'cat >/root/f' <file  its input, output and errors are this command's own
   umlfs boot tiny.img -- /bin/ls -l /              the same without a shell in between
   umlfs boot tiny.img --cow my.cow                 what the machine writes goes to my.cow
+  umlfs boot tiny.img --kernel linux.uml --share src:/mnt --exec 'ls /mnt'
+                                                   the same in a real User-Mode Linux, to compare
   umlfs boot ubda=tiny.img root=/dev/ubda rw init=/sbin/init mem=512M
                                                    as User-Mode Linux takes it
 
@@ -68,7 +72,7 @@ pub(crate) struct MachineArgs {
     append: Option<String>,
 
     /// How the guest's system calls reach the kernel
-    #[arg(long, value_enum, value_name = "PLATFORM", default_value_t, env = "UMLFS_PLATFORM", hide_env_values = true)]
+    #[arg(long, value_enum, value_name = "PLATFORM", default_value_t, env = PLATFORM, hide_env_values = true)]
     platform: Platform,
 
     /// At power-off, show what the guests asked of the kernel: calls with their latencies, how they came in, waits for locks;
@@ -78,6 +82,26 @@ pub(crate) struct MachineArgs {
 
     #[command(flatten)]
     trace: TraceArgs,
+
+    #[command(flatten)]
+    uml: UmlArgs,
+}
+
+/// The environment's name for `--platform`.
+const PLATFORM: &str = "UMLFS_PLATFORM";
+
+impl MachineArgs {
+    /// The real User-Mode Linux that is to run the machine, if one was named.
+    fn other_kernel(&self) -> Result<Option<uml::Kernel>, CliError> {
+        let name = self.platform.to_possible_value().map(|value| value.get_name().to_string());
+        let platform = !matches!(self.platform, Platform::Auto) && std::env::var(PLATFORM).ok() != name;
+        let own = [
+            ("--platform", platform, "that kernel has its own way to its guests' system calls"),
+            ("--trace", self.trace.is_given(), "only umlfs's own kernel shows its guests' system calls"),
+            ("--stats", self.stats.is_some(), "only umlfs's own kernel counts its guests' system calls"),
+        ];
+        self.uml.kernel(&own.map(|(name, given, why)| OwnOption { name, given, why }), self.cpus)
+    }
 }
 
 #[derive(Clone, Copy, Default, clap::ValueEnum)]
@@ -122,6 +146,7 @@ pub(crate) fn boot_image(image: PathBuf, machine: &MachineArgs) -> CommandResult
 }
 
 fn boot(image: PathBuf, words: &Words, args: &MachineArgs) -> CommandResult {
+    let kernel = args.other_kernel()?;
     // Looked at first: it says what a thing is that is no file at all.
     imgtool::identify(&image).map_err(super::image::report)?;
     let chain = layers(&image, args.cow.as_deref()).map_err(super::image::report)?;
@@ -171,10 +196,13 @@ fn boot(image: PathBuf, words: &Words, args: &MachineArgs) -> CommandResult {
         terminal: None,
         machine,
     };
-    monitor::boot(&config).map_err(|BootError { what, hint }| {
-        let error = CliError::failed(what);
-        if hint.is_empty() { error } else { error.hint(hint) }
-    })
+    match &kernel {
+        Some(kernel) => {
+            let words = words.kept.iter().chain(&appended.kept).cloned().collect();
+            uml::boot(&uml::Options { kernel, shares: args.uml.shares(), words }, &config)
+        }
+        None => monitor::boot(&config).map_err(uml::report),
+    }
 }
 
 /// The image with the overlays that the machine is to have.

@@ -12,4 +12,5 @@ mod platforms;
 pub(crate) mod report;
 pub(crate) mod sources;
 mod trace;
+mod uml;
 pub(crate) mod up;

@@ -49,6 +49,11 @@ enum TraceClock {
 }
 
 impl TraceArgs {
+    /// Whether a trace is asked for.
+    pub(crate) fn is_given(&self) -> bool {
+        self.trace.is_some()
+    }
+
     /// What to hand to the machine; makes the trace's file.
     pub(crate) fn config(&self) -> Result<Option<TraceConfig>, CliError> {
         let Some(target) = &self.trace else { return Ok(None) };

@@ -1,0 +1,104 @@
+//! `umlfs boot --kernel`: the same image in a real User-Mode Linux, the `linux` that a kernel source makes with `ARCH=um`, so that
+//! the two kernels can be compared.
+//!
+//!     umlfs (monitor) ──fork──► keeper ──► linux ─┬─ its own processes
+//!       raw terminal, signals     │ console ⇄ con0 (a pseudo-terminal)
+//!       exit status               │ --exec's streams ⇄ con1 (a socket)
+//!                                 └ the end of all of them
+//!
+//! The monitor is the one of our own kernel's machines (`umkernel::machine::monitor`). The guest's root is at first a directory of
+//! the host with the program of `crates/uml-init` in it, process 1, which mounts the image and does in the guest what our own
+//! kernel does by itself.
+
+mod arguments;
+mod confine;
+mod console;
+mod disk;
+mod kernel;
+mod line;
+mod machine;
+mod mconsole;
+mod messages;
+mod outcome;
+mod share;
+mod workplace;
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use umkernel::machine::launch::LaunchConfig;
+use umkernel::machine::{BootError, Run, monitor};
+
+use crate::CommandResult;
+use crate::error::CliError;
+
+pub(crate) use kernel::Kernel;
+pub(crate) use share::{Share, parse_share};
+
+/// What a user asks for beside what our own kernel is asked for.
+#[derive(Debug)]
+pub(crate) struct Options<'a> {
+    /// The kernel.
+    pub(crate) kernel: &'a Kernel,
+    /// Directories of the host that the guest is to see.
+    pub(crate) shares: &'a [Share],
+    /// Words of the kernel's command line.
+    pub(crate) words: Vec<String>,
+}
+
+/// An error of a machine, as the command shows it.
+pub(crate) fn report(BootError { what, hint }: BootError) -> CliError {
+    let error = CliError::failed(what);
+    if hint.is_empty() { error } else { error.hint(hint) }
+}
+
+fn failed(what: impl Into<String>, hint: impl Into<String>) -> BootError {
+    BootError { what: what.into(), hint: hint.into() }
+}
+
+/// Boots the machine and returns the exit code for the caller.
+pub(crate) fn boot(options: &Options<'_>, config: &LaunchConfig) -> CommandResult {
+    let interactive = matches!(config.machine.run, Run::Init(_));
+    let terminal = [0, 1, 2].map(|stream| !interactive && is_terminal(stream));
+    let place = workplace::Workplace::new().map_err(report)?;
+    let disk = disk::Disk::take(config, &place).map_err(report)?;
+    place.furnish(&arguments::request(options, config, terminal)).map_err(report)?;
+    let shared = options.shares.iter().filter(|share| !share.read_only).map(|share| share.host.clone());
+    let plan = machine::Plan {
+        kernel: options.kernel.path(),
+        words: arguments::command_line(options, config, place.path()),
+        memory_directory: workplace::memory_directory(config.machine.memory).map_err(report)?,
+        place: &place,
+        interactive,
+        verbose: config.machine.verbose,
+        terminal,
+        writable: shared.chain([disk.file(config).to_owned()]).collect(),
+    };
+    let ended = monitor::supervise(None, &|_, _| {
+        let outcome = plan.run();
+        if place.is_left_alone() {
+            // The process that would do it was killed.
+            let _ = disk.give_back();
+            disk.remove();
+            place.remove();
+        }
+        outcome
+    });
+    // What the machine has written counts, however it ended.
+    let kept = disk.give_back();
+    let code = ended.map_err(report)?;
+    kept.map(|()| code)
+}
+
+fn is_terminal(stream: i32) -> bool {
+    match stream {
+        0 => std::io::stdin().is_terminal(),
+        1 => std::io::stdout().is_terminal(),
+        _ => std::io::stderr().is_terminal(),
+    }
+}
+
+/// A path as the kernel takes it in its command line, which ends words at spaces.
+fn word(name: &str, path: &Path) -> String {
+    format!("{name}={}", path.display())
+}
