@@ -1,10 +1,12 @@
 //! `umlfs boot --kernel`: the same image in a real User-Mode Linux, the `linux` that a kernel source makes with `ARCH=um`, so that
 //! the two kernels can be compared.
 //!
-//!     umlfs (monitor) ──fork──► keeper ──► linux ─┬─ its own processes
-//!       raw terminal, signals     │ console ⇄ con0 (a pseudo-terminal)
-//!       exit status               │ --exec's streams ⇄ con1 (a socket)
-//!                                 └ the end of all of them
+//! ```text
+//! umlfs (monitor) ──fork──► keeper ──► linux ── its own processes
+//!   raw terminal, signals     │ console ⇄ con0 (a pseudo-terminal)
+//!   exit status               │ --exec's streams ⇄ con1 (a socket)
+//!                             └ the end of all of them
+//! ```
 //!
 //! The monitor is the one of our own kernel's machines (`umkernel::machine::monitor`). The guest's root is at first a directory of
 //! the host with the program of `crates/uml-init` in it, process 1, which mounts the image and does in the guest what our own
