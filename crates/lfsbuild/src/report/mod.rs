@@ -115,7 +115,8 @@ fn facts(out: &mut String, builder: &Builder, rows: &[Row<'_>], unit: Option<f64
     });
     if let Some(run) = builder.last_run() {
         let of_run = |row: &&Row<'_>| run.built.iter().any(|b| b == row.name);
-        let used: f64 = rows.iter().filter(of_run).map(Row::cpu).sum();
+        // Not `sum`, which is -0 of nothing.
+        let used = rows.iter().filter(of_run).map(Row::cpu).fold(0.0, |sum, cpu| sum + cpu);
         let took = (run.ended - run.began).max(0.001);
         let saved: f64 = rows.iter().filter(|r| r.record.is_some() && !of_run(r)).map(Row::wall).sum();
         let hits = run.planned.saturating_sub(run.built.len());
@@ -124,6 +125,10 @@ fn facts(out: &mut String, builder: &Builder, rows: &[Row<'_>], unit: Option<f64
         fact(
             "latest run: processors in use",
             format!("{:.0} % of {}", 100.0 * used / took / run.jobs as f64, run.jobs),
+        );
+        fact(
+            "processors in use while any of the steps ran, in all runs",
+            format!("{:.0} % of {}", 100.0 * cpu / timeline::busy(rows).max(0.001) / run.jobs as f64, run.jobs),
         );
         fact("time that the cache saved", seconds(saved));
     }

@@ -89,8 +89,8 @@ pub(super) fn draw(out: &mut String, rows: &[Row<'_>]) {
     out.push_str("</svg>\n");
 }
 
-/// Puts each finished step into the first lane that is free, and says where pauses were cut short.
-fn bars<'a, 'b>(rows: &'a [Row<'b>]) -> (Vec<Bar<'a, 'b>>, Vec<f64>) {
+/// When finished steps ran, by their beginnings.
+fn times<'a, 'b>(rows: &'a [Row<'b>]) -> Vec<(f64, f64, &'a Row<'b>)> {
     let mut times: Vec<(f64, f64, &Row<'_>)> = rows
         .iter()
         .filter_map(|row| {
@@ -99,6 +99,27 @@ fn bars<'a, 'b>(rows: &'a [Row<'b>]) -> (Vec<Bar<'a, 'b>>, Vec<f64>) {
         })
         .collect();
     times.sort_by(|a, b| a.0.total_cmp(&b.0));
+    times
+}
+
+/// Seconds in which at least one of the steps ran.
+pub(super) fn busy(rows: &[Row<'_>]) -> f64 {
+    union(times(rows).into_iter().map(|(start, end, _)| (start, end)))
+}
+
+/// The length of a union of intervals that come by their beginnings.
+fn union(intervals: impl Iterator<Item = (f64, f64)>) -> f64 {
+    let (mut covered, mut until) = (0.0, f64::MIN);
+    for (start, end) in intervals {
+        covered += (end - start.max(until)).max(0.0);
+        until = until.max(end);
+    }
+    covered
+}
+
+/// Puts each finished step into the first lane that is free, and says where pauses were cut short.
+fn bars<'a, 'b>(rows: &'a [Row<'b>]) -> (Vec<Bar<'a, 'b>>, Vec<f64>) {
+    let times = times(rows);
     let mut bars: Vec<Bar<'_, '_>> = Vec::new();
     let mut breaks = Vec::new();
     let mut lanes: Vec<f64> = Vec::new();
@@ -121,4 +142,15 @@ fn bars<'a, 'b>(rows: &'a [Row<'b>]) -> (Vec<Bar<'a, 'b>>, Vec<f64>) {
         bars.push(Bar { row, lane, from: start - cut, to: end - cut });
     }
     (bars, breaks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_at_once_counts_once() {
+        assert_eq!(union([].into_iter()), 0.0);
+        assert_eq!(union([(1.0, 3.0), (2.0, 2.5), (2.0, 4.0), (10.0, 11.0)].into_iter()), 4.0);
+    }
 }
