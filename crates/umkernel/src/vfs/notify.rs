@@ -1,6 +1,6 @@
 //! Telling of what happens to files (`inotify(7)`): marks on inodes, and the groups of marks that hear of it.
 //!
-//! A group is what an inotify descriptor stands for. Its marks hang on the inodes ([`Marks`]), which it keeps in memory. What
+//! A group is what an inotify descriptor stands for. Its marks hang on the inodes, which it keeps in memory. What
 //! happens to a file is told to marks on the directory that has its name, with the name, and to marks on the file itself.
 
 use super::{FileType, InodeRef, Location, Vfs};
