@@ -112,6 +112,9 @@ impl Plan<'_> {
         command.args(line.map(|line| format!("con1=fd:{line}")));
         let also = messages.try_clone().map_err(|e| failed(format!("cannot start the kernel: {e}"), ""))?;
         command.stdin(Stdio::null()).stdout(messages).stderr(also).env("TMPDIR", &self.memory_directory);
+        // A kernel that is linked with a C library of its own registers an area for restartable sequences, which its guests'
+        // processes inherit and do not have: the host would kill each at its first interrupt (rseq(2)).
+        command.env("GLIBC_TUNABLES", "glibc.pthread.rseq=0");
         // SAFETY: only calls that are safe between fork and exec.
         unsafe {
             command.pre_exec(move || {
