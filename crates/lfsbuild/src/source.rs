@@ -112,7 +112,19 @@ impl Source {
     }
 }
 
+impl DebianSource {
+    /// The hash of Debian's file.
+    pub fn sha256<'a>(&'a self, source: &'a Source) -> &'a str {
+        self.sha256.as_ref().unwrap_or(&source.sha256).as_str()
+    }
+}
+
 impl PypiSource {
+    /// The hash of the index's file.
+    pub fn sha256<'a>(&'a self, source: &'a Source) -> &'a str {
+        self.sha256.as_ref().unwrap_or(&source.sha256).as_str()
+    }
+
     /// The file's name in the index.
     pub fn file<'a>(&'a self, source: &'a Source) -> &'a str {
         self.file.as_ref().unwrap_or(&source.file).as_str()

@@ -4,14 +4,10 @@ use std::path::Path;
 
 use umkernel::machine::Run;
 use umkernel::machine::launch::LaunchConfig;
+use umkernel::machine::programs::{INITS, environment, places};
 use uml_init::{INIT, Request};
 
 use super::{Options, word};
-
-/// Where Linux looks for init.
-const INITS: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"];
-/// The search path of commands, as in our own kernel.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The kernel's command line, without its consoles: their descriptors are not known yet.
 pub(crate) fn command_line(options: &Options<'_>, config: &LaunchConfig, place: &Path) -> Vec<String> {
@@ -67,18 +63,6 @@ pub(crate) fn request(options: &Options<'_>, config: &LaunchConfig, terminal: [b
         guest: share.guest.clone().into(),
         read_only: share.read_only,
     });
-    let own: &[(&str, &str)] = match config.machine.run {
-        Run::Init(_) => &[("HOME", "/")],
-        Run::Command(_) => &[("PATH", PATH), ("HOME", "/root"), ("USER", "root"), ("SHELL", "/bin/sh")],
-    };
-    let mut env: Vec<(&str, &str)> = Vec::new();
-    let given = config.machine.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    for (name, value) in given.chain(own.iter().copied()) {
-        // Programs take the first.
-        if !env.iter().any(|(known, _)| *known == name) {
-            env.push((name, value));
-        }
-    }
     let (run, programs, args) = match &config.machine.run {
         Run::Init(None) => (uml_init::Run::Init, INITS.map(String::from).to_vec(), Vec::new()),
         Run::Init(Some(path)) => (uml_init::Run::Init, vec![path.clone()], Vec::new()),
@@ -90,17 +74,9 @@ pub(crate) fn request(options: &Options<'_>, config: &LaunchConfig, terminal: [b
         run,
         programs: programs.into_iter().map(Into::into).collect(),
         args: args.into_iter().map(Into::into).collect(),
-        env: env.into_iter().map(|(name, value)| format!("{name}={value}").into()).collect(),
+        env: environment(&config.machine).into_iter().map(|(name, value)| format!("{name}={value}").into()).collect(),
         terminal,
     }
-}
-
-/// Where a command may lie: as named, or along the search path.
-fn places(name: &str) -> Vec<String> {
-    if name.contains('/') {
-        return vec![name.to_string()];
-    }
-    PATH.split(':').map(|directory| format!("{directory}/{name}")).collect()
 }
 
 #[cfg(test)]

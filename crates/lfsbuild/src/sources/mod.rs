@@ -249,7 +249,7 @@ impl<'a> Fetcher<'a> {
         let Some(debian) = &source.debian else {
             return Err(Error::Usage { message: "no Debian package is named".into(), hint: None });
         };
-        let sha256 = debian.sha256.as_ref().unwrap_or(&source.sha256);
+        let sha256 = debian.sha256(source);
         progress.event(Event::FetchStarted { file: &source.file, from: "Debian" });
         let scratch = self.scratch(source)?;
         // One apt at a time: its state directory has one user, here and in other processes.
@@ -271,7 +271,7 @@ impl<'a> Fetcher<'a> {
         let Some(package) = &source.pypi else {
             return Err(Error::Usage { message: "no Python package is named".into(), hint: None });
         };
-        let sha256 = package.sha256.as_ref().unwrap_or(&source.sha256);
+        let sha256 = package.sha256(source);
         progress.event(Event::FetchStarted { file: &source.file, from: "pip's index" });
         let scratch = self.scratch(source)?;
         let mut pypi = self.pypi.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -325,11 +325,10 @@ fn run(mut command: Command, action: &str) -> Result<String> {
 fn candidates(source: &Source) -> Vec<(&str, &str)> {
     let mut all = vec![(source.file.as_str(), source.sha256.as_str())];
     if let Some(debian) = &source.debian {
-        let sha256 = debian.sha256.as_ref().unwrap_or(&source.sha256);
-        all.push((debian.file.as_str(), sha256.as_str()));
+        all.push((debian.file.as_str(), debian.sha256(source)));
     }
     if let Some(pypi) = &source.pypi {
-        all.push((pypi.file(source), pypi.sha256.as_ref().unwrap_or(&source.sha256).as_str()));
+        all.push((pypi.file(source), pypi.sha256(source)));
     }
     all
 }

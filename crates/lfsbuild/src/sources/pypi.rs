@@ -12,9 +12,6 @@ use crate::error::{Error, Result};
 use crate::progress::{Progress, Quiet};
 use crate::recipe::PypiSource;
 
-/// The index of hosts whose pip is told of no other.
-const INDEX: &str = "https://pypi.org/simple";
-
 /// What the index is asked for, the shorter to read first.
 const ACCEPT: &str = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1";
 
@@ -90,7 +87,7 @@ impl Pypi {
 }
 
 impl Settings {
-    /// From the environment, else as pip's own files say, else the public index.
+    /// From the environment, else as pip's own files say, else the index that pip itself knows of.
     fn of_host() -> Result<Settings> {
         let named = |name| std::env::var(name).ok().filter(|v| !v.is_empty());
         let mut settings = Settings {
@@ -99,11 +96,13 @@ impl Settings {
         };
         if settings.index.is_empty() || settings.certificates.is_none() {
             for program in ["pip3", "pip"] {
-                let mut command = Command::new(program);
-                command.args(["--disable-pip-version-check", "config", "list"]).env("LC_ALL", "C");
-                match run(command, "reading pip's configuration") {
+                match asked(program, &["config", "list"]) {
                     Ok(text) => {
                         settings.fill(&text);
+                        if settings.index.is_empty() {
+                            settings.index =
+                                default_index(&asked(program, &["download", "--help"])?).unwrap_or_default();
+                        }
                         break;
                     }
                     Err(Error::Interrupted) => return Err(Error::Interrupted),
@@ -113,7 +112,7 @@ impl Settings {
             }
         }
         if settings.index.is_empty() {
-            INDEX.clone_into(&mut settings.index);
+            return Err(other("no pip on this host says where its index is: install pip, or set PIP_INDEX_URL".into()));
         }
         Ok(settings)
     }
@@ -135,6 +134,21 @@ impl Settings {
             self.certificates = value("cert").map(Into::into);
         }
     }
+}
+
+/// What pip says of itself.
+fn asked(program: &str, args: &[&str]) -> Result<String> {
+    let mut command = Command::new(program);
+    // It fills its help into lines of the terminal's width.
+    command.arg("--disable-pip-version-check").args(args).env("LC_ALL", "C").env("COLUMNS", "1000");
+    run(command, "reading pip's configuration")
+}
+
+/// The index that the help of `pip download` names as its own: `--index-url <url> ... (default URL)`.
+fn default_index(help: &str) -> Option<String> {
+    let line = help.lines().find(|line| line.contains("--index-url <url>"))?;
+    let (url, _) = line.split_once("(default ")?.1.split_once(')')?;
+    Some(url.to_owned()).filter(|url| url.contains("://"))
 }
 
 /// A file that an index offers.
@@ -382,6 +396,15 @@ mod tests {
         let mut settings = Settings { index: "https://c".into(), certificates: None };
         settings.fill("global.index-url='https://a'\nglobal.certificates='x'\n:env:.cert='/y'\n");
         assert_eq!(settings, Settings { index: "https://c".into(), certificates: None });
+    }
+
+    #[test]
+    fn pips_own_index() {
+        let help = "Usage:\n  -i, --index-url <url>  Base URL (default https://index/simple). This should\n  --extra-index-url <url>  x\n";
+        assert_eq!(default_index(help).as_deref(), Some("https://index/simple"));
+        for no in ["", "--index-url <url> none", "--index-url <url> (default ", "--index-url <url> (default x)"] {
+            assert_eq!(default_index(no), None, "{no}");
+        }
     }
 
     proptest::proptest! {

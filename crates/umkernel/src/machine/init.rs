@@ -1,5 +1,6 @@
 //! The first processes: init, or the one command of `umlfs boot --exec` under a small init of the kernel's own.
 
+use super::programs::{INITS, environment, places};
 use super::stdio::Stdio;
 use super::{BootError, MachineConfig, Run};
 use crate::kernel::{Ctx, Kernel};
@@ -15,11 +16,6 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-
-/// Where Linux looks for init.
-const INITS: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"];
-/// The search path of commands.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Starts what the machine is to run; returns when it has started, or with the reason why it could not.
 pub(super) fn start(
@@ -86,17 +82,6 @@ fn strings(args: &[String], env: &[(String, String)]) -> Strings {
     }
 }
 
-/// What the user gave, and of `own` what he did not give.
-fn environment(config: &MachineConfig, own: &[(&str, &str)]) -> Vec<(String, String)> {
-    let mut env = config.env.clone();
-    for (name, value) in own {
-        if !env.iter().any(|(given, _)| given == name) {
-            env.push((name.to_string(), value.to_string()));
-        }
-    }
-    env
-}
-
 fn start_init(
     kernel: &Arc<Kernel>,
     kernel_task: &Arc<Task>,
@@ -109,7 +94,7 @@ fn start_init(
     kernel.tasks.insert(&task);
     give_files(&task, stdio);
     let candidates = path.map_or(INITS.to_vec(), |p| vec![p]);
-    let env = environment(config, &[("HOME", "/")]);
+    let env = environment(config);
     let programs = candidates
         .iter()
         .map(|p| Program { path: p.as_bytes().to_vec(), strings: strings(&[p.to_string()], &env) })
@@ -140,7 +125,7 @@ fn start_command(
     stdio: &Stdio,
     argv: &[String],
 ) -> Result<(), BootError> {
-    let env = environment(config, &[("PATH", PATH), ("HOME", "/root"), ("USER", "root"), ("SHELL", "/bin/sh")]);
+    let env = environment(config);
     let new_pid = || kernel.tasks.allocate_pid(kernel.config.max_tasks);
     let no_pid = |e| BootError::new(format!("no process id: {e}"), "");
     let init = new_task(kernel, kernel_task, b"init", new_pid().map_err(no_pid)?);
@@ -153,7 +138,7 @@ fn start_command(
     stdio.give_terminal(&command);
 
     let name = argv.first().cloned().unwrap_or_default();
-    let programs = candidates(&name)
+    let programs = places(&name)
         .into_iter()
         .map(|path| Program { path: path.into_bytes(), strings: strings(argv, &env) })
         .collect();
@@ -166,14 +151,6 @@ fn start_command(
     result.map_err(|e| {
         BootError::new(format!("cannot run {name} in the guest: {e}"), "`umlfs image ls` shows what the image holds")
     })
-}
-
-/// Where a command may lie: as named, or along the search path.
-fn candidates(name: &str) -> Vec<String> {
-    if name.contains('/') {
-        return vec![name.to_string()];
-    }
-    PATH.split(':').map(|dir| format!("{dir}/{name}")).collect()
 }
 
 fn reap_until(ctx: &Ctx, pid: i32) {

@@ -13,6 +13,7 @@ pub mod launch;
 #[cfg(feature = "ptrace")]
 pub mod monitor;
 mod oom;
+pub mod programs;
 pub mod report;
 mod stdio;
 
