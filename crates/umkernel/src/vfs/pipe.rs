@@ -74,7 +74,21 @@ struct State {
     writer_opens: u64,
 }
 
+/// What an end found of the other one at the moment when it was opened. Looked at later, one that has come, for this very end, and gone
+/// again would not have been.
+struct OtherEnd {
+    /// How often it had been opened.
+    opens: u64,
+    /// Whether somebody had it.
+    there: bool,
+}
+
 impl State {
+    /// Whether the other end was opened since this one, which is the one to read if `read`.
+    fn has_come(&self, other: &OtherEnd, read: bool) -> bool {
+        other.opens != if read { self.writer_opens } else { self.reader_opens }
+    }
+
     fn full(&self) -> bool {
         self.used >= self.slots
     }
@@ -189,8 +203,8 @@ impl Pipe {
         })
     }
 
-    /// One end, or for a FIFO both.
-    fn end(self: &Arc<Pipe>, read: bool, write: bool, ino: Option<u64>) -> PipeEnd {
+    /// One end, or for a FIFO both; and how it found the other one.
+    fn end(self: &Arc<Pipe>, read: bool, write: bool, ino: Option<u64>) -> (PipeEnd, OtherEnd) {
         let mut state = self.state.lock();
         if read {
             state.readers += 1;
@@ -200,7 +214,12 @@ impl Pipe {
             state.writers += 1;
             state.writer_opens += 1;
         }
-        PipeEnd { pipe: self.clone(), read, write, ino, writers_before: state.writer_opens - u64::from(write) }
+        let (opens, there) = match read {
+            true => (state.writer_opens, state.writers > 0),
+            false => (state.reader_opens, state.readers > 0),
+        };
+        let writers_before = state.writer_opens - u64::from(write);
+        (PipeEnd { pipe: self.clone(), read, write, ino, writers_before }, OtherEnd { opens, there })
     }
 
     /// Opens a FIFO: waits for the other end unless both are opened or `O_NONBLOCK` is set.
@@ -225,22 +244,13 @@ impl Pipe {
         if write && !read && nonblocking && pipe.state.lock().readers == 0 {
             bail!(ENXIO);
         }
-        let end = pipe.end(read, write, None);
+        let (end, other) = pipe.end(read, write, None);
         pipe.opened.wake_all();
         if read && write || nonblocking {
             return Ok(Box::new(end));
         }
-        // The count tells of an end that was opened and closed again while this task slept.
-        let (before, there) = {
-            let state = pipe.state.lock();
-            if read { (state.writer_opens, state.writers > 0) } else { (state.reader_opens, state.readers > 0) }
-        };
-        if !there {
-            ctx.wait_for(&pipe.opened, || {
-                let state = pipe.state.lock();
-                let now = if read { state.writer_opens } else { state.reader_opens };
-                (now != before).then_some(())
-            })?;
+        if !other.there {
+            ctx.wait_for(&pipe.opened, || pipe.state.lock().has_come(&other, read).then_some(()))?;
         }
         Ok(Box::new(end))
     }
@@ -521,12 +531,29 @@ impl Vfs {
         }
         let ino = inode.attr().map_or(0, |a| a.ino);
         let name = alloc::format!("pipe:[{ino}]");
-        let reader = Box::new(pipe.end(true, false, Some(ino)));
-        let writer = Box::new(pipe.end(false, true, Some(ino)));
+        let reader = Box::new(pipe.end(true, false, Some(ino)).0);
+        let writer = Box::new(pipe.end(false, true, Some(ino)).0);
         let flags = flags & (OpenFlags::NONBLOCK | OpenFlags::DIRECT);
         let write_flags = flags | OpenFlags::WRONLY;
         let reader = self.anon_file_on(&name, inode.clone(), Some(reader), flags);
         let writer = self.anon_file_on(&name, inode, Some(writer), write_flags);
         (reader, writer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The writer that was waiting for a reader is woken by this one, and may be done before this one looks for it.
+    #[test]
+    fn an_end_of_a_fifo_that_came_and_went_was_there() {
+        for read in [true, false] {
+            let pipe = Pipe::new();
+            let (_own, other) = pipe.end(read, !read, None);
+            assert!(!other.there && !pipe.state.lock().has_come(&other, read));
+            drop(pipe.end(!read, read, None));
+            assert!(pipe.state.lock().has_come(&other, read));
+        }
     }
 }
