@@ -30,7 +30,8 @@ pub(crate) const LOCK: &str = "lock";
 /// How to build.
 #[derive(Debug, Clone, Default)]
 pub struct BuildOptions {
-    /// Jobs at once, over all steps; 0 for one on each processor.
+    /// Jobs at once, over all steps; 0 for one more than there are processors: configure scripts wait for the programs that they start,
+    /// and the processor with them.
     pub jobs: usize,
     /// After a failure, go on with the steps that do not need the failed one.
     pub keep_going: bool,
@@ -64,10 +65,31 @@ pub struct Run {
     pub ended: f64,
     /// Jobs at once.
     pub jobs: usize,
+    /// Processors that it had; 0 in records of older builders.
+    #[serde(default)]
+    pub processors: usize,
     /// Steps of the plan; those that were not built were reused or not wanted.
     pub planned: usize,
     /// Steps that it built, in the order in which they were finished.
     pub built: Vec<String>,
+}
+
+impl BuildOptions {
+    fn jobs(&self) -> usize {
+        if self.jobs > 0 { self.jobs } else { processors() + 1 }
+    }
+}
+
+impl Run {
+    /// Processors that its jobs could use.
+    pub fn used_processors(&self) -> usize {
+        if self.processors > 0 { self.jobs.min(self.processors) } else { self.jobs }
+    }
+}
+
+/// Processors that the builder may use.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// A profile, read and planned.
@@ -163,10 +185,7 @@ impl Builder {
         // It may have built them.
         let steps = self.to_build(target, options)?;
         self.tidy()?;
-        let jobs = match options.jobs {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            n => n,
-        };
+        let jobs = options.jobs();
         let estimates = self.estimates(jobs);
         let total: Duration = steps.iter().filter_map(|s| estimates.get(&s.name)).sum();
         progress.event(Event::Planned { total: self.plan.steps.len(), to_build: steps.len(), estimate: total });
@@ -196,7 +215,7 @@ impl Builder {
         // Estimates only: a build whose disk is full has a better error to tell.
         let saved = write_json(&self.history_path(), &history).and_then(|()| {
             let ended = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64();
-            let run = Run { began, ended, jobs, planned: self.plan.steps.len(), built };
+            let run = Run { began, ended, jobs, processors: processors(), planned: self.plan.steps.len(), built };
             write_json(&self.store.dir("runs")?.join(format!("{}.json", self.profile.name)), &run)
         });
         progress.event(Event::Finished);
@@ -289,10 +308,7 @@ impl Builder {
         }
         let _lock = self.lock(progress)?;
         self.tidy()?;
-        let jobs = match options.jobs {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            n => n,
-        };
+        let jobs = options.jobs();
         let jobserver = Jobserver::new(jobs)?;
         let fetcher = Fetcher::new(&self.store, options.source_dirs.clone(), options.offline);
         let makeflags = jobserver.makeflags();
@@ -467,7 +483,7 @@ impl Builder {
             self.run(&Target::Until(need.step.clone()), options, progress)?;
         }
         let fetcher = Fetcher::new(&self.store, options.source_dirs.clone(), options.offline);
-        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        let jobs = processors();
         let context = Context {
             plan: &self.plan,
             store: &self.store,
@@ -487,11 +503,13 @@ impl Builder {
     /// How long each step may take: as last time, else by its SBU.
     fn estimates(&self, jobs: usize) -> BTreeMap<String, Duration> {
         let history: BTreeMap<String, f64> = read_json(&self.history_path()).unwrap_or_default();
+        let together = jobs.min(processors());
         self.plan
             .steps
             .iter()
             .map(|step| {
-                let by_sbu = || self.plan.stage(step).map_or(0.0, |(_, stage)| stage.sbu * SBU_SECONDS / jobs as f64);
+                let by_sbu =
+                    || self.plan.stage(step).map_or(0.0, |(_, stage)| stage.sbu * SBU_SECONDS / together as f64);
                 let seconds = history.get(&step.name).copied().unwrap_or_else(by_sbu);
                 (step.name.clone(), Duration::try_from_secs_f64(seconds).unwrap_or_default())
             })

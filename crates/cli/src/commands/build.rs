@@ -76,7 +76,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "STEP", conflicts_with_all = ["until", "only", "out"])]
     from: Option<String>,
 
-    /// Jobs at once over all steps [default: one for each processor]
+    /// Jobs at once over all steps [default: one more than there are processors]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
 
@@ -151,7 +151,7 @@ impl ProfileArgs {
 }
 
 impl SourceArgs {
-    /// The builder's options, with as many jobs as processors.
+    /// The builder's options, with as many jobs as by default.
     pub(crate) fn options(&self) -> BuildOptions {
         BuildOptions { source_dirs: self.source_dirs.clone(), offline: self.offline, ..BuildOptions::default() }
     }

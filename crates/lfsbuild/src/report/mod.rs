@@ -118,17 +118,18 @@ fn facts(out: &mut String, builder: &Builder, rows: &[Row<'_>], unit: Option<f64
         // Not `sum`, which is -0 of nothing.
         let used = rows.iter().filter(of_run).map(Row::cpu).fold(0.0, |sum, cpu| sum + cpu);
         let took = (run.ended - run.began).max(0.001);
+        let processors = run.used_processors();
         let saved: f64 = rows.iter().filter(|r| r.record.is_some() && !of_run(r)).map(Row::wall).sum();
         let hits = run.planned.saturating_sub(run.built.len());
         fact("latest run: built, and found in the cache or left", format!("{} + {hits}", run.built.len()));
         fact("latest run took", seconds(took));
         fact(
             "latest run: processors in use",
-            format!("{:.0} % of {}", 100.0 * used / took / run.jobs as f64, run.jobs),
+            format!("{:.0} % of {processors}", 100.0 * used / took / processors as f64),
         );
         fact(
             "processors in use while any of the steps ran, in all runs",
-            format!("{:.0} % of {}", 100.0 * cpu / timeline::busy(rows).max(0.001) / run.jobs as f64, run.jobs),
+            format!("{:.0} % of {processors}", 100.0 * cpu / timeline::busy(rows).max(0.001) / processors as f64),
         );
         fact("time that the cache saved", seconds(saved));
     }
