@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use imgtool::cow;
 use umkernel::machine::launch::{LaunchConfig, OverlayConfig, PlatformChoice, Target};
+use umkernel::machine::shares::ShareConfig;
 use umkernel::machine::{MachineConfig, Run, monitor};
 
+use super::share::parse_share;
 use super::trace::TraceArgs;
 use super::uml::{OwnOption, UmlArgs};
 use crate::error::CliError;
@@ -19,7 +21,9 @@ Examples:
   umlfs boot tiny.img --exec 'cat >/root/f' <file  its input, output and errors are this command's own
   umlfs boot tiny.img -- /bin/ls -l /              the same without a shell in between
   umlfs boot tiny.img --cow my.cow                 what the machine writes goes to my.cow
-  umlfs boot tiny.img --kernel linux.uml --share src:/mnt --exec 'ls /mnt'
+  umlfs boot tiny.img --share src:/mnt --exec 'ls /mnt'
+                                                   the directory src of this host is the guest's /mnt
+  umlfs boot tiny.img --kernel linux.uml --exec 'uname -a'
                                                    the same in a real User-Mode Linux, to compare
   umlfs boot ubda=tiny.img root=/dev/ubda rw init=/sbin/init mem=512M
                                                    as User-Mode Linux takes it
@@ -66,6 +70,10 @@ pub(crate) struct MachineArgs {
     /// Keep what the machine writes in this overlay, made if it is not there; the image stays as it is
     #[arg(long, value_name = "FILE")]
     cow: Option<PathBuf>,
+
+    /// Show the guest a directory of this host at a place of its own (hostfs), with the rights that you have; :ro to read only
+    #[arg(long, value_name = "HOST:GUEST[:ro]", value_parser = parse_share)]
+    share: Vec<ShareConfig>,
 
     /// More kernel arguments
     #[arg(long, value_name = "ARGS")]
@@ -189,6 +197,7 @@ fn boot(image: PathBuf, words: &Words, args: &MachineArgs) -> CommandResult {
         image,
         overlays,
         read_only: appended.read_only.or(words.read_only).unwrap_or(false),
+        shares: args.share.clone(),
         trace: args.trace.config()?,
         stats,
         platform: args.platform.into(),
@@ -199,7 +208,7 @@ fn boot(image: PathBuf, words: &Words, args: &MachineArgs) -> CommandResult {
     match &kernel {
         Some(kernel) => {
             let words = words.kept.iter().chain(&appended.kept).cloned().collect();
-            uml::boot(&uml::Options { kernel, shares: args.uml.shares(), words }, &config)
+            uml::boot(&uml::Options { kernel, words }, &config)
         }
         None => monitor::boot(&config).map_err(uml::report),
     }

@@ -10,6 +10,7 @@ pub(crate) mod man;
 pub(crate) mod pkg;
 mod platforms;
 pub(crate) mod report;
+mod share;
 pub(crate) mod sources;
 mod trace;
 mod uml;

@@ -57,11 +57,11 @@ fn quoted(word: &str) -> String {
 }
 
 /// What the guest's first program is to do.
-pub(crate) fn request(options: &Options<'_>, config: &LaunchConfig, terminal: [bool; 3]) -> Request {
-    let shares = options.shares.iter().map(|share| uml_init::Share {
+pub(crate) fn request(config: &LaunchConfig, terminal: [bool; 3]) -> Request {
+    let shares = config.shares.iter().map(|share| uml_init::Share {
         host: share.host.clone().into(),
-        guest: share.guest.clone().into(),
-        read_only: share.read_only,
+        guest: share.mount.guest.clone().into(),
+        read_only: share.mount.read_only,
     });
     let (run, programs, args) = match &config.machine.run {
         Run::Init(None) => (uml_init::Run::Init, INITS.map(String::from).to_vec(), Vec::new()),
@@ -82,9 +82,11 @@ pub(crate) fn request(options: &Options<'_>, config: &LaunchConfig, terminal: [b
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::uml::{Kernel, Share};
+    use crate::uml::Kernel;
+    use umkernel::fs::hostfs::ShareMount;
     use umkernel::machine::MachineConfig;
     use umkernel::machine::launch::PlatformChoice;
+    use umkernel::machine::shares::ShareConfig;
 
     fn config(run: Run, verbose: bool) -> LaunchConfig {
         let env = vec![("A".to_string(), "1".to_string()), ("HOME".to_string(), "/home/x".to_string())];
@@ -92,6 +94,7 @@ mod tests {
             image: "x.img".into(),
             overlays: None,
             read_only: true,
+            shares: Vec::new(),
             trace: None,
             stats: None,
             platform: PlatformChoice::Auto,
@@ -107,28 +110,28 @@ mod tests {
             ["ro", "init=/bin/sh", "con=null", "con1=pty", "ssl0=fd:3", "mem=1G", "x.debug", "T=a b", "consoleblank=0"];
         let words: Vec<String> = words.map(String::from).to_vec();
         let smp = Kernel::of_config("CONFIG_SMP=y\n");
-        let options = Options { kernel: &smp, shares: &[], words };
+        let options = Options { kernel: &smp, words };
         let line = command_line(&options, &config(Run::Command(vec!["ls".into()]), false), Path::new("/tmp/w"));
         let wanted = "ubda=/tmp/w/ubda root=/dev/ubda rootfstype=hostfs rootflags=/tmp/w/root rw init=/init mem=512M \
                       uml_dir=/tmp/w/run/ umid=m ncpus=3 quiet loglevel=1 x.debug T=\"a b\" consoleblank=0";
         assert_eq!(line.join(" "), wanted);
-        let options = Options { kernel: &Kernel::of_config(""), shares: &[], words: Vec::new() };
+        let options = Options { kernel: &Kernel::of_config(""), words: Vec::new() };
         let line = command_line(&options, &config(Run::Init(None), true), Path::new("/tmp/w")).join(" ");
         assert!(line.ends_with(" umid=m"), "{line}");
     }
 
     #[test]
     fn the_guest_is_asked_for_the_same_as_our_own_kernel() {
-        let share = Share { host: "/h".into(), guest: "/g".into(), read_only: true };
-        let options = Options { kernel: &Kernel::of_config(""), shares: &[share], words: Vec::new() };
-        let command =
-            request(&options, &config(Run::Command(vec!["ls".into(), "-l".into()]), false), [true, false, false]);
+        let mount = ShareMount { guest: "/g".into(), read_only: true };
+        let shares = vec![ShareConfig { host: "/h".into(), mount }];
+        let command = LaunchConfig { shares, ..config(Run::Command(vec!["ls".into(), "-l".into()]), false) };
+        let command = request(&command, [true, false, false]);
         assert_eq!((command.run, command.read_only, command.shares.len()), (uml_init::Run::Command, true, 1));
         assert_eq!(command.programs.last().unwrap(), "/bin/ls");
         assert_eq!(command.args, ["ls", "-l"]);
         assert_eq!(command.env[..2], ["A=1", "HOME=/home/x"]);
         assert!(command.env.iter().any(|variable| variable == "USER=root"));
-        let init = request(&options, &config(Run::Init(None), true), [false; 3]);
+        let init = request(&config(Run::Init(None), true), [false; 3]);
         assert_eq!((init.run, init.programs.len(), init.args.len()), (uml_init::Run::Init, 4, 0));
     }
 }

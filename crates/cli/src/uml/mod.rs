@@ -22,7 +22,6 @@ mod machine;
 mod mconsole;
 mod messages;
 mod outcome;
-mod share;
 mod workplace;
 
 use std::io::IsTerminal;
@@ -35,15 +34,12 @@ use crate::CommandResult;
 use crate::error::CliError;
 
 pub(crate) use kernel::Kernel;
-pub(crate) use share::{Share, parse_share};
 
 /// What a user asks for beside what our own kernel is asked for.
 #[derive(Debug)]
 pub(crate) struct Options<'a> {
     /// The kernel.
     pub(crate) kernel: &'a Kernel,
-    /// Directories of the host that the guest is to see.
-    pub(crate) shares: &'a [Share],
     /// Words of the kernel's command line.
     pub(crate) words: Vec<String>,
 }
@@ -64,8 +60,8 @@ pub(crate) fn boot(options: &Options<'_>, config: &LaunchConfig) -> CommandResul
     let terminal = [0, 1, 2].map(|stream| !interactive && is_terminal(stream));
     let place = workplace::Workplace::new().map_err(report)?;
     let disk = disk::Disk::take(config, &place).map_err(report)?;
-    place.furnish(&arguments::request(options, config, terminal)).map_err(report)?;
-    let shared = options.shares.iter().filter(|share| !share.read_only).map(|share| share.host.clone());
+    place.furnish(&arguments::request(config, terminal)).map_err(report)?;
+    let shared = config.shares.iter().filter(|share| !share.mount.read_only).map(|share| share.host.clone());
     let plan = machine::Plan {
         kernel: options.kernel.path(),
         words: arguments::command_line(options, config, place.path()),

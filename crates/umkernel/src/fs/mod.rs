@@ -3,6 +3,7 @@
 pub mod buffer;
 pub mod devpts;
 pub mod ext4;
+pub mod hostfs;
 pub mod proc;
 mod pseudo;
 mod store;

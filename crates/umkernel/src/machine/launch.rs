@@ -1,8 +1,10 @@
 //! What comes before a machine runs: opens and locks what the user named, saying what is wrong with it, and starts the
 //! platform.
 
-use super::{BootError, DOCTOR, MachineConfig, Outcome, RootDisk, Run, WATCHED_SIGNALS, Watchers};
+use super::shares::{self, ShareConfig};
+use super::{BootError, DOCTOR, MachineConfig, Outcome, RootDisk, Run, Shares, WATCHED_SIGNALS, Watchers};
 use crate::block::{MAX_OVERLAYS, OverlayFiles};
+use crate::fs::hostfs::{Channel, LANES};
 use crate::host::{HostFd, process};
 use crate::platform::direct::handover::{self, Handover, Stream, Text, Trace};
 use crate::platform::direct::load;
@@ -28,6 +30,8 @@ pub struct LaunchConfig {
     pub overlays: Option<OverlayConfig>,
     /// The root file system is mounted read-only.
     pub read_only: bool,
+    /// Directories of the host that the guest sees.
+    pub shares: Vec<ShareConfig>,
     /// Who watches the guests' system calls.
     pub trace: Option<TraceConfig>,
     /// Who wants figures about them at the end.
@@ -61,12 +65,20 @@ pub struct OverlayConfig {
 pub fn run(config: &LaunchConfig, report: BorrowedFd<'_>) -> Result<Outcome, BootError> {
     // The platform's threads inherit the mask.
     process::block_signals(WATCHED_SIGNALS.0).map_err(|e| BootError::new(format!("cannot block signals: {e}"), ""))?;
+    // Before there is a file that its process must not have.
+    let shares = (!config.shares.is_empty()).then(|| shares::start(&config.shares)).transpose()?;
     let disk = config.open_disk()?;
     let chosen = choose(config)?;
     let streams = Streams::open(config).map_err(|what| BootError::new(what, ""))?;
     match chosen {
-        Chosen::Direct => Err(enter(config, &disk, &streams, report)),
-        Chosen::Ptrace(platform) => super::run(&config.machine, Box::new(platform), disk, streams.watchers(config)),
+        Chosen::Direct => Err(enter(config, &disk, shares.as_ref(), &streams, report)),
+        Chosen::Ptrace(platform) => {
+            let shares = shares.map(|sockets| Shares {
+                channel: Channel::new(sockets.map(IntoRawFd::into_raw_fd)),
+                mounts: config.shares.iter().map(|share| share.mount.clone()).collect(),
+            });
+            super::run(&config.machine, Box::new(platform), disk, shares, streams.watchers(config))
+        }
     }
 }
 
@@ -107,7 +119,13 @@ fn choose(config: &LaunchConfig) -> Result<Chosen, BootError> {
 }
 
 /// Hands the process over to the kernel image; returns only if that fails.
-fn enter(config: &LaunchConfig, disk: &RootDisk, streams: &Streams, report: BorrowedFd<'_>) -> BootError {
+fn enter(
+    config: &LaunchConfig,
+    disk: &RootDisk,
+    shares: Option<&[OwnedFd; LANES]>,
+    streams: &Streams,
+    report: BorrowedFd<'_>,
+) -> BootError {
     let machine = &config.machine;
     let (run_kind, run) = match &machine.run {
         Run::Init(None) => (handover::RUN_ANY_INIT, Text::from("")),
@@ -123,6 +141,10 @@ fn enter(config: &LaunchConfig, disk: &RootDisk, streams: &Streams, report: Borr
         patches_file: -1,
         broker_socket: -1,
         broker_pid: 0,
+        share_sockets: shares.map_or([-1; LANES], |sockets| sockets.each_ref().map(|socket| socket.as_raw_fd())),
+        shares: Text::list(config.shares.iter().flat_map(|share| {
+            [share.mount.guest.as_str(), if share.mount.read_only { handover::READ_ONLY } else { "" }]
+        })),
         image_file: disk.image.raw(),
         overlay_files,
         overlay_count: overlay_count as u32,
@@ -149,7 +171,8 @@ fn enter(config: &LaunchConfig, disk: &RootDisk, streams: &Streams, report: Borr
     let files = disk.overlays.iter().flat_map(|overlays| &overlays.files).chain([&disk.image]);
     // SAFETY: open for as long as `disk` lives.
     let keep = files.map(|file| unsafe { BorrowedFd::borrow_raw(file.raw()) }).chain([report]);
-    let keep: Vec<_> = keep.chain(streams.all().map(|stream| stream.file.as_fd())).collect();
+    let sockets = shares.into_iter().flatten().map(|socket| socket.as_fd());
+    let keep: Vec<_> = keep.chain(streams.all().map(|stream| stream.file.as_fd())).chain(sockets).collect();
     BootError::new(load::enter(config.kernel_image, handover, &keep), "`--platform ptrace` works without it")
 }
 
@@ -339,6 +362,7 @@ mod tests {
             image,
             overlays: None,
             read_only: false,
+            shares: Vec::new(),
             trace: None,
             stats: None,
             platform: PlatformChoice::Auto,

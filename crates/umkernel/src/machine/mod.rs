@@ -15,11 +15,15 @@ pub mod monitor;
 mod oom;
 pub mod programs;
 pub mod report;
+#[cfg(feature = "ptrace")]
+pub mod shares;
 mod stdio;
 
 use crate::block::{Disk, OverlayFiles};
+use crate::errno::Errno;
+use crate::fs::hostfs;
 use crate::host::{self, HostFd, process};
-use crate::kernel::{Config, Kernel};
+use crate::kernel::{Config, Ctx, Kernel};
 use crate::log::Level;
 use crate::platform::Platform;
 use crate::power::PowerAction;
@@ -93,6 +97,14 @@ pub struct RootDisk {
     pub name: String,
 }
 
+/// Directories of the host's that the guest sees.
+pub struct Shares {
+    /// The way to who has them.
+    pub channel: hostfs::Channel,
+    /// Where the guest sees them.
+    pub mounts: Vec<hostfs::ShareMount>,
+}
+
 /// What to do about a host that forbids something.
 const DOCTOR: &str = "run `umlfs doctor` to see what the host allows";
 
@@ -133,13 +145,14 @@ pub fn run(
     config: &MachineConfig,
     platform: Box<dyn Platform>,
     disk: RootDisk,
+    shares: Option<Shares>,
     watchers: Watchers,
 ) -> Result<Outcome, BootError> {
     let kernel = new_kernel(config, platform, watchers.trace, watchers.stats.is_some())?;
     let console = console::Console::start(&kernel, config)?;
     boot_messages(&kernel, config);
     let kernel_task = mount_root(&kernel, disk)?;
-    let stdio = match start(&kernel, &kernel_task, config, &console) {
+    let stdio = match start(&kernel, &kernel_task, config, shares, &console) {
         Ok(stdio) => stdio,
         Err(e) => {
             stop(&kernel, &kernel_task);
@@ -223,13 +236,29 @@ fn start(
     kernel: &Arc<Kernel>,
     kernel_task: &Arc<Task>,
     config: &MachineConfig,
+    shares: Option<Shares>,
     console: &console::Console,
 ) -> Result<stdio::Stdio, BootError> {
     start_services(kernel)?;
     init::mount_devices(kernel, kernel_task);
+    shares.map_or(Ok(()), |shares| mount_shares(&Ctx { kernel, task: kernel_task }, shares))?;
     let stdio = stdio::Stdio::connect(kernel, kernel_task, console, config)?;
     init::start(kernel, kernel_task, config, &stdio)?;
     Ok(stdio)
+}
+
+fn mount_shares(ctx: &Ctx, shares: Shares) -> Result<(), BootError> {
+    let channel = Arc::new(shares.channel);
+    hostfs::mount_shares(ctx, &channel, &shares.mounts).map_err(|(share, e)| {
+        let guest = &share.guest;
+        match e.errno {
+            Errno::ENOENT | Errno::ENOTDIR | Errno::EROFS => {
+                let what = format!("there is no directory {guest} in the guest, and it cannot be made: {e}");
+                BootError::new(what, "name one that the image has, or boot without `ro`")
+            }
+            _ => BootError::new(format!("cannot mount the share on {guest}: {e}"), ""),
+        }
+    })
 }
 
 /// Host threads that work for the kernel as long as the machine runs.

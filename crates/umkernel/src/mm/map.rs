@@ -270,6 +270,9 @@ fn file_kind(ctx: &Ctx, file: Arc<File>, offset: u64, len: u64, prot: Prot, shar
         }
         _ => bail!(ENODEV),
     }
+    if shared && access.writable() && !file.inode.maps_shared_writable() {
+        bail!(ENODEV, "stores would not reach the file");
+    }
     // Asked now so that a file that cannot be mapped says so before anything changes.
     let _ = (ctx, file.inode.host_extents(offset, 0, false)?);
     if let Some(common) = file.inode.common() {

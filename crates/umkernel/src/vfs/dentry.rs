@@ -33,6 +33,8 @@ pub struct Dentry {
     pub(super) mounted: AtomicU32,
     /// Looked up since the cache last asked.
     referenced: AtomicBool,
+    /// Its names change without the VFS's doing.
+    volatile: bool,
 }
 
 struct Place {
@@ -93,6 +95,7 @@ impl Dentry {
 
     fn new(inode: InodeRef, parent: Option<Arc<Dentry>>, name: Arc<[u8]>) -> Arc<Dentry> {
         Arc::new(Dentry {
+            volatile: inode.changes_by_itself(),
             inode,
             place: Mutex::new(Place { parent, name }),
             children: Mutex::default(),
@@ -135,12 +138,28 @@ impl Dentry {
     /// What the cache knows of a name: nothing, that it does not exist, or its dentry.
     pub(super) fn cached(&self, name: &[u8]) -> Option<Option<Arc<Dentry>>> {
         let found = self.children.lock().names.get(name).cloned();
-        if let Some(Some(child)) = &found
-            && !child.referenced.load(Ordering::Relaxed)
-        {
-            child.referenced.store(true, Ordering::Relaxed);
+        if let Some(Some(child)) = &found {
+            if !child.referenced.load(Ordering::Relaxed) {
+                child.referenced.store(true, Ordering::Relaxed);
+            }
+            if self.volatile && !self.still_has(name, child) {
+                return None;
+            }
         }
         found
+    }
+
+    /// Whether a cached name is still true; if not, it is forgotten. A mount point stays where it is.
+    fn still_has(&self, name: &[u8], child: &Arc<Dentry>) -> bool {
+        if child.mounted.load(Ordering::Acquire) > 0 || self.inode.still_has(name, &child.inode) {
+            return true;
+        }
+        let mut children = self.children.lock();
+        let ours = matches!(children.names.get(name), Some(Some(cached)) if Arc::ptr_eq(cached, child));
+        let gone = if ours { children.take(name) } else { None };
+        drop(children);
+        drop(gone);
+        false
     }
 
     /// Finds a name: in the cache, then in the file system.
@@ -184,7 +203,7 @@ impl Dentry {
 
     /// Notes that a name does not exist. The directory's lock is held.
     pub(super) fn add_negative(&self, name: &[u8]) {
-        if self.inode.cacheable() {
+        if self.inode.cacheable() && !self.volatile {
             let old = self.children.lock().put(Arc::from(name), None);
             drop(old);
         }

@@ -1,12 +1,14 @@
-//! Random system calls made twice: natively on a host directory, and in a kernel on tmpfs. Both must give the same
-//! numbers and leave the same files.
+//! Random system calls made twice: natively on a host directory, and in a kernel on tmpfs or on a directory that the host shares.
+//! Both must give the same numbers and leave the same files.
 
 use crate::Ctx;
-use crate::testing::tmpfs_machine;
+use crate::fs::hostfs::HostFs;
+use crate::testing::{Machine, machine_on, tmpfs_machine};
 use alloc::ffi::CString;
 use alloc::string::String;
 use alloc::vec::Vec;
 use linux_raw_sys::general as sys;
+use std::path::Path;
 use std::string::ToString;
 
 /// A small generator of its own, so that a failure can be repeated from its seed.
@@ -233,9 +235,19 @@ fn tree(side: &Side<'_>, dir: u64, path: &str, text: &mut String) {
 /// Calls between looks at the whole tree.
 const CHECK_TREE: usize = 20;
 
+/// An operation that is nobody's on a share where the user is root: no guest makes set-id programs of the host's.
+fn without_set_id(op: Op) -> Op {
+    match op {
+        Op::Call(nr, args) => Op::Call(
+            nr,
+            args.into_iter().map(|a| if matches!(a, Arg::Value(0o4755)) { Arg::Value(0o711) } else { a }).collect(),
+        ),
+        op => op,
+    }
+}
+
 /// One sequence of calls. The thread's root directory is an empty one of its own, so that no walk leaves it.
-fn names_behave_alike(seed: u64) {
-    let machine = tmpfs_machine();
+fn names_behave_alike(seed: u64, machine: &Machine, set_id: bool) {
     let task = machine.task();
     let ctx = machine.ctx(&task);
     let (native, guest) = (Side::Native, Side::Guest(&ctx));
@@ -250,6 +262,7 @@ fn names_behave_alike(seed: u64) {
     let mut history = Vec::new();
     for step in 0..400 {
         let op = random_op(&mut r);
+        let op = if set_id { op } else { without_set_id(op) };
         let expected = perform(&native, native_dir, &op);
         let got = perform(&guest, guest_dir, &op);
         history.push(std::format!("{op:?} -> {expected}"));
@@ -265,22 +278,25 @@ fn names_behave_alike(seed: u64) {
     native.call(sys::__NR_close, &[native_dir]);
 }
 
-#[test]
-fn names_behave_as_on_the_host() {
+/// Runs sequences of calls on names, each in a directory of its own and in a new machine.
+fn compare_names(name: &str, seeds: u64, set_id: bool, machine: fn(&Path) -> Machine) {
     if !nix::unistd::geteuid().is_root() {
         // The guest's task is root, and another root directory takes root: there is nothing to compare with.
         return;
     }
-    for seed in 1..=40u64 {
-        let root = std::env::temp_dir().join(std::format!("umkernel-vfs-{}-{seed}", std::process::id()));
-        std::fs::create_dir_all(&root).unwrap();
-        let inside = root.clone();
+    for seed in 1..=seeds {
+        let root = std::env::temp_dir().join(std::format!("umkernel-{name}-{}-{seed}", std::process::id()));
+        let (inside, guests) = (root.join("native"), root.join("guest"));
+        for directory in [&inside, &guests] {
+            std::fs::create_dir_all(directory).unwrap();
+        }
+        let machine = machine(&guests);
         let thread = std::thread::spawn(move || {
             // Root and working directory of this thread alone change.
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).unwrap();
             nix::unistd::chroot(&inside).unwrap();
             nix::unistd::chdir("/").unwrap();
-            names_behave_alike(seed);
+            names_behave_alike(seed, &machine, set_id);
         });
         let result = thread.join();
         std::fs::remove_dir_all(&root).unwrap();
@@ -288,14 +304,50 @@ fn names_behave_as_on_the_host() {
     }
 }
 
+/// A machine whose root directory is one of the host's.
+fn shared_machine(directory: &Path) -> Machine {
+    let channel = crate::machine::shares::in_threads(directory, false);
+    machine_on(HostFs::new(&channel, 0, 0x100).unwrap())
+}
+
+#[test]
+fn names_behave_as_on_the_host() {
+    compare_names("vfs", 40, true, |_| tmpfs_machine());
+}
+
+#[test]
+fn names_on_a_share_behave_as_on_the_host() {
+    compare_names("shared", 20, false, shared_machine);
+}
+
 #[test]
 fn file_data_behaves_as_on_the_host() {
-    for seed in 1..=20u64 {
-        let machine = tmpfs_machine();
+    let memory_file = |side: &Side<'_>| side.call(sys::__NR_memfd_create, &[c"f".as_ptr() as u64, 2]) as u64;
+    compare_data(20, |_| tmpfs_machine(), &memory_file);
+}
+
+#[test]
+fn file_data_on_a_share_behaves_as_on_the_host() {
+    let directory = std::env::temp_dir().join(std::format!("umkernel-data-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let at_cwd = crate::vfs::AT_FDCWD as i64 as u64;
+    let native = CString::new(directory.join("native").to_str().unwrap()).unwrap();
+    let file = |side: &Side<'_>| {
+        let path = if matches!(side, Side::Native) { &*native } else { c"/guest" };
+        side.call(sys::__NR_openat, &[at_cwd, path.as_ptr() as u64, O_CREAT | O_TRUNC | 2, 0o600]) as u64
+    };
+    compare_data(10, |_| shared_machine(&directory), &file);
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+/// Runs sequences of calls on an open file's data, each in a new machine.
+fn compare_data(seeds: u64, machine: impl Fn(u64) -> Machine, open: &dyn Fn(&Side<'_>) -> u64) {
+    for seed in 1..=seeds {
+        let machine = machine(seed);
         let task = machine.task();
         let ctx = machine.ctx(&task);
         let (native, guest) = (Side::Native, Side::Guest(&ctx));
-        let fds = [&native, &guest].map(|side| side.call(sys::__NR_memfd_create, &[c"f".as_ptr() as u64, 2]) as u64);
+        let fds = [&native, &guest].map(open);
         let mut r = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut data = alloc::vec![0u8; 200_000];
         data.iter_mut().for_each(|b| *b = r.next() as u8);

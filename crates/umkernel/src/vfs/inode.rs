@@ -294,6 +294,17 @@ pub trait Inode: Any + Send + Sync {
         true
     }
 
+    /// Whether names in this directory come and go without the VFS's doing: then what it caches is asked about
+    /// ([`Inode::still_has`]) before it is used, and names that do not exist are not cached.
+    fn changes_by_itself(&self) -> bool {
+        false
+    }
+
+    /// Whether `name` in this directory, which [changes by itself](Inode::changes_by_itself), still is `child`.
+    fn still_has(&self, _name: &[u8], _child: &InodeRef) -> bool {
+        true
+    }
+
     /// Adds a new file, directory, device, FIFO or socket to a directory.
     fn create(&self, _name: &[u8], _new: &NewInode) -> Result<InodeRef> {
         Err(Errno::EPERM.into())
@@ -375,6 +386,11 @@ pub trait Inode: Any + Send + Sync {
     /// Brings data (and attributes, unless `data_only`) to the disk.
     fn sync(&self, _data_only: bool) -> Result<()> {
         Ok(())
+    }
+
+    /// Whether stores to a shared mapping reach the file. Without, a file that is open for writing cannot be mapped so.
+    fn maps_shared_writable(&self) -> bool {
+        true
     }
 
     /// Where the host has the pages of `[offset, offset + len)` (page aligned; may go beyond the end of the file), for

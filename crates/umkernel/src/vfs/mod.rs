@@ -116,6 +116,11 @@ impl Vfs {
         self.next_ino.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Looks at the `count` cached names that were used longest ago, and forgets those that nobody uses.
+    pub fn forget_names(&self, count: usize) {
+        self.lru.shrink(count);
+    }
+
     /// Makes a type of file system known to `mount(2)`.
     pub fn register_fs(&self, fs_type: FsType) {
         self.fs_types.lock().push(fs_type);

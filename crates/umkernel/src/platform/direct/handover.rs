@@ -2,6 +2,7 @@
 //! are compiled separately.
 
 use crate::block::MAX_OVERLAYS;
+use crate::fs::hostfs::LANES;
 use crate::host::HostFd;
 use crate::host::process::TERMIOS_SIZE;
 use crate::trace::{CallFilter, Clock, HostStream, Options, Style, TaskFilter};
@@ -145,6 +146,9 @@ pub const RUN_INIT: u32 = 1;
 /// [`Handover::run`] is a command.
 pub const RUN_COMMAND: u32 = 2;
 
+/// Marks a share in [`Handover::shares`] in which nothing may be changed.
+pub const READ_ONLY: &str = "ro";
+
 /// Everything. Lists are made by [`Text::list`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -157,6 +161,10 @@ pub struct Handover {
     pub broker_socket: i32,
     /// The broker's host id.
     pub broker_pid: i32,
+    /// The share server's sockets; -1 if nothing is shared.
+    pub share_sockets: [i32; LANES],
+    /// What is shared, a list: where the guest sees it, [`READ_ONLY`] or nothing, and so on.
+    pub shares: Text,
     /// The root disk's image.
     pub image_file: i32,
     /// Overlay files above the image, the lowest first; see [`OverlayFiles`](crate::block::OverlayFiles).

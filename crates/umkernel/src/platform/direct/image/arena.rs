@@ -8,6 +8,7 @@ use super::text::Texts;
 use super::vdso::Clock;
 use super::xstate::XState;
 use super::zygote::Zygote;
+use crate::fs::hostfs::LANES;
 use crate::kernel::Kernel;
 use crate::platform::Reserved;
 use alloc::sync::Arc;
@@ -21,6 +22,8 @@ pub(super) struct Arena {
     pub(super) slots: Slots,
     pub(super) zygote: Zygote,
     pub(super) broker: Broker,
+    /// The share server's sockets, which the filter knows; -1 if nothing is shared.
+    pub(super) shares: [i32; LANES],
     pub(super) texts: Texts,
     pub(super) facts: Facts,
     kernel: UnsafeCell<MaybeUninit<Arc<Kernel>>>,
@@ -65,6 +68,8 @@ pub(super) struct Files {
     pub(super) patches: i32,
     /// The broker's socket.
     pub(super) broker: i32,
+    /// The share server's sockets.
+    pub(super) shares: [i32; LANES],
 }
 
 /// Makes a fresh arena usable: the first thing that the kernel image does.
@@ -77,6 +82,7 @@ pub(super) unsafe fn initialise(files: Files, facts: Facts) {
         slots: Slots::default(),
         zygote: Zygote::default(),
         broker: Broker::new(files.broker),
+        shares: files.shares,
         texts: Texts::new(files.patches),
         facts,
         kernel: UnsafeCell::new(MaybeUninit::uninit()),

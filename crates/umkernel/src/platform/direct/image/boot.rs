@@ -1,7 +1,7 @@
 //! Where the kernel image begins, and where it ends.
 
 use super::arena::{self, Facts, Files, arena};
-use super::handover::{Handover, RANGE_NAMES, RUN_ANY_INIT, RUN_INIT, Text};
+use super::handover::{Handover, RANGE_NAMES, READ_ONLY, RUN_ANY_INIT, RUN_INIT, Text};
 use super::layout::{KEYS_OPEN, VIEW_SIZE};
 use super::platform::Direct;
 use super::slot::{HostMemory, Own};
@@ -10,12 +10,14 @@ use super::zygote;
 
 use super::xstate::XState;
 use crate::block::OverlayFiles;
+use crate::fs::hostfs::{Channel, ShareMount};
 use crate::host::{self, HostFd, process};
-use crate::machine::{self, MachineConfig, RootDisk, Run, Watchers, report};
+use crate::machine::{self, MachineConfig, RootDisk, Run, Shares, Watchers, report};
 use crate::platform::Reserved;
 use crate::trace::Tracer;
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::arch::asm;
 use core::fmt::Write;
 
@@ -40,7 +42,12 @@ pub fn main(handover: &Handover) -> ! {
         hardware: handover.hardware.map(|[key, value]| (key, value)),
         reserved,
     };
-    let files = Files { arena: handover.arena_file, patches: handover.patches_file, broker: handover.broker_socket };
+    let files = Files {
+        arena: handover.arena_file,
+        patches: handover.patches_file,
+        broker: handover.broker_socket,
+        shares: handover.share_sockets,
+    };
     let parent = host::getppid();
     // SAFETY: nothing else runs yet.
     unsafe { arena::initialise(files, facts) };
@@ -70,7 +77,7 @@ pub fn main(handover: &Handover) -> ! {
         trace: trace.map(|stream| Tracer::new(handover.trace.options(), Box::new(stream))),
         stats: handover.stats.open(),
     };
-    let outcome = machine::run(&config(handover), Box::new(Direct), disk, watchers);
+    let outcome = machine::run(&config(handover), Box::new(Direct), disk, shares(handover), watchers);
     zygote::stop();
     // A process that would not end has the image open longer than this one.
     overlay_files.chain([&handover.image_file]).for_each(|file| process::unlock(*file));
@@ -80,6 +87,14 @@ pub fn main(handover: &Handover) -> ! {
         process::set_terminal(0, &handover.termios);
     }
     host::exit_process(1)
+}
+
+fn shares(handover: &Handover) -> Option<Shares> {
+    let shares = handover.shares.strings();
+    let mounts =
+        shares.chunks_exact(2).map(|pair| ShareMount { guest: pair[0].clone(), read_only: pair[1] == READ_ONLY });
+    let mounts: Vec<_> = mounts.collect();
+    (!mounts.is_empty()).then(|| Shares { channel: Channel::new(handover.share_sockets), mounts })
 }
 
 fn text(text: Text) -> String {

@@ -153,7 +153,18 @@ fn allow_clock(program: &mut Vec<Instruction>, vdso: &Range<u64>) {
     program.extend([op(JA, 1, 0, 0), op(RET, ALLOW, 0, 0)]);
 }
 
-fn program(role: Role, broker: u32, zygote: u32, vdso: &Range<u64>) -> Vec<Instruction> {
+/// What a filter knows of the machine.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    /// Sockets that answers are read from: the broker's and the share server's.
+    sockets: &'a [i32],
+    /// The zygote's host id.
+    zygote: u32,
+    vdso: &'a Range<u64>,
+}
+
+fn program(role: Role, known: Known<'_>) -> Vec<Instruction> {
+    let Known { sockets, zygote, vdso } = known;
     let range = at::hostcall();
     let (high, start, end) = ((range.start >> 32) as u32, range.start as u32, range.end as u32);
     let mut program = alloc::vec![op(LD_W_ABS, ARCH, 0, 0), op(JEQ, AUDIT_ARCH_X86_64, 1, 0), op(RET, TRAP, 0, 0),];
@@ -176,11 +187,13 @@ fn program(role: Role, broker: u32, zygote: u32, vdso: &Range<u64>) -> Vec<Instr
     const RUSAGE_SELF: u32 = 0;
     const RUSAGE_THREAD: u32 = 1;
     // Processes are children of the kernel process, whoever makes them.
-    let known = Test::Has(CLONE_THREAD | CLONE_PARENT);
-    allow(&mut program, __NR_clone, &[(0, Test::Within(CLONE_ALLOWED)), (0, known)]);
+    let of_the_machine = Test::Has(CLONE_THREAD | CLONE_PARENT);
+    allow(&mut program, __NR_clone, &[(0, Test::Within(CLONE_ALLOWED)), (0, of_the_machine)]);
     allow(&mut program, __NR_prctl, &[(0, Test::Is(PR_SET_PDEATHSIG)), (1, Test::Is(SIGKILL))]);
     allow(&mut program, __NR_getrusage, &[(0, Test::Within(RUSAGE_SELF | RUSAGE_THREAD))]);
-    allow(&mut program, __NR_read, &[(0, Test::Is(broker))]);
+    for socket in sockets.iter().filter(|socket| **socket >= 0) {
+        allow(&mut program, __NR_read, &[(0, Test::Is(*socket as u32))]);
+    }
     if role == Role::KernelProcess {
         allow(&mut program, __NR_read, &[(0, Test::Is(0))]);
         for request in [TCGETS, TCSETS, TIOCGWINSZ] {
@@ -204,7 +217,9 @@ const PR_SET_PDEATHSIG: u32 = 1;
 /// What the host says; a host without seccomp cannot run guests this way.
 pub(super) fn install(role: Role) -> Result<()> {
     let arena = arena();
-    let program = program(role, arena.broker.socket() as u32, arena.zygote.host_pid() as u32, &vdso::range());
+    let sockets: Vec<i32> = [arena.broker.socket()].into_iter().chain(arena.shares).collect();
+    let known = Known { sockets: &sockets, zygote: arena.zygote.host_pid() as u32, vdso: &vdso::range() };
+    let program = program(role, known);
     let filter = Program { len: program.len() as u16, filter: program.as_ptr() };
     host::set_seccomp_filter(&raw const filter as usize)
 }
@@ -214,6 +229,10 @@ mod tests {
     use super::*;
 
     const VDSO: Range<u64> = 0x7fff_1234_5000..0x7fff_1234_7000;
+
+    fn known(zygote: u32) -> Known<'static> {
+        Known { sockets: &[7, 9, -1], zygote, vdso: &VDSO }
+    }
 
     /// Runs a filter as the host would.
     fn decide(program: &[Instruction], data: &[u32; 16]) -> u32 {
@@ -246,7 +265,7 @@ mod tests {
 
     #[test]
     fn only_the_kernels_own_calls_pass() {
-        let program = program(Role::GuestProcess, 7, 0, &VDSO);
+        let program = program(Role::GuestProcess, known(0));
         let inside = at::hostcall().start + 2;
         assert_eq!(decide(&program, &data(__NR_futex, inside, [0; 6])), ALLOW);
         assert_eq!(decide(&program, &data(__NR_futex, inside - 0x1000, [0; 6])), TRAP);
@@ -271,7 +290,7 @@ mod tests {
     /// On hosts whose clock is not the processor's, the vdso makes a call.
     #[test]
     fn the_vdso_asks_for_the_time_and_for_nothing_else() {
-        let program = program(Role::GuestProcess, 7, 0, &VDSO);
+        let program = program(Role::GuestProcess, known(0));
         let clock =
             |ip: u64, clock: i32| decide(&program, &data(__NR_clock_gettime, ip, [clock as u64, 0, 0, 0, 0, 0]));
         for known in CLOCKS {
@@ -289,14 +308,17 @@ mod tests {
             assert_eq!(decide(&program, &data(nr, VDSO.start, [0; 6])), TRAP, "{nr}");
         }
         assert_eq!(
-            decide(&super::program(Role::GuestProcess, 7, 0, &(0..0)), &data(__NR_clock_gettime, 0, [0; 6])),
+            decide(
+                &super::program(Role::GuestProcess, Known { vdso: &(0..0), ..known(0) }),
+                &data(__NR_clock_gettime, 0, [0; 6])
+            ),
             TRAP
         );
     }
 
     #[test]
     fn arguments_are_looked_at() {
-        let program = program(Role::GuestProcess, 7, 0, &VDSO);
+        let program = program(Role::GuestProcess, known(0));
         let inside = at::hostcall().start + 2;
         let clone = |flags: u32| decide(&program, &data(__NR_clone, inside, [flags.into(), 0, 0, 0, 0, 0]));
         assert_eq!(clone(CLONE_FILES | CLONE_PARENT | SIGCHLD), ALLOW);
@@ -309,8 +331,8 @@ mod tests {
         assert_eq!(prctl(PR_SET_PDEATHSIG, 0), TRAP);
         assert_eq!(prctl(15, SIGKILL), TRAP);
         let read = |program: &[Instruction], fd: u64| decide(program, &data(__NR_read, inside, [fd, 0, 0, 0, 0, 0]));
-        assert_eq!((read(&program, 7), read(&program, 0), read(&program, 3)), (ALLOW, TRAP, TRAP));
-        let kernel = super::program(Role::KernelProcess, 7, 1234, &VDSO);
+        assert_eq!([7, 9, 0, 3, u32::MAX.into()].map(|fd| read(&program, fd)), [ALLOW, ALLOW, TRAP, TRAP, TRAP]);
+        let kernel = super::program(Role::KernelProcess, known(1234));
         assert_eq!((read(&kernel, 7), read(&kernel, 0), read(&kernel, 3)), (ALLOW, ALLOW, TRAP));
         let kill = |pid: u64, sig: u64| decide(&kernel, &data(__NR_kill, inside, [pid, sig, 0, 0, 0, 0]));
         assert_eq!((kill(1234, 9), kill(1, 9), kill(1234, 19)), (ALLOW, TRAP, TRAP));

@@ -1,20 +1,12 @@
 //! `--share HOST:GUEST[:ro]`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// A directory of the host to be seen in the guest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Share {
-    /// Its absolute path on the host.
-    pub(crate) host: PathBuf,
-    /// Its absolute path in the guest.
-    pub(crate) guest: PathBuf,
-    /// The guest may not write.
-    pub(crate) read_only: bool,
-}
+use umkernel::fs::hostfs::ShareMount;
+use umkernel::machine::shares::ShareConfig;
 
 /// Reads the option's value; the host's directory must be there.
-pub(crate) fn parse_share(text: &str) -> Result<Share, String> {
+pub(crate) fn parse_share(text: &str) -> Result<ShareConfig, String> {
     let (rest, read_only) = match text.strip_suffix(":ro") {
         Some(rest) => (rest, true),
         None => (text.strip_suffix(":rw").unwrap_or(text), false),
@@ -30,7 +22,7 @@ pub(crate) fn parse_share(text: &str) -> Result<Share, String> {
     if !path.is_dir() {
         return Err(format!("{host} is no directory"));
     }
-    Ok(Share { host: path, guest: guest.into(), read_only })
+    Ok(ShareConfig { host: path, mount: ShareMount { guest: guest.into(), read_only } })
 }
 
 #[cfg(test)]
@@ -44,7 +36,8 @@ mod tests {
         std::fs::create_dir(&host).unwrap();
         std::fs::write(host.join("file"), "").unwrap();
         let text = host.to_str().unwrap();
-        let share = |read_only| Share { host: host.clone(), guest: "/mnt/x".into(), read_only };
+        let mount = |read_only| ShareMount { guest: "/mnt/x".into(), read_only };
+        let share = |read_only| ShareConfig { host: host.clone(), mount: mount(read_only) };
         assert_eq!(parse_share(&format!("{text}:/mnt/x")), Ok(share(false)));
         assert_eq!(parse_share(&format!("{text}:/mnt/x:rw")), Ok(share(false)));
         assert_eq!(parse_share(&format!("{text}:/mnt/x:ro")), Ok(share(true)));
