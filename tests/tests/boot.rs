@@ -143,6 +143,14 @@ fn what_the_guest_writes_is_in_the_image() {
     cat("/root/f").expect_one_error(&["/root/f"]);
 }
 
+/// `. /dev/stdin` of a shell: who wrote to the pipe has left it by then.
+#[test]
+fn a_pipe_is_opened_again_without_waiting_for_its_writer() {
+    let shell = "echo through | (sleep 0.3; cat /proc/self/fd/0; cat /proc/self/fd/0; echo end)";
+    let native = run(Command::new("sh").args(["-c", shell])).expect_success().stdout;
+    assert_eq!(Scratch::new().exec(shell).expect_success().stdout, native);
+}
+
 #[test]
 fn a_program_runs_without_a_shell() {
     let scratch = Scratch::new();

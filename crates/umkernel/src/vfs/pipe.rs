@@ -222,7 +222,8 @@ impl Pipe {
         (PipeEnd { pipe: self.clone(), read, write, ino, writers_before }, OtherEnd { opens, there })
     }
 
-    /// Opens a FIFO: waits for the other end unless both are opened or `O_NONBLOCK` is set.
+    /// Opens a FIFO: waits for the other end unless both are opened or `O_NONBLOCK` is set. A pipe, by way of `/proc/PID/fd`, has had
+    /// both ends, and waits for none.
     pub(super) fn open_fifo(ctx: &Ctx, location: &Location, flags: OpenFlags) -> Result<Box<dyn FileOps>> {
         let inode = &location.dentry.inode;
         let Some(common) = inode.common() else {
@@ -241,12 +242,13 @@ impl Pipe {
         };
         let (read, write) = (flags.readable(), flags.writable());
         let nonblocking = flags.contains(OpenFlags::NONBLOCK);
-        if write && !read && nonblocking && pipe.state.lock().readers == 0 {
+        let is_pipe = Arc::ptr_eq(&location.mount, &ctx.kernel.vfs.anonymous);
+        if write && !read && nonblocking && !is_pipe && pipe.state.lock().readers == 0 {
             bail!(ENXIO);
         }
         let (end, other) = pipe.end(read, write, None);
         pipe.opened.wake_all();
-        if read && write || nonblocking {
+        if read && write || nonblocking || is_pipe {
             return Ok(Box::new(end));
         }
         if !other.there {
