@@ -2,9 +2,10 @@
 //!
 //! - the freestanding kernel image, which the `direct` platform maps into guest processes: a program for the same processor,
 //!   but without `std`;
-//! - process 1 of a real User-Mode Linux (`umlfs boot --kernel`), linked statically: the guest has no libraries of the host's.
+//! - process 1 of a real User-Mode Linux (`umlfs boot --kernel`) and the first program of a machine that builds a step (`umlfs build
+//!   --sandbox umkernel`), linked statically: guests have no libraries of the host's.
 //!
-//! Neither can be built together with this crate, so cargo is called for each once more.
+//! None can be built together with this crate, so cargo is called for each once more.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,9 @@ use std::process::{Command, ExitCode};
 fn main() -> ExitCode {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
-    for part in ["kernel-image", "umkernel/src", "umkernel/Cargo.toml", "ext4/src", "ext4/Cargo.toml", "uml-init"] {
+    let parts =
+        ["kernel-image", "umkernel/src", "umkernel/Cargo.toml", "ext4/src", "ext4/Cargo.toml", "uml-init", "step-init"];
+    for part in parts {
         watch(&here.join("..").join(part));
     }
     println!("cargo:rerun-if-changed=build.rs");
@@ -26,13 +29,17 @@ fn main() -> ExitCode {
     // With its target named, the flags are for the program alone, not for what runs while it is built.
     let target = "x86_64-unknown-linux-gnu";
     let built = built
-        && cargo(&here.join("../uml-init/Cargo.toml"), &guest, |cargo| {
-            cargo.args(["--bin", "uml-init", "--target", target]).env("RUSTFLAGS", "-C target-feature=+crt-static");
-            for (setting, value) in [("STRIP", "symbols"), ("OPT_LEVEL", "s"), ("DEBUG", "0")] {
-                cargo.env(format!("CARGO_PROFILE_RELEASE_{setting}"), value);
-            }
+        && ["uml-init", "step-init"].into_iter().all(|program| {
+            cargo(&here.join("..").join(program).join("Cargo.toml"), &guest, |cargo| {
+                cargo.args(["--bin", program, "--target", target]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+                for (setting, value) in [("STRIP", "symbols"), ("OPT_LEVEL", "s"), ("DEBUG", "0")] {
+                    cargo.env(format!("CARGO_PROFILE_RELEASE_{setting}"), value);
+                }
+            })
         });
-    println!("cargo:rustc-env=UMLFS_UML_INIT={}", guest.join(target).join("release/uml-init").display());
+    let programs = guest.join(target).join("release");
+    println!("cargo:rustc-env=UMLFS_UML_INIT={}", programs.join("uml-init").display());
+    println!("cargo:rustc-env=UMLFS_STEP_INIT={}", programs.join("step-init").display());
     if built { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -63,7 +70,7 @@ fn cargo(manifest: &Path, target: &Path, with: impl FnOnce(&mut Command)) -> boo
 
 /// Cargo looks at files below a directory; a build directory in it would always be new.
 fn watch(path: &Path) {
-    if path.ends_with("kernel-image") || path.ends_with("uml-init") {
+    if ["kernel-image", "uml-init", "step-init"].iter().any(|part| path.ends_with(part)) {
         for part in ["src", "Cargo.toml", "Cargo.lock", "build.rs", "kernel.ld"].map(|part| path.join(part)) {
             if part.exists() {
                 println!("cargo:rerun-if-changed={}", part.display());

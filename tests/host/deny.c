@@ -11,6 +11,7 @@
 
 static const struct { const char *name; int number; } calls[] = {
     {"ptrace", SYS_ptrace}, {"pkey_alloc", SYS_pkey_alloc}, {"seccomp", SYS_seccomp},
+    {"unshare", SYS_unshare},
 };
 
 int main(int argc, char **argv)

@@ -20,6 +20,9 @@ type CommandResult = Result<u8, CliError>;
 /// The kernel image of the `direct` platform.
 const KERNEL_IMAGE: &[u8] = include_bytes!(env!("UMLFS_KERNEL_IMAGE"));
 
+/// The first program of a machine that builds a step.
+const STEP_INIT: &[u8] = include_bytes!(env!("UMLFS_STEP_INIT"));
+
 const EXAMPLES: &str = "\
 Exit status:
   0  done

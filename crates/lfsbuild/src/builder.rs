@@ -16,6 +16,7 @@ use crate::plan::{Plan, Step};
 use crate::profile::{ImageDefaults, Profile};
 use crate::progress::{Event, Progress};
 use crate::recipe::{FileRule, NodeKind};
+use crate::sandbox::{self, Choice, Machine};
 use crate::sources::Fetcher;
 use crate::step::Context;
 use crate::store::{Archive, Store, StoreLock, read_json, remove_file, remove_tree, write_json};
@@ -41,6 +42,10 @@ pub struct BuildOptions {
     pub offline: bool,
     /// Whether to run the packages' own test suites.
     pub tests: Option<Tests>,
+    /// What steps run in.
+    pub sandbox: Choice,
+    /// What it takes to run them in umlfs's own kernel; without it there are namespaces only.
+    pub machine: Option<Machine>,
 }
 
 /// Which steps to build.
@@ -190,6 +195,7 @@ impl Builder {
         let total: Duration = steps.iter().filter_map(|s| estimates.get(&s.name)).sum();
         progress.event(Event::Planned { total: self.plan.steps.len(), to_build: steps.len(), estimate: total });
         let jobserver = Jobserver::new(jobs)?;
+        let sandbox = sandbox::open(options.sandbox, options.machine.as_ref(), Some(&jobserver), progress)?;
         let began = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64();
         let mut built = Vec::new();
         let fetcher = Fetcher::new(&self.store, options.source_dirs.clone(), options.offline);
@@ -198,6 +204,7 @@ impl Builder {
             store: &self.store,
             fetcher: &fetcher,
             progress,
+            sandbox: &*sandbox,
             makeflags: jobserver.makeflags(),
             jobs,
             tests: options.tests,
@@ -311,9 +318,17 @@ impl Builder {
         let jobs = options.jobs();
         let jobserver = Jobserver::new(jobs)?;
         let fetcher = Fetcher::new(&self.store, options.source_dirs.clone(), options.offline);
-        let makeflags = jobserver.makeflags();
-        let context =
-            Context { plan: &self.plan, store: &self.store, fetcher: &fetcher, progress, makeflags, jobs, tests: None };
+        let sandbox = sandbox::open(options.sandbox, options.machine.as_ref(), Some(&jobserver), progress)?;
+        let context = Context {
+            plan: &self.plan,
+            store: &self.store,
+            fetcher: &fetcher,
+            progress,
+            sandbox: &*sandbox,
+            makeflags: jobserver.makeflags(),
+            jobs,
+            tests: None,
+        };
         for step in steps {
             let estimate = self.store.record(&step.key).map_or(0.0, |r| r.wall_seconds);
             let estimate = Duration::try_from_secs_f64(estimate).unwrap_or_default();
@@ -484,11 +499,14 @@ impl Builder {
         }
         let fetcher = Fetcher::new(&self.store, options.source_dirs.clone(), options.offline);
         let jobs = processors();
+        let choice = sandbox::choice_for(options.sandbox, &self.store.path().join("work").join(&step.key));
+        let sandbox = sandbox::open(choice, options.machine.as_ref(), None, progress)?;
         let context = Context {
             plan: &self.plan,
             store: &self.store,
             fetcher: &fetcher,
             progress,
+            sandbox: &*sandbox,
             makeflags: format!("-j{jobs}"),
             jobs,
             tests: None,

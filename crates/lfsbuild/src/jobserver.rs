@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::fcntl::{FcntlArg, fcntl};
 
@@ -24,6 +25,28 @@ pub(crate) struct Jobserver {
     /// The same pipe, opened anew so that it alone is non-blocking.
     try_read: File,
     jobs: usize,
+    /// Steps that have a token of their own.
+    steps: AtomicUsize,
+}
+
+/// Tokens of one step for as long as it lives: its own, and some that it keeps from all others.
+#[derive(Debug)]
+pub(crate) struct Share<'a> {
+    pot: &'a Jobserver,
+    more: usize,
+}
+
+impl Share<'_> {
+    /// How many jobs they allow.
+    pub(crate) fn jobs(&self) -> usize {
+        1 + self.more
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        (0..self.more).for_each(|_| self.pot.put());
+    }
 }
 
 impl Jobserver {
@@ -42,7 +65,7 @@ impl Jobserver {
             .custom_flags(nix::libc::O_NONBLOCK)
             .open(format!("/proc/self/fd/{}", read.as_raw_fd()))
             .map_err(io)?;
-        let pot = Jobserver { read, write: write.into(), try_read, jobs: jobs.max(1) };
+        let pot = Jobserver { read, write: write.into(), try_read, jobs: jobs.max(1), steps: AtomicUsize::new(0) };
         pot.refill().map_err(io)?;
         Ok(pot)
     }
@@ -52,21 +75,43 @@ impl Jobserver {
         format!("-j{} --jobserver-auth={},{}", self.jobs, self.read.as_raw_fd(), self.write.as_raw_fd())
     }
 
-    /// Takes a token if there is one.
+    /// Takes a step's own token if there is one.
     pub(crate) fn try_acquire(&self) -> bool {
+        let taken = self.take();
+        if taken {
+            self.steps.fetch_add(1, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// Gives a step's own token back.
+    pub(crate) fn release(&self) {
+        self.steps.fetch_sub(1, Ordering::Relaxed);
+        self.put();
+    }
+
+    /// For a step whose makes do not reach the pipe, and which has its own token: as many more as are free, but no more than its part
+    /// where all steps that run get the same.
+    pub(crate) fn share(&self) -> Share<'_> {
+        let part = self.jobs.div_ceil(self.steps.load(Ordering::Relaxed).max(1));
+        let more = (1..part).take_while(|_| self.take()).count();
+        Share { pot: self, more }
+    }
+
+    fn take(&self) -> bool {
         let mut token = [0];
         matches!((&self.try_read).read(&mut token), Ok(1))
     }
 
-    /// Gives a token back.
-    pub(crate) fn release(&self) {
+    fn put(&self) {
         // The pipe holds far more bytes than there are tokens, so this neither blocks nor fails.
         let _ = (&self.write).write_all(b"+");
     }
 
     /// Fills the pot up while nothing runs: a make that was killed does not give its tokens back.
     pub(crate) fn refill(&self) -> std::io::Result<()> {
-        while self.try_acquire() {}
+        while self.take() {}
+        self.steps.store(0, Ordering::Relaxed);
         (&self.write).write_all(&vec![b'+'; self.jobs])
     }
 }
@@ -85,6 +130,25 @@ mod tests {
         assert!(pot.try_acquire());
         pot.refill().unwrap();
         assert!(pot.try_acquire() && pot.try_acquire() && !pot.try_acquire());
+    }
+
+    #[test]
+    fn steps_share_what_is_free_evenly() {
+        let pot = Jobserver::new(8).unwrap();
+        assert!(pot.try_acquire());
+        let alone = pot.share();
+        assert_eq!(alone.jobs(), 8);
+        drop(alone);
+        assert!(pot.try_acquire() && pot.try_acquire());
+        let (a, b) = (pot.share(), pot.share());
+        assert_eq!((a.jobs(), b.jobs()), (3, 3));
+        // Three steps and twice two more tokens: one is left.
+        assert_eq!(pot.share().jobs(), 2);
+        drop((a, b));
+        (0..3).for_each(|_| pot.release());
+        assert_eq!((0..9).take_while(|_| pot.take()).count(), 8);
+        // Nothing is free.
+        assert_eq!(pot.share().jobs(), 1);
     }
 
     #[test]

@@ -3,30 +3,22 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::errno::Errno;
-use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use step_init::{EXIT_NO_SANDBOX, Report};
 
 use crate::SOURCE_DATE_EPOCH;
 use crate::base::FINISH;
-use crate::cancel::cancelled;
-use crate::compose::compose;
 use crate::error::{Error, Location, Result, StepFailure};
 use crate::package::{MAIN, Manifest, check_conflicts, pack};
 use crate::pkg::diff;
 use crate::plan::{Plan, Step};
 use crate::progress::{Event, Progress};
 use crate::recipe::{Recipe, Root, Stage};
-use crate::sandbox::{EXIT_NO_SANDBOX, Report, Spec, helper, namespace_hint, write_spec};
+use crate::sandbox::{Exit, Sandbox, Spec};
 use crate::sources::Fetcher;
 use crate::store::{Record, Store, read_json, remove_file, remove_tree, write_json};
 use crate::suite::{self, PHASE, Tests};
@@ -42,6 +34,7 @@ pub(crate) struct Context<'a> {
     pub(crate) store: &'a Store,
     pub(crate) fetcher: &'a Fetcher<'a>,
     pub(crate) progress: &'a dyn Progress,
+    pub(crate) sandbox: &'a dyn Sandbox,
     pub(crate) makeflags: String,
     pub(crate) jobs: usize,
     /// Whether test suites are run, too.
@@ -58,9 +51,7 @@ pub(crate) struct Prepared {
 
 /// How the phases of a sandbox ended.
 pub(crate) struct Ended {
-    pub(crate) status: ExitStatus,
-    /// Processor time of all of them.
-    cpu: Duration,
+    pub(crate) exit: Exit,
     /// Those that were begun, with the wall time of each in seconds.
     phases: Vec<(String, f64)>,
     /// What the sandbox told of a failure.
@@ -70,7 +61,7 @@ pub(crate) struct Ended {
 impl Ended {
     /// How they ended, in words.
     pub(crate) fn said(&self) -> String {
-        match (&self.report, self.status.code(), self.status.signal()) {
+        match (&self.report, self.exit.status.code(), self.exit.status.signal()) {
             (Some(Report::Failed { status, .. }), ..) => status.clone(),
             (_, Some(0), _) => "good".into(),
             (_, Some(EXIT_NO_SANDBOX), _) => "the sandbox ended without a reason".into(),
@@ -194,7 +185,7 @@ impl Context<'_> {
             archives.push(self.store.archive_path(key, output));
         }
         check_conflicts(manifests.iter().map(|(name, manifest)| (name.as_str(), manifest)))?;
-        compose(archives.iter().map(PathBuf::as_path), &work.join("sysroot"))
+        self.sandbox.furnish(&prepared.spec, &archives)
     }
 
     /// Builds a step and puts its package into the store.
@@ -251,7 +242,7 @@ impl Context<'_> {
         let part = packages.join(format!("{}.{suffix}", step.key));
         remove_tree(&part)?;
         std::fs::create_dir_all(&part).map_err(|e| Error::io("creating", &part, e))?;
-        let outputs = pack(&step.name, &prepared.work.join("dest"), &stage.files, &stage.outputs, &part)?;
+        let outputs = pack(&step.name, &self.sandbox.installed(&prepared.spec)?, &stage.files, &stage.outputs, &part)?;
         let mut record = Record {
             step: step.name.clone(),
             key: step.key.clone(),
@@ -265,6 +256,7 @@ impl Context<'_> {
             finished: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs(),
             phases,
             tests: None,
+            sandbox: self.sandbox.kind(),
             builder: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let kept_log = part.join("build.log");
@@ -303,50 +295,31 @@ impl Context<'_> {
         prepared: &Prepared,
         log: &Path,
     ) -> Result<(Duration, Vec<(String, f64)>)> {
-        let log_file = File::create(log).map_err(|e| Error::io("creating", log, e))?;
+        File::create(log).map_err(|e| Error::io("creating", log, e))?;
         if stage.phases.is_empty() {
             return Ok((Duration::ZERO, Vec::new()));
         }
-        let ended = self.sandboxed(step, &prepared.spec, &prepared.work.join("spec.json"), log_file)?;
-        if ended.status.success() {
-            return Ok((ended.cpu, ended.phases));
+        let ended = self.sandboxed(step, &prepared.spec, log)?;
+        if ended.exit.status.success() {
+            return Ok((ended.exit.cpu, ended.phases));
         }
         Err(self.failure(step, recipe, stage, prepared, log, ended))
     }
 
-    /// Runs what `spec` orders, with its output in `log`.
-    pub(crate) fn sandboxed(&self, step: &Step, spec: &Spec, spec_path: &Path, log: File) -> Result<Ended> {
+    /// Runs what `spec` orders, with its output at the end of `log`.
+    pub(crate) fn sandboxed(&self, step: &Step, spec: &Spec, log: &Path) -> Result<Ended> {
         let mut began: Vec<(String, Instant)> = Vec::new();
-        write_spec(spec, spec_path)?;
-        let mut command = helper(spec_path);
-        // A group of its own: Ctrl-C on the terminal reaches the builder, which then ends the step.
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).process_group(0);
-        let mut child = command.spawn().map_err(|e| Error::io("starting the sandbox for", &spec.work, e))?;
-        let pid = Pid::from_raw(child.id() as i32);
         let mut report = None;
-        let mut no_sandbox = None;
-        let mut interrupted = false;
-        if let Some(mut reports) = child.stdout.take() {
-            interrupted = read_reports(&mut reports, pid, |told| match told {
-                Report::Phase(phase) => {
-                    self.progress.event(Event::Phase { step: &step.name, phase: &phase });
-                    began.push((phase, Instant::now()));
-                }
-                Report::Failed { .. } => report = Some(told),
-                Report::NoSandbox { message } => no_sandbox = Some(message),
-            })
-            .map_err(|e| Error::io("reading the reports of", &spec.work, e))?;
-        }
-        let (status, cpu) = wait_with_usage(pid).map_err(|e| Error::io("waiting for", &spec.work, e))?;
-        if interrupted {
-            return Err(Error::Interrupted);
-        }
-        if let Some(message) = no_sandbox {
-            return Err(Error::Sandbox { message, hint: namespace_hint() });
-        }
+        let exit = self.sandbox.run(spec, log, &mut |told| match told {
+            Report::Phase(phase) => {
+                self.progress.event(Event::Phase { step: &step.name, phase: &phase });
+                began.push((phase, Instant::now()));
+            }
+            told => report = Some(told),
+        })?;
         let ends: Vec<Instant> = began.iter().skip(1).map(|(_, at)| *at).chain([Instant::now()]).collect();
         let phases = began.into_iter().zip(ends).map(|((name, at), end)| (name, (end - at).as_secs_f64())).collect();
-        Ok(Ended { status, cpu, phases, report })
+        Ok(Ended { exit, phases, report })
     }
 
     fn failure(
@@ -397,7 +370,7 @@ impl Context<'_> {
         let (recipe, stage) = self.plan.stage(step).ok_or_else(|| unknown_step(step))?;
         let work = self.store.work_of(&step.key)?;
         let borrowed = !work.ends_with(&step.key);
-        let mut prepared = if work.join("spec.json").is_file() {
+        let mut prepared = if self.sandbox.was_here(&work) {
             self.progress.event(Event::Note(&format!("{}: as its last run left it", step.name)));
             self.spec(step, recipe, stage, work)?
         } else {
@@ -424,14 +397,11 @@ impl Context<'_> {
             ("PS1".to_owned(), prompt),
             ("TERM".to_owned(), std::env::var("TERM").unwrap_or_else(|_| "dumb".into())),
         ]);
-        let spec_path = prepared.work.join("shell.json");
-        write_spec(&prepared.spec, &spec_path)?;
-        let status =
-            helper(&spec_path).status().map_err(|e| Error::io("starting the sandbox for", &prepared.work, e))?;
+        let status = self.sandbox.shell(&prepared.spec)?;
         if borrowed {
             remove_tree(&prepared.work)?;
         }
-        Ok(status.code().unwrap_or(1))
+        Ok(status)
     }
 }
 
@@ -454,59 +424,6 @@ fn plain_modes(dir: &Path) -> Result<()> {
         if path.is_dir() { plain_modes(&path)? } else { chmod(&path, 0o644)? }
     }
     Ok(())
-}
-
-/// Hands the helper's reports on until it closes the stream; kills it, and says so, when the user interrupts.
-fn read_reports(
-    reports: &mut std::process::ChildStdout,
-    pid: Pid,
-    mut handle: impl FnMut(Report),
-) -> std::io::Result<bool> {
-    let mut pending = Vec::new();
-    let mut buffer = [0; 4096];
-    let mut interrupted = false;
-    loop {
-        if cancelled() && !interrupted {
-            interrupted = true;
-            // The helper takes the whole pid namespace with it. It may have ended by itself just now.
-            let _ = kill(pid, Signal::SIGKILL);
-        }
-        let mut fds = [PollFd::new(reports.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::from(100u16)) {
-            Ok(0) | Err(Errno::EINTR) => continue,
-            Ok(_) => {}
-            Err(e) => return Err(e.into()),
-        }
-        let n = reports.read(&mut buffer)?;
-        if n == 0 {
-            return Ok(interrupted);
-        }
-        pending.extend_from_slice(buffer.get(..n).unwrap_or_default());
-        while let Some(end) = pending.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = pending.drain(..=end).collect();
-            if let Ok(report) = serde_json::from_slice(&line) {
-                handle(report);
-            }
-        }
-    }
-}
-
-/// Waits for a child; the value has the processor time of it and of all its descendants that were waited for.
-fn wait_with_usage(pid: Pid) -> Result<(ExitStatus, Duration), std::io::Error> {
-    let mut raw = 0;
-    // SAFETY: all-zero bytes are a valid rusage.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    loop {
-        // SAFETY: both pointers are to valid places. The child was started by us and is waited for here only.
-        let got = unsafe { libc::wait4(pid.as_raw(), &raw mut raw, 0, &raw mut usage) };
-        match Errno::result(got) {
-            Ok(_) => break,
-            Err(Errno::EINTR) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-    let time = |t: libc::timeval| Duration::new(t.tv_sec.max(0) as u64, t.tv_usec.clamp(0, 999_999) as u32 * 1000);
-    Ok((ExitStatus::from_raw(raw), time(usage.ru_utime) + time(usage.ru_stime)))
 }
 
 /// The last lines of a log, made printable.

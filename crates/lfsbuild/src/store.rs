@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::package::Manifest;
+use crate::sandbox::Kind;
 use crate::suite::TestResult;
 
 /// The cache directory.
@@ -63,6 +64,9 @@ pub struct Record {
     /// How its test suite went, when it was run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tests: Option<TestResult>,
+    /// What it was built in; that makes no difference to what it is. Older builders had namespaces only.
+    #[serde(default)]
+    pub sandbox: Kind,
     /// Version of the builder.
     pub builder: String,
 }

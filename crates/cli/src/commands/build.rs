@@ -9,6 +9,7 @@ use lfsbuild::config::ConfigDir;
 use lfsbuild::follow::{Beside, Follow, beside};
 use lfsbuild::graph::Graph;
 use lfsbuild::progress::Progress;
+use lfsbuild::sandbox::{Choice, Machine};
 use lfsbuild::store::Store;
 use lfsbuild::suite::{self, Tests};
 use lfsbuild::{BuildOptions, BuildOutput, Builder, progress};
@@ -28,7 +29,8 @@ Examples:
   umlfs build --shell chroot                inside the new system, where nobody has a name yet
   umlfs build --test --only m4/final        a package's own test suite; the results are recorded
   umlfs build --check musl/tools            build a step again: is its package the same, byte for byte?
-  umlfs build --graph svg > plan.svg        what needs what, as a picture";
+  umlfs build --graph svg > plan.svg        what needs what, as a picture
+  umlfs build --sandbox umkernel            each step in a machine of umlfs's own kernel: the same packages";
 
 /// Which system, and where its recipes and sources come from
 #[derive(clap::Args, Clone)]
@@ -80,6 +82,10 @@ pub(crate) struct Args {
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
 
+    /// What steps run in; packages and their keys do not depend on it
+    #[arg(long, value_enum, value_name = "KIND", default_value_t)]
+    sandbox: SandboxArg,
+
     /// After a failure, build what does not need the failed step
     #[arg(long, short)]
     keep_going: bool,
@@ -128,6 +134,18 @@ enum HowTests {
     Strict,
 }
 
+/// What steps run in.
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+enum SandboxArg {
+    /// namespaces; umkernel where the host forbids them
+    #[default]
+    Auto,
+    /// User, mount, pid and network namespaces of the host
+    Namespaces,
+    /// A machine of umlfs's own kernel for each step
+    Umkernel,
+}
+
 /// How `--graph` writes the plan.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum GraphFormat {
@@ -153,7 +171,14 @@ impl ProfileArgs {
 impl SourceArgs {
     /// The builder's options, with as many jobs as by default.
     pub(crate) fn options(&self) -> BuildOptions {
-        BuildOptions { source_dirs: self.source_dirs.clone(), offline: self.offline, ..BuildOptions::default() }
+        // This very program, even if another has taken its place.
+        let machine = Machine { program: "/proc/self/exe".into(), init: crate::STEP_INIT };
+        BuildOptions {
+            source_dirs: self.source_dirs.clone(),
+            offline: self.offline,
+            machine: Some(machine),
+            ..BuildOptions::default()
+        }
     }
 }
 
@@ -174,6 +199,11 @@ pub(crate) fn run(args: Args) -> CommandResult {
     let mut options = args.sources.options();
     options.jobs = args.jobs.map_or(0, usize::from);
     options.keep_going = args.keep_going;
+    options.sandbox = match args.sandbox {
+        SandboxArg::Auto => Choice::Auto,
+        SandboxArg::Namespaces => Choice::Namespaces,
+        SandboxArg::Umkernel => Choice::Umkernel,
+    };
     options.tests = args.test.map(|how| match how {
         HowTests::Record => Tests::Record,
         HowTests::Strict => Tests::Strict,
@@ -423,8 +453,8 @@ fn explain(builder: &Builder, name: &str) -> CommandResult {
             match &record {
                 Some(record) => writeln!(
                     w,
-                    "state:    finished, took {:.1} s ({:.1} s of processor time)",
-                    record.wall_seconds, record.cpu_seconds
+                    "state:    finished, took {:.1} s ({:.1} s of processor time) in {}",
+                    record.wall_seconds, record.cpu_seconds, record.sandbox
                 )?,
                 None => writeln!(w, "state:    to be built: the cache has no package with this key")?,
             }

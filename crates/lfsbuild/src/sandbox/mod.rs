@@ -1,39 +1,79 @@
-//! The room in which a step's commands run: user, mount, pid, network, IPC and host-name namespaces of its own.
+//! The room in which a step's commands run.
 //!
-//! The builder starts a copy of its own program as `umlfs-sandbox`, which makes the namespaces and runs the phases
-//! ([`run_if_helper`]). A process of its own, because user namespaces can only be entered by a single-threaded one, and so
-//! that one SIGKILL ends a step and everything that it started: the helper dies with the builder (parent-death signal), and
-//! the first process of the pid namespace dies with the helper, which makes the kernel end all others in it.
+//! There are two kinds, and a step sees no difference between them: namespaces of the host and, where a host lets
+//! nobody make them, a machine of umlfs's own kernel. What a step makes, and its key, do not depend on the kind.
 //!
 //! What a step sees, always at the same paths: `/build` (writable), `/dest` (writable, packaged afterwards), `/sources` and
-//! `/inputs` (read-only), `/sysroot` and `/tools` (the needed packages, read-only), `/tmp`, a minimal `/dev`, `/proc`.
-//! See user_namespaces(7), mount_namespaces(7), pid_namespaces(7), pivot_root(2).
+//! `/inputs` (read-only), `/sysroot` and `/tools` (the needed packages, read-only; or they are `/` itself), `/tmp`, a minimal
+//! `/dev`, `/proc`. Its phases are run by [`step_init`].
 
-mod inside;
-mod mounts;
+mod child;
+mod host_root;
+mod namespaces;
+mod umkernel;
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use step_init::{Orders, Report};
 
 use crate::error::{Error, Result};
+use crate::jobserver::Jobserver;
+use crate::progress::{Event, Progress};
 use crate::recipe::Root;
 
-/// `argv[0]` of the helper process.
-const HELPER: &str = "umlfs-sandbox";
-
-/// Exit status of the helper when a phase failed; the event stream tells more.
-pub(crate) const EXIT_PHASE_FAILED: i32 = 101;
-/// Exit status of the helper when it could not make the sandbox.
-pub(crate) const EXIT_NO_SANDBOX: i32 = 102;
+pub(crate) use child::Exit;
+pub(crate) use namespaces::probe;
+pub use namespaces::run_if_helper;
 
 /// Part of every step's key: to be raised when the sandbox changes in a way that can change what a step makes.
 pub(crate) const SANDBOX_VERSION: u32 = 1;
 
-/// What the helper is to do, as JSON in a file of the step's work directory.
+/// Which kind of sandbox the user wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Choice {
+    /// Namespaces; umlfs's own kernel where the host forbids them.
+    #[default]
+    Auto,
+    /// Namespaces.
+    Namespaces,
+    /// umlfs's own kernel.
+    Umkernel,
+}
+
+/// A kind of sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Namespaces of the host.
+    #[default]
+    Namespaces,
+    /// A machine of umlfs's own kernel.
+    Umkernel,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Kind::Namespaces => "namespaces",
+            Kind::Umkernel => "umkernel",
+        })
+    }
+}
+
+/// What it takes to run steps in umlfs's own kernel.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// The `umlfs` program, which makes images and boots them.
+    pub program: PathBuf,
+    /// The program `step-init`, linked statically.
+    pub init: &'static [u8],
+}
+
+/// What is to be run, and where.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Spec {
-    /// The builder's process ID: the helper ends when it is gone.
+    /// The builder's process ID: a sandbox ends when it is gone.
     pub(crate) builder: i32,
     /// What the root is made of.
     pub(crate) root: Root,
@@ -53,123 +93,108 @@ pub(crate) struct Spec {
     pub(crate) interactive: bool,
 }
 
-/// What the helper reports on its standard output, one JSON object a line.
-#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Report {
-    /// A phase starts.
-    Phase(
-        /// Its name.
-        String,
-    ),
-    /// A phase failed; the helper ends.
-    Failed {
-        /// Its name.
-        phase: String,
-        /// `exit status 2` or `killed by signal 9`.
-        status: String,
-        /// Line of the failing command in the phase's text, from 1, when the shell could tell.
-        line: Option<u64>,
-        /// The failing command.
-        command: Option<String>,
-    },
-    /// The sandbox could not be made.
-    NoSandbox {
-        /// The call that failed, and its errno.
-        message: String,
-    },
+impl Spec {
+    /// What is left to do where the place has been made.
+    fn orders(&self) -> Orders {
+        Orders {
+            packages: self.root == Root::Packages,
+            cwd: self.cwd.clone(),
+            env: self.env.clone(),
+            phases: self.phases.iter().map(|(name, _)| name.clone()).collect(),
+            interactive: self.interactive,
+        }
+    }
 }
 
-/// Runs the sandbox helper and ends the process, when this process was started as one; otherwise does nothing.
-///
-/// To be called first thing in `main` of every program that builds, before it starts threads.
-pub fn run_if_helper() {
-    let mut args = std::env::args_os();
-    if args.next().is_none_or(|name| name != HELPER) {
-        return;
-    }
-    let status = match args.next() {
-        Some(spec) => inside::run(Path::new(&spec)),
-        None => EXIT_NO_SANDBOX,
-    };
-    std::process::exit(status);
+/// A kind of sandbox, at work.
+pub(crate) trait Sandbox: Sync {
+    /// Which one.
+    fn kind(&self) -> Kind;
+
+    /// Brings the packages that a step needs to where it looks for them. All else is in the work directory.
+    fn furnish(&self, spec: &Spec, archives: &[PathBuf]) -> Result<()>;
+
+    /// Whether a work directory is as a run in this kind of sandbox has left it.
+    fn was_here(&self, work: &Path) -> bool;
+
+    /// Runs the phases, with their output at the end of `log`.
+    ///
+    /// # Errors
+    /// The sandbox cannot be made, or the user interrupts. A phase that fails is no error.
+    fn run(&self, spec: &Spec, log: &Path, tell: &mut dyn FnMut(Report)) -> Result<Exit>;
+
+    /// The directory of the host that has what the phases have installed.
+    fn installed(&self, spec: &Spec) -> Result<PathBuf>;
+
+    /// Gives the user a shell; the value is its exit status.
+    fn shell(&self, spec: &Spec) -> Result<i32>;
 }
 
-/// The command that starts the helper. Standard output is to be the report stream, standard error the log.
-pub(crate) fn helper(spec: &Path) -> std::process::Command {
-    use std::os::unix::process::CommandExt;
-    let mut command = std::process::Command::new("/proc/self/exe");
-    command.arg0(HELPER).arg(spec).env_clear();
-    command
-}
-
-/// What to do where the host does not let a user make namespaces, from what the host says about itself.
-pub fn namespace_hint() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).ok().map(|s| s.trim().to_owned());
-    if read("/proc/sys/user/max_user_namespaces").as_deref() == Some("0") {
-        return "user namespaces are switched off here; as root: sysctl -w user.max_user_namespaces=10000".into();
-    }
-    if read("/proc/sys/kernel/unprivileged_userns_clone").as_deref() == Some("0") {
-        return "unprivileged user namespaces are switched off here; as root: sysctl -w kernel.unprivileged_userns_clone=1".into();
-    }
-    if read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1") {
-        return "AppArmor restricts user namespaces here; as root: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0".into();
-    }
-    "the host's kernel or container forbids user namespaces; in Docker or Podman start the container with \
-     --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
-        .into()
-}
-
-/// Tries to make a sandbox and reports why it does not work: for `umlfs doctor`.
+/// The kind of sandbox that builds use here, and a reason where it is not the first choice.
 ///
 /// # Errors
-/// [`Error::Sandbox`] with the reason and what to do.
-pub fn probe() -> Result<()> {
-    let dir = std::env::temp_dir().join(format!("umlfs-probe-{}", std::process::id()));
-    let made = probe_in(&dir);
-    let removed = std::fs::remove_dir_all(&dir).map_err(|e| Error::io("removing", &dir, e));
-    made.and(removed)
+/// [`Error::Sandbox`] when the user's choice cannot be had.
+fn choose(choice: Choice, machine: Option<&Machine>) -> Result<(Kind, Option<String>)> {
+    match (choice, machine) {
+        (Choice::Namespaces, _) => Ok((Kind::Namespaces, None)),
+        (Choice::Umkernel, Some(_)) => Ok((Kind::Umkernel, None)),
+        (Choice::Umkernel, None) => Err(Error::Sandbox {
+            message: "this program has no kernel of its own to build in".into(),
+            hint: "use --sandbox namespaces".into(),
+        }),
+        (Choice::Auto, machine) => match (probe(), machine) {
+            (Ok(()), _) => Ok((Kind::Namespaces, None)),
+            (Err(Error::Sandbox { message, .. }), Some(_)) => Ok((Kind::Umkernel, Some(message))),
+            (Err(e), _) => Err(e),
+        },
+    }
 }
 
-fn probe_in(dir: &Path) -> Result<()> {
-    for sub in ["build", "dest", "inputs", "sysroot", "tmp", "mnt"] {
-        let path = dir.join(sub);
-        std::fs::create_dir_all(&path).map_err(|e| Error::io("creating", &path, e))?;
+/// The sandbox for a build whose jobs come out of `pot`.
+///
+/// # Errors
+/// [`Error::Sandbox`] when the user's choice cannot be had.
+pub(crate) fn open<'a>(
+    choice: Choice,
+    machine: Option<&'a Machine>,
+    pot: Option<&'a Jobserver>,
+    progress: &dyn Progress,
+) -> Result<Box<dyn Sandbox + 'a>> {
+    let (kind, reason) = choose(choice, machine)?;
+    if let Some(reason) = reason {
+        progress.event(Event::Note(&format!(
+            "the host does not let you make namespaces ({reason}): steps run in umlfs's own kernel (--sandbox umkernel)"
+        )));
     }
-    let spec = Spec {
-        builder: nix::unistd::getpid().as_raw(),
-        root: Root::Host,
-        work: dir.to_owned(),
-        sources: Vec::new(),
-        commands: Vec::new(),
-        env: Vec::new(),
-        cwd: "/".into(),
-        phases: vec![("probe".into(), ":".into())],
-        interactive: false,
-    };
-    let path = dir.join("spec.json");
-    write_spec(&spec, &path)?;
-    let output = helper(&path)
-        .stdin(std::process::Stdio::null())
-        .output()
-        .map_err(|e| Error::io("starting the sandbox helper for", dir, e))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let message = String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .find_map(|line| match serde_json::from_str(line) {
-            Ok(Report::NoSandbox { message }) => Some(message),
-            _ => None,
-        })
-        .unwrap_or_else(|| {
-            format!("the helper ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim())
-        });
-    Err(Error::Sandbox { message, hint: namespace_hint() })
+    Ok(match (kind, machine) {
+        (Kind::Umkernel, Some(machine)) => Box::new(umkernel::Umkernel::new(machine, pot)),
+        _ => Box::new(namespaces::Namespaces),
+    })
 }
 
-/// Writes the helper's orders.
-pub(crate) fn write_spec(spec: &Spec, path: &Path) -> Result<()> {
-    let text = serde_json::to_vec(spec).map_err(|e| Error::io("writing", path, e.into()))?;
-    std::fs::write(path, text).map_err(|e| Error::io("writing", path, e))
+/// For a shell in a work directory: the kind that has run there, if the user does not mind.
+pub(crate) fn choice_for(choice: Choice, work: &Path) -> Choice {
+    if choice == Choice::Auto && umkernel::was_here(work) { Choice::Umkernel } else { choice }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_is_followed_or_refused() {
+        let machine = Machine { program: "umlfs".into(), init: b"" };
+        assert_eq!(choose(Choice::Namespaces, Some(&machine)).unwrap(), (Kind::Namespaces, None));
+        assert_eq!(choose(Choice::Umkernel, Some(&machine)).unwrap(), (Kind::Umkernel, None));
+        assert!(matches!(choose(Choice::Umkernel, None), Err(Error::Sandbox { .. })));
+    }
+
+    #[test]
+    fn a_shell_goes_where_the_step_has_run() {
+        let work = tempfile::tempdir().unwrap();
+        assert_eq!(choice_for(Choice::Auto, work.path()), Choice::Auto);
+        umkernel::tests::leave(work.path());
+        assert_eq!(choice_for(Choice::Auto, work.path()), Choice::Umkernel);
+        assert_eq!(choice_for(Choice::Namespaces, work.path()), Choice::Namespaces);
+    }
 }

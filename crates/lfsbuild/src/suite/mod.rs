@@ -100,10 +100,9 @@ impl Context<'_> {
         let io = |e| Error::io("reading the test suite's output in", log, e);
         let mut spec = prepared.spec.clone();
         spec.phases = vec![(PHASE.to_owned(), text.value.clone())];
-        let output = File::options().append(true).open(log).map_err(io)?;
-        let begin = output.metadata().map_err(io)?.len();
+        let begin = log.metadata().map_err(io)?.len();
         let started = Instant::now();
-        let ended = self.sandboxed(step, &spec, &prepared.work.join("test.json"), output)?;
+        let ended = self.sandboxed(step, &spec, log)?;
         let seconds = started.elapsed().as_secs_f64();
 
         let mut file = File::open(log).map_err(io)?;
@@ -119,7 +118,7 @@ impl Context<'_> {
         }
         own.flush().map_err(write)?;
 
-        let (good, status) = (ended.status.success(), ended.said());
+        let (good, status) = (ended.exit.status.success(), ended.said());
         let result = TestResult { counts: counter.counts(), good, status, seconds };
         self.progress.event(Event::Tested { step: &step.name, result: &result });
         Ok(Some(Tested { result, ended, begin }))

@@ -9,8 +9,8 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::Spec;
 use crate::recipe::Root;
+use crate::sandbox::{Spec, host_root};
 
 /// Why the tree could not be made: the call and its errno.
 pub(super) type Reason = String;
@@ -132,8 +132,9 @@ pub(super) fn enter(spec: &Spec) -> Result<(), Reason> {
     for (name, path) in &spec.sources {
         let target = sources.join(name);
         touch(&target)?;
-        bind_read_only(path, &target)?;
+        bind(path, &target)?;
     }
+    make_read_only(&sources)?;
     let commands = top.join("host/bin");
     if !spec.commands.is_empty() {
         mkdir(&commands)?;
@@ -143,7 +144,7 @@ pub(super) fn enter(spec: &Spec) -> Result<(), Reason> {
     }
     let run = top.join("run/umlfs");
     tmpfs(&run, "mode=755,size=16m")?;
-    phases(spec, &run)?;
+    step_init::write_scripts(&run, &spec.phases)?;
     devices(&top.join("dev"))?;
     process_files(&top.join("proc"))?;
     // A user who looks around in the new system may change it: it is a copy.
@@ -155,12 +156,12 @@ fn host_system(top: &Path) -> Result<(), Reason> {
     mkdir(&top.join("usr"))?;
     bind_read_only(Path::new("/usr"), &top.join("usr"))?;
     // What an administrator put there by hand is no declared input.
-    for local in ["usr/local", "usr/src"] {
+    for local in host_root::LOCAL {
         if top.join(local).is_dir() {
             tmpfs(&top.join(local), "mode=755,size=4k")?;
         }
     }
-    for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
+    for name in host_root::TOP {
         let host = Path::new("/").join(name);
         let here = top.join(name);
         match std::fs::read_link(&host) {
@@ -174,17 +175,17 @@ fn host_system(top: &Path) -> Result<(), Reason> {
     }
     let etc = top.join("etc");
     mkdir(&etc)?;
-    write(&etc.join("passwd"), "root:x:0:0:root:/build:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")?;
-    write(&etc.join("group"), "root:x:0:\nnogroup:x:65534:\n")?;
-    write(&etc.join("hosts"), "127.0.0.1 localhost\n")?;
-    for name in ["ld.so.cache", "ld.so.conf"] {
+    for (name, text) in host_root::ETC {
+        write(&etc.join(name), text)?;
+    }
+    for name in host_root::ETC_FILES {
         let host = Path::new("/etc").join(name);
         if host.is_file() {
             touch(&etc.join(name))?;
             bind_read_only(&host, &etc.join(name))?;
         }
     }
-    for name in ["alternatives", "ld.so.conf.d"] {
+    for name in host_root::ETC_DIRECTORIES {
         let host = Path::new("/etc").join(name);
         if host.is_dir() {
             mkdir(&etc.join(name))?;
@@ -192,20 +193,6 @@ fn host_system(top: &Path) -> Result<(), Reason> {
         }
     }
     Ok(())
-}
-
-/// The shell text of the phases, and what the shell reads before each.
-fn phases(spec: &Spec, run: &Path) -> Result<(), Reason> {
-    let dir = run.join("phases");
-    mkdir(&dir)?;
-    for (i, (name, text)) in spec.phases.iter().enumerate() {
-        write(&dir.join(format!("{}-{name}", i + 1)), text)?;
-    }
-    // BASH_COMMAND is the failing command as written, LINENO its line in the phase's text.
-    write(
-        &run.join("prelude"),
-        "unset BASH_ENV\numask 022\ntrap 'printf \"%s\\n%s\" \"$LINENO\" \"$BASH_COMMAND\" > /run/umlfs/failure' ERR\n",
-    )
 }
 
 fn devices(dev: &Path) -> Result<(), Reason> {
