@@ -194,7 +194,8 @@ impl HostInode {
         src.untake(taken.saturating_sub(written));
         if keep {
             let mut pages = self.pages.lock();
-            pages.written(&self.fs.store, end - written as u64, &bytes[..written.min(bytes.len())]);
+            // After an append the end is the file's, which the host may have cut off by then.
+            pages.written(&self.fs.store, end.saturating_sub(written as u64), &bytes[..written.min(bytes.len())]);
             pages.followed(&attr);
         }
         Ok((written, end))
