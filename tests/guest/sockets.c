@@ -615,6 +615,9 @@ static void paths(const char *dir)
         dup2(s, 10);
         close(s);
         int n = read(10, buffer, 255);
+        /* Not before the parent has said what it has done. */
+        char go;
+        read(done[0], &go, 1);
         printf("child got %d: %.*s\n", n, n, buffer);
         fflush(stdout);
         _exit(0);
@@ -624,6 +627,7 @@ static void paths(const char *dir)
     SAY(connect(c, (void *)&a, 2 + strlen(a.sun_path)));
     SAY(send(c, "<13>hello", 9, 0));
     fflush(stdout);
+    write(done[1], "g", 1);
     waitpid(child, 0, 0);
     SAY(send(c, "again", 5, 0));
     unlink(a.sun_path);
