@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::{copy_umlfs, judge};
 
@@ -15,6 +16,32 @@ tools:
     debian: [coreutils]
     commands: [bash, cat, chmod, cp, dd, dirname, id, ln, ls, mkdir, sh, sleep, touch, uname]
 ";
+
+/// An ordinary user, for builds without root: `nobody`.
+pub const NOBODY: u32 = 65534;
+
+/// Whether a process with all these texts in its command line lives.
+pub fn lives(texts: &[&str]) -> bool {
+    fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        fs::read(entry.path().join("cmdline")).is_ok_and(|line| {
+            let line = String::from_utf8_lossy(&line);
+            texts.iter().all(|text| line.contains(text))
+        })
+    })
+}
+
+/// Waits for something that another process does.
+///
+/// # Panics
+/// It does not happen within a minute.
+#[track_caller]
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
 
 /// A configuration directory, a cache, and the program, all in one temporary directory.
 pub struct Place {

@@ -10,27 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use umlfs_tests::place::{Place, fails, sha256, stderr, succeeds};
+use umlfs_tests::place::{NOBODY, Place, fails, lives, sha256, stderr, succeeds, wait_until};
 use umlfs_tests::{judge, umlfs};
-
-/// An ordinary user, for builds without root: `nobody`.
-const NOBODY: u32 = 65534;
-
-/// Whether a process with that text in its command line lives.
-fn lives(text: &str) -> bool {
-    fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-        fs::read(entry.path().join("cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(text))
-    })
-}
-
-#[track_caller]
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !condition() {
-        assert!(started.elapsed() < Duration::from_secs(60), "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 fn root() -> bool {
     let output = judge("id").arg("-u").output().unwrap();
@@ -470,14 +451,14 @@ fn killed_and_resumed(place: &Place, seconds: &str, signal: &str) {
     slow_recipes(place, seconds);
     let mark = format!("sleep\0{seconds}");
     let mut builder = place.command(&[]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    wait_until("the slow step starts", || lives(&mark));
+    wait_until("the slow step starts", || lives(&[&mark]));
     let killed = judge("kill").arg(signal).arg(builder.id().to_string()).status().unwrap();
     assert!(killed.success());
     let status = builder.wait().unwrap();
     if signal == "-INT" {
         assert_eq!(status.code(), Some(130));
     }
-    wait_until("the step's processes are gone", || !lives(&mark));
+    wait_until("the step's processes are gone", || !lives(&[&mark]));
     // Shorter now: another key for the second step, and the first one is still there.
     slow_recipes(place, "0.01");
     let output = place.build(&[]);

@@ -9,15 +9,11 @@ use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use umlfs_tests::place::{Place, fails, sha256, stderr, succeeds};
+use umlfs_tests::place::{NOBODY, Place, fails, lives, sha256, stderr, succeeds, wait_until};
 use umlfs_tests::{judge, repository};
-
-/// An ordinary user: `nobody`.
-const NOBODY: u32 = 65534;
 
 /// A system of bash and mkdir with the host's libraries: enough of one to work in.
 const SHELL: &str = "    phases:
@@ -67,22 +63,7 @@ fn place(phase: &str) -> Place {
 
 /// Whether a machine of that place runs.
 fn machine_lives(place: &Place) -> bool {
-    let cache = place.path("cache").into_os_string().into_string().unwrap();
-    fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-        fs::read(entry.path().join("cmdline")).is_ok_and(|line| {
-            let line = String::from_utf8_lossy(&line).into_owned();
-            line.contains(&cache) && line.contains("root.img")
-        })
-    })
-}
-
-#[track_caller]
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !condition() {
-        assert!(started.elapsed() < Duration::from_secs(60), "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    lives(&[place.path("cache").to_str().unwrap(), "root.img"])
 }
 
 /// The work directory of step `a`.

@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::process::Stdio;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
@@ -37,6 +37,15 @@ impl Shared {
 
     fn exec(&self, shell: &str) -> Run {
         self.exec_with(&["--share", "d:/mnt"], shell)
+    }
+
+    /// Starts a shell command in the guest, to be talked with.
+    fn talk(&self, shell: &str) -> (Child, ChildStdin, BufReader<ChildStdout>) {
+        let mut command = self.scratch.boot();
+        command.args(["--platform", self.platform, "--share", "d:/mnt", "--exec", shell]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        (child, input, BufReader::new(output))
     }
 }
 
@@ -100,11 +109,8 @@ fn the_host_changes_files_under_a_running_guest() {
     for platform in platforms() {
         let shared = Shared::new(platform);
         fs::write(shared.path("f"), "first\n").unwrap();
-        let mut command = shared.scratch.boot();
         let shell = "cd /mnt; cat f; ls; read x; cat f; ls; read x; cat f 2>&1; cat g/h; read x; sh p; read x; sh p";
-        command.args(["--platform", platform, "--share", "d:/mnt", "--exec", shell]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (mut input, mut output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let (mut child, mut input, mut output) = shared.talk(shell);
         let mut expect = |lines: &[&str]| {
             for line in lines {
                 let mut got = String::new();
@@ -143,11 +149,8 @@ fn the_machine_goes_on_without_its_share_server() {
     for platform in platforms() {
         let shared = Shared::new(platform);
         fs::write(shared.path("f"), "here\n").unwrap();
-        let mut command = shared.scratch.boot();
         let shell = "cd /mnt; cat f; read x; sleep 0.2; cat f 2>&1; ls 2>&1; echo x 2>/dev/null >g; cd /; sync; umount /mnt && echo on";
-        command.args(["--platform", platform, "--share", "d:/mnt", "--exec", shell]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let (mut child, mut input, mut output) = shared.talk(shell);
         let mut line = String::new();
         output.read_line(&mut line).unwrap();
         assert_eq!(line, "here\n");
@@ -160,7 +163,7 @@ fn the_machine_goes_on_without_its_share_server() {
         let servers: Vec<i32> = shared.scratch.processes().into_iter().filter(has).collect();
         assert_eq!(servers.len(), 1, "{servers:?}");
         kill(Pid::from_raw(servers[0]), Signal::SIGKILL).unwrap();
-        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        input.write_all(b"\n").unwrap();
         let rest: Vec<String> = output.lines().map(Result::unwrap).collect();
         assert!(rest[..2].iter().all(|line| line.contains("error")) && rest.last().unwrap() == "on", "{rest:?}");
         assert!(child.wait().unwrap().success());

@@ -10,13 +10,13 @@ use crate::cancel::cancelled;
 use crate::config::ConfigDir;
 use crate::error::{Error, Result};
 use crate::hash::Fields;
-use crate::jobserver::Jobserver;
+use crate::jobserver::{Jobserver, processors};
 use crate::package::{MAIN, Manifest, check_conflicts, pack_rules};
 use crate::plan::{Plan, Step};
 use crate::profile::{ImageDefaults, Profile};
 use crate::progress::{Event, Progress};
 use crate::recipe::{FileRule, NodeKind};
-use crate::sandbox::{self, Choice, Machine};
+use crate::sandbox::{self, Choice, Machine, Sandbox};
 use crate::sources::Fetcher;
 use crate::step::Context;
 use crate::store::{Archive, Store, StoreLock, read_json, remove_file, remove_tree, write_json};
@@ -90,11 +90,6 @@ impl Run {
     pub fn used_processors(&self) -> usize {
         if self.processors > 0 { self.jobs.min(self.processors) } else { self.jobs }
     }
-}
-
-/// Processors that the builder may use.
-fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// A profile, read and planned.
@@ -199,16 +194,8 @@ impl Builder {
         let began = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64();
         let mut built = Vec::new();
         let fetcher = Fetcher::new(&self.store, options.source_dirs.clone(), options.offline);
-        let context = Context {
-            plan: &self.plan,
-            store: &self.store,
-            fetcher: &fetcher,
-            progress,
-            sandbox: &*sandbox,
-            makeflags: jobserver.makeflags(),
-            jobs,
-            tests: options.tests,
-        };
+        let common = self.context(&fetcher, &*sandbox, progress, jobs, jobserver.makeflags());
+        let context = Context { tests: options.tests, ..common };
         // A finished step that is named alone is built for its tests.
         let keep_packages =
             matches!(target, Target::Only(_)) && steps.iter().all(|s| self.store.record(&s.key).is_some());
@@ -319,16 +306,7 @@ impl Builder {
         let jobserver = Jobserver::new(jobs)?;
         let fetcher = Fetcher::new(&self.store, options.source_dirs.clone(), options.offline);
         let sandbox = sandbox::open(options.sandbox, options.machine.as_ref(), Some(&jobserver), progress)?;
-        let context = Context {
-            plan: &self.plan,
-            store: &self.store,
-            fetcher: &fetcher,
-            progress,
-            sandbox: &*sandbox,
-            makeflags: jobserver.makeflags(),
-            jobs,
-            tests: None,
-        };
+        let context = self.context(&fetcher, &*sandbox, progress, jobs, jobserver.makeflags());
         for step in steps {
             let estimate = self.store.record(&step.key).map_or(0.0, |r| r.wall_seconds);
             let estimate = Duration::try_from_secs_f64(estimate).unwrap_or_default();
@@ -501,17 +479,19 @@ impl Builder {
         let jobs = processors();
         let choice = sandbox::choice_for(options.sandbox, &self.store.path().join("work").join(&step.key));
         let sandbox = sandbox::open(choice, options.machine.as_ref(), None, progress)?;
-        let context = Context {
-            plan: &self.plan,
-            store: &self.store,
-            fetcher: &fetcher,
-            progress,
-            sandbox: &*sandbox,
-            makeflags: format!("-j{jobs}"),
-            jobs,
-            tests: None,
-        };
-        context.shell(step)
+        self.context(&fetcher, &*sandbox, progress, jobs, format!("-j{jobs}")).shell(step)
+    }
+
+    /// What steps share, without their tests.
+    fn context<'a>(
+        &'a self,
+        fetcher: &'a Fetcher<'a>,
+        sandbox: &'a dyn Sandbox,
+        progress: &'a dyn Progress,
+        jobs: usize,
+        makeflags: String,
+    ) -> Context<'a> {
+        Context { plan: &self.plan, store: &self.store, fetcher, progress, sandbox, makeflags, jobs, tests: None }
     }
 
     fn history_path(&self) -> PathBuf {

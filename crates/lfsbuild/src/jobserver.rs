@@ -17,6 +17,11 @@ use crate::error::{Error, Result};
 /// Lowest descriptor number for the pipe: configure scripts and shells use the small ones for themselves.
 const LOWEST_FD: i32 = 200;
 
+/// Processors that the builder may use.
+pub(crate) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// The pot.
 #[derive(Debug)]
 pub(crate) struct Jobserver {

@@ -92,7 +92,7 @@ pub struct Attr {
 }
 
 /// Attributes to change; the VFS has checked permissions. `ctime` is what the change time becomes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields' names are those of stat(2)")]
 pub struct SetAttr {
     pub mode: Option<u32>,

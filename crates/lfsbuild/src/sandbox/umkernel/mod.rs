@@ -25,7 +25,7 @@ use self::program::Program;
 use super::child::{self, Exit};
 use super::{Kind, Machine, Sandbox, Spec, host_root};
 use crate::error::{Error, Result};
-use crate::jobserver::Jobserver;
+use crate::jobserver::{Jobserver, processors};
 use crate::recipe::Root;
 use crate::store::remove_tree;
 
@@ -148,10 +148,6 @@ impl Sandbox for Umkernel<'_> {
         let status = self.boot(spec, jobs).status().map_err(|e| Error::io("starting a machine for", &spec.work, e))?;
         Ok(status.code().unwrap_or(1))
     }
-}
-
-fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The host's memory in bytes. Guests take of it what they use, as the processes of namespaces do.

@@ -60,7 +60,7 @@ impl Channel {
         fill: impl FnOnce(&mut [u8]) -> Result<usize>,
         done: impl FnOnce(u64, &[u8]) -> Result<T>,
     ) -> Result<T> {
-        self.tell_forgotten(FORGET_AT);
+        self.tell_forgotten();
         self.buffers.with(|message| {
             let len = fill(&mut message[REQUEST_HEAD..REQUEST_HEAD + CHUNK])?;
             let (answer, got) = self.exchange(request, message, REQUEST_HEAD + len)?;
@@ -118,10 +118,10 @@ impl Channel {
         self.forgotten.lock().push(node);
     }
 
-    /// Tells the server what was forgotten, once that is `least` nodes.
-    fn tell_forgotten(&self, least: usize) {
+    /// Tells the server what was forgotten, once that is worth a message.
+    fn tell_forgotten(&self) {
         let mut forgotten = self.forgotten.lock();
-        if forgotten.len() < least {
+        if forgotten.len() < FORGET_AT {
             return;
         }
         let nodes = core::mem::take(&mut *forgotten);

@@ -2,7 +2,7 @@
 
 use super::channel::stat;
 use super::pages::Pages;
-use super::protocol::{CHUNK, Change, OPEN_READ, OPEN_WRITE, Op, Request, Stat};
+use super::protocol::{CHANGE, CHUNK, OPEN_READ, OPEN_WRITE, Op, Request, Stat, encode_change};
 use super::{HostFs, VALID};
 use crate::bail;
 use crate::errno::{Errno, Error, Result};
@@ -12,7 +12,6 @@ use crate::mm::{IoDst, IoSrc};
 use crate::sync::Mutex;
 use crate::vfs::{
     Attr, DirEntry, DirSink, FileOps, FileType, HostExtent, Inode, InodeCommon, InodeRef, NewInode, OpenFlags, SetAttr,
-    Timestamp,
 };
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
@@ -203,7 +202,6 @@ impl HostInode {
 }
 
 fn attr(fs: &HostFs, stat: &Stat, file_type: FileType) -> Attr {
-    let time = |(sec, nsec)| Timestamp { sec, nsec };
     let elsewhere = if stat.dev == fs.host_dev { 0 } else { stat.dev.wrapping_mul(ELSEWHERE) };
     Attr {
         dev: fs.dev,
@@ -217,9 +215,9 @@ fn attr(fs: &HostFs, stat: &Stat, file_type: FileType) -> Attr {
         size: stat.size,
         blksize: stat.blksize as u32,
         blocks: stat.blocks,
-        atime: time(stat.atime),
-        mtime: time(stat.mtime),
-        ctime: time(stat.ctime),
+        atime: stat.atime,
+        mtime: stat.mtime,
+        ctime: stat.ctime,
         btime: None,
     }
 }
@@ -256,12 +254,10 @@ impl Inode for HostInode {
     }
 
     fn set_attr(&self, set: &SetAttr) -> Result<()> {
-        let time = |time: Option<Timestamp>| time.map(|time| (time.sec, time.nsec)).filter(|_| set.size.is_none());
         // A new size brings its times with it.
-        let (atime, mtime) = (time(set.atime), time(set.mtime));
-        let change = Change { mode: set.mode, uid: set.uid, gid: set.gid, size: set.size, atime, mtime };
-        let mut message = [0; Change::SIZE];
-        change.encode(&mut message);
+        let change = if set.size.is_some() { SetAttr { atime: None, mtime: None, ..*set } } else { *set };
+        let mut message = [0; CHANGE];
+        encode_change(&change, &mut message);
         let mut pages = self.pages.lock();
         let attr = self.change_by(self.request(Op::Change), &[&message])?;
         if set.size.is_some() && pages.is_mapped() {
@@ -288,8 +284,7 @@ impl Inode for HostInode {
         if asked.at.saturating_sub(child.named_at.load(Ordering::Relaxed)) < VALID {
             return true;
         }
-        let Ok(found) = self.fs.channel.stat_with(self.request(Op::Lookup), &[name]) else { return false };
-        self.fs.channel.forget(found.node);
+        let Ok(found) = self.fs.channel.stat_with(self.request(Op::Named), &[name]) else { return false };
         let same = (found.dev, found.ino) == child.identity;
         if same {
             child.told(&found, asked);
@@ -334,21 +329,31 @@ impl Inode for HostInode {
         if self.file_type != FileType::Directory {
             bail!(ENOTDIR);
         }
+        /// Asked for at once. Who lists may have room for less, and asks for the rest once more.
+        const PIECE: u64 = 8192;
         let own = self.attr()?.ino;
-        let records = self.fs.channel.bytes(Request { a: cookie, ..self.request(Op::ReadDir) }, &[])?;
-        let mut rest = &records[..];
-        while let Some((mut ino, next, file_type, name, len)) = record(rest) {
-            rest = &rest[len..];
-            if name == b".." && self.node == self.fs.root_node {
-                // What lies above is not the guest's to know.
-                ino = own;
+        let mut at = cookie;
+        loop {
+            let request = Request { a: at, b: PIECE, ..self.request(Op::ReadDir) };
+            let records = self.fs.channel.bytes(request, &[])?;
+            let mut rest = &records[..];
+            while let Some((mut ino, next, file_type, name, len)) = record(rest) {
+                rest = &rest[len..];
+                if name == b".." && self.node == self.fs.root_node {
+                    // What lies above is not the guest's to know.
+                    ino = own;
+                }
+                let file_type = FileType::from_mode(u32::from(file_type) << 12).unwrap_or(FileType::Regular);
+                if !sink(&DirEntry { ino, file_type, name, next }) {
+                    return Ok(());
+                }
+                at = next;
             }
-            let file_type = FileType::from_mode(u32::from(file_type) << 12).unwrap_or(FileType::Regular);
-            if !sink(&DirEntry { ino, file_type, name, next }) {
-                break;
+            // Nothing, or nothing that makes sense.
+            if rest.len() == records.len() {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     fn open(self: Arc<Self>, _ctx: &Ctx, flags: OpenFlags) -> Result<Option<Box<dyn FileOps>>> {

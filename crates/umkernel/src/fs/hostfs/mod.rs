@@ -31,7 +31,7 @@ use alloc::sync::{Arc, Weak};
 use core::any::Any;
 use core::sync::atomic::{AtomicU64, Ordering};
 use inode::{HostInode, Moment};
-use protocol::{Op, Request, Space, Stat};
+use protocol::{Op, Request, Stat};
 
 /// `HOSTFS_SUPER_MAGIC` of `linux/magic.h`.
 const HOSTFS_MAGIC: u64 = 0x00c0_ffee;
@@ -118,19 +118,8 @@ impl FileSystem for HostFs {
 
     fn statfs(&self) -> Result<StatFs> {
         let space = self.channel.bytes(Request::new(Op::StatFs, self.root_node), &[])?;
-        let Some(space) = Space::decode(&space) else { bail!(EIO) };
-        Ok(StatFs {
-            fs_type: HOSTFS_MAGIC,
-            bsize: space.bsize,
-            blocks: space.blocks,
-            bfree: space.bfree,
-            bavail: space.bavail,
-            files: space.files,
-            ffree: space.ffree,
-            fsid: self.dev,
-            namelen: space.namelen,
-            flags: 0,
-        })
+        let Some(space) = protocol::decode_space(&space) else { bail!(EIO) };
+        Ok(StatFs { fs_type: HOSTFS_MAGIC, fsid: self.dev, ..space })
     }
 
     fn unmount(&self) -> Result<()> {

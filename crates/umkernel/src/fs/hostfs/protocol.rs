@@ -3,6 +3,8 @@
 //! Both ends are the same program, but only the server may touch the host's files (`machine::shares`), so it takes nothing on trust:
 //! requests may come from a guest that has overcome the kernel.
 
+use crate::vfs::{SetAttr, StatFs, Timestamp};
+
 /// Most bytes of data in one message.
 pub const CHUNK: usize = 64 * 1024;
 /// Bytes of a request before its payload.
@@ -19,6 +21,8 @@ pub enum Op {
     Attr,
     /// Finds a name. The answer's node is to be forgotten some day.
     Lookup,
+    /// What a name stands for now: as [`Op::Lookup`], without a node.
+    Named,
     /// The payload is a list of nodes that nobody uses any more. There is no answer.
     Forget,
     /// Makes sure of reading (`a` & 1) and writing (`a` & 2).
@@ -37,13 +41,13 @@ pub enum Op {
     Rename,
     /// The payload of the answer is a symbolic link's target.
     ReadLink,
-    /// Entries from `a` on: records as of `getdents64(2)`.
+    /// Entries from `a` on, `b` bytes at most: records as of `getdents64(2)`.
     ReadDir,
     /// Reads `b` bytes at `a`: the payload of the answer.
     Read,
     /// Writes the payload at `a`, or at the end if `b` is 1. The value is the number of bytes, behind [`Stat`] comes the end's offset.
     Write,
-    /// Changes attributes: the payload is a [`Change`].
+    /// Changes attributes: the payload is by [`encode_change`].
     Change,
     /// `fallocate(2)`: mode in `other`, offset in `a`, length in `b`.
     Allocate,
@@ -51,7 +55,7 @@ pub enum Op {
     Seek,
     /// `fsync(2)`, `fdatasync(2)` if `a` is 1. No payload.
     Sync,
-    /// The payload of the answer is a [`Space`].
+    /// The payload of the answer is by [`encode_space`].
     StatFs,
     /// The payload is an extended attribute's name, that of the answer its value.
     XattrGet,
@@ -63,9 +67,10 @@ pub enum Op {
     XattrRemove,
 }
 
-const OPS: [Op; 23] = [
+const OPS: [Op; 24] = [
     Op::Attr,
     Op::Lookup,
+    Op::Named,
     Op::Forget,
     Op::Open,
     Op::Create,
@@ -171,9 +176,9 @@ pub struct Stat {
     pub size: u64,
     pub blksize: u64,
     pub blocks: u64,
-    pub atime: (i64, u32),
-    pub mtime: (i64, u32),
-    pub ctime: (i64, u32),
+    pub atime: Timestamp,
+    pub mtime: Timestamp,
+    pub ctime: Timestamp,
 }
 
 impl Stat {
@@ -182,7 +187,7 @@ impl Stat {
 
     /// As words.
     pub fn encode(&self, message: &mut [u8]) {
-        let time = |t: (i64, u32)| [t.0 as u64, t.1.into()];
+        let time = |t: Timestamp| [t.sec as u64, t.nsec.into()];
         let ([a, an], [m, mn], [c, cn]) = (time(self.atime), time(self.mtime), time(self.ctime));
         let (nodes, owners) = ([self.node, self.dev, self.ino, self.mode, self.nlink], self.uid | self.gid << 32);
         let [node, dev, ino, mode, nlink] = nodes;
@@ -195,85 +200,58 @@ impl Stat {
     /// From a message.
     pub fn decode(message: &[u8]) -> Option<Stat> {
         let [node, dev, ino, mode, nlink, owners, size, blksize, blocks, a, an, m, mn, c, cn, _] = take(message)?;
-        let time = |s: u64, ns: u64| (s as i64, ns as u32);
+        let time = |sec: u64, nsec: u64| Timestamp { sec: sec as i64, nsec: nsec as u32 };
         let (uid, gid) = (owners & 0xffff_ffff, owners >> 32);
         let (atime, mtime, ctime) = (time(a, an), time(m, mn), time(c, cn));
         Some(Stat { node, dev, ino, mode, nlink, uid, gid, size, blksize, blocks, atime, mtime, ctime })
     }
 }
 
-/// Attributes to change; `None` leaves one as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the fields' names are those of stat(2)")]
-pub struct Change {
-    pub mode: Option<u32>,
-    pub uid: Option<u32>,
-    pub gid: Option<u32>,
-    pub size: Option<u64>,
-    pub atime: Option<(i64, u32)>,
-    pub mtime: Option<(i64, u32)>,
+/// Bytes of a [`SetAttr`] in a message.
+pub const CHANGE: usize = 9 * 8;
+
+/// Attributes to change, as words; when they changed is the host's to say.
+pub fn encode_change(change: &SetAttr, message: &mut [u8]) {
+    let number = |n: Option<u32>| n.map(u64::from);
+    let time = |t: Option<Timestamp>| [t.map(|t| t.sec as u64), t.map(|t| t.nsec.into())];
+    let ([a, an], [m, mn]) = (time(change.atime), time(change.mtime));
+    let all = [number(change.mode), number(change.uid), number(change.gid), change.size, a, an, m, mn];
+    let set = all.iter().enumerate().map(|(i, value)| u64::from(value.is_some()) << i).sum();
+    let [mode, uid, gid, size, a, an, m, mn] = all.map(|value| value.unwrap_or(0));
+    put(message, &[set, mode, uid, gid, size, a, an, m, mn]);
 }
 
-impl Change {
-    /// Bytes of one in a message.
-    pub const SIZE: usize = 9 * 8;
-
-    /// As words.
-    pub fn encode(&self, message: &mut [u8]) {
-        let number = |n: Option<u32>| n.map(u64::from);
-        let time = |t: Option<(i64, u32)>| [t.map(|t| t.0 as u64), t.map(|t| t.1.into())];
-        let ([a, an], [m, mn]) = (time(self.atime), time(self.mtime));
-        let all = [number(self.mode), number(self.uid), number(self.gid), self.size, a, an, m, mn];
-        let set = all.iter().enumerate().map(|(i, value)| u64::from(value.is_some()) << i).sum();
-        let [mode, uid, gid, size, a, an, m, mn] = all.map(|value| value.unwrap_or(0));
-        put(message, &[set, mode, uid, gid, size, a, an, m, mn]);
-    }
-
-    /// From a message.
-    pub fn decode(message: &[u8]) -> Option<Change> {
-        let [set, mode, uid, gid, size, a, an, m, mn] = take(message)?;
-        let has = |i: u32| set >> i & 1 != 0;
-        let number = |i, value: u64| has(i).then_some(value as u32);
-        let time = |i, s: u64, ns: u64| (has(i) && has(i + 1)).then_some((s as i64, ns as u32));
-        Some(Change {
-            mode: number(0, mode),
-            uid: number(1, uid),
-            gid: number(2, gid),
-            size: has(3).then_some(size),
-            atime: time(4, a, an),
-            mtime: time(6, m, mn),
-        })
-    }
+/// Attributes to change, from a message.
+pub fn decode_change(message: &[u8]) -> Option<SetAttr> {
+    let [set, mode, uid, gid, size, a, an, m, mn] = take(message)?;
+    let has = |i: u32| set >> i & 1 != 0;
+    let number = |i, value: u64| has(i).then_some(value as u32);
+    let time =
+        |i, sec: u64, nsec: u64| (has(i) && has(i + 1)).then_some(Timestamp { sec: sec as i64, nsec: nsec as u32 });
+    Some(SetAttr {
+        mode: number(0, mode),
+        uid: number(1, uid),
+        gid: number(2, gid),
+        size: has(3).then_some(size),
+        atime: time(4, a, an),
+        mtime: time(6, m, mn),
+        ctime: None,
+    })
 }
 
-/// How much room a file system has (`statfs(2)`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the fields' names are those of statfs(2)")]
-pub struct Space {
-    pub bsize: u64,
-    pub blocks: u64,
-    pub bfree: u64,
-    pub bavail: u64,
-    pub files: u64,
-    pub ffree: u64,
-    pub namelen: u64,
+/// Bytes of a [`StatFs`] in a message.
+pub const SPACE: usize = 7 * 8;
+
+/// How much room there is, as words; type, id and flags are the guest's own.
+pub fn encode_space(space: &StatFs, message: &mut [u8]) {
+    let StatFs { bsize, blocks, bfree, bavail, files, ffree, namelen, .. } = *space;
+    put(message, &[bsize, blocks, bfree, bavail, files, ffree, namelen]);
 }
 
-impl Space {
-    /// Bytes of one in a message.
-    pub const SIZE: usize = 7 * 8;
-
-    /// As words.
-    pub fn encode(&self, message: &mut [u8]) {
-        let Space { bsize, blocks, bfree, bavail, files, ffree, namelen } = *self;
-        put(message, &[bsize, blocks, bfree, bavail, files, ffree, namelen]);
-    }
-
-    /// From a message.
-    pub fn decode(message: &[u8]) -> Option<Space> {
-        let [bsize, blocks, bfree, bavail, files, ffree, namelen] = take(message)?;
-        Some(Space { bsize, blocks, bfree, bavail, files, ffree, namelen })
-    }
+/// How much room there is, from a message.
+pub fn decode_space(message: &[u8]) -> Option<StatFs> {
+    let [bsize, blocks, bfree, bavail, files, ffree, namelen] = take(message)?;
+    Some(StatFs { bsize, blocks, bfree, bavail, files, ffree, namelen, ..StatFs::default() })
 }
 
 /// A payload of two strings, the first of which has no NUL.
@@ -305,8 +283,8 @@ mod tests {
         assert!(OPS.iter().enumerate().all(|(number, op)| *op as usize == number));
     }
 
-    fn time() -> impl Strategy<Value = (i64, u32)> {
-        (any::<i64>(), 0..1_000_000_000u32)
+    fn time() -> impl Strategy<Value = Timestamp> {
+        (any::<i64>(), 0..1_000_000_000u32).prop_map(|(sec, nsec)| Timestamp { sec, nsec })
     }
 
     proptest! {
@@ -324,7 +302,7 @@ mod tests {
 
         #[test]
         fn rubbish_is_refused_or_read(bytes: Vec<u8>) {
-            let _ = (Request::decode(&bytes), Stat::decode(&bytes), Change::decode(&bytes), split(&bytes));
+            let _ = (Request::decode(&bytes), Stat::decode(&bytes), decode_change(&bytes), decode_space(&bytes), split(&bytes));
         }
 
         #[test]
@@ -335,9 +313,9 @@ mod tests {
             let mut message = [0xff; Stat::SIZE];
             stat.encode(&mut message);
             prop_assert_eq!(Stat::decode(&message), Some(stat));
-            let change = Change { uid: Some(ids[0]), size: Some(size), mtime: Some(mtime), ..Change::default() };
-            change.encode(&mut message);
-            prop_assert_eq!(Change::decode(&message), Some(change));
+            let change = SetAttr { uid: Some(ids[0]), size: Some(size), mtime: Some(mtime), ..SetAttr::default() };
+            encode_change(&change, &mut message);
+            prop_assert_eq!(decode_change(&message), Some(change));
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Attributes of shared files, and their extended attributes.
 
 use super::node::{Node, Shared};
-use crate::fs::hostfs::protocol::{CHUNK, Change, split};
+use crate::fs::hostfs::protocol::{CHUNK, decode_change, split};
+use crate::vfs::{SetAttr, Timestamp};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 use std::ffi::CString;
@@ -25,8 +26,8 @@ impl Node {
 
     /// Changes attributes.
     pub(super) fn change(&self, payload: &[u8]) -> Shared<()> {
-        let change = Change::decode(payload).ok_or(Errno::INVAL)?;
-        if change == Change::default() {
+        let change = decode_change(payload).ok_or(Errno::INVAL)?;
+        if change == SetAttr::default() {
             return Ok(());
         }
         self.may_change()?;
@@ -37,8 +38,12 @@ impl Node {
             self.change_owner(change.uid, change.gid)?;
         }
         if let Some(mode) = change.mode {
-            let file_type = self.stat()?.mode as u32 & 0o170_000;
-            rustix::fs::chmodat(CWD, self.path()?, self.harmless(file_type | mode), AtFlags::empty())?;
+            rustix::fs::chmodat(
+                CWD,
+                self.path()?,
+                self.harmless(self.file_type.as_raw_mode() | mode),
+                AtFlags::empty(),
+            )?;
         }
         if change.atime.is_some() || change.mtime.is_some() {
             self.change_times(&change)?;
@@ -60,9 +65,9 @@ impl Node {
         rustix::fs::chownat(self.fd(), c"", uid.map(Uid::from_raw), gid.map(Gid::from_raw), flags)
     }
 
-    fn change_times(&self, change: &Change) -> Shared<()> {
+    fn change_times(&self, change: &SetAttr) -> Shared<()> {
         let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-        let time = |t: Option<(i64, u32)>| t.map_or(omit, |(s, ns)| Timespec { tv_sec: s, tv_nsec: ns.into() });
+        let time = |t: Option<Timestamp>| t.map_or(omit, |t| Timespec { tv_sec: t.sec, tv_nsec: t.nsec.into() });
         let times = Timestamps { last_access: time(change.atime), last_modification: time(change.mtime) };
         match rustix::fs::utimensat(self.fd(), c"", &times, AtFlags::EMPTY_PATH) {
             // Linux before 5.8.

@@ -1,19 +1,18 @@
 //! Data of shared files.
 
 use super::node::{Node, Shared};
-use crate::fs::hostfs::protocol::Space;
+use crate::vfs::StatFs;
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::io::IoSlice;
 
 impl Node {
     /// Reads at an offset.
-    pub(super) fn read(&self, offset: u64, len: u64, out: &mut [u8]) -> Shared<usize> {
-        let len = usize::try_from(len).map_or(out.len(), |len| len.min(out.len()));
+    pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> Shared<usize> {
         let fd = self.reading()?;
         let mut done = 0;
-        while done < len {
-            match rustix::io::pread(&*fd, &mut out[done..len], offset.saturating_add(done as u64)) {
+        while done < out.len() {
+            match rustix::io::pread(&*fd, &mut out[done..], offset.saturating_add(done as u64)) {
                 Ok(0) => break,
                 Ok(n) => done += n,
                 Err(Errno::INTR) => {}
@@ -59,9 +58,9 @@ impl Node {
     }
 
     /// How much room there is.
-    pub(super) fn space(&self) -> Shared<Space> {
+    pub(super) fn space(&self) -> Shared<StatFs> {
         let room = rustix::fs::fstatvfs(self.fd())?;
-        Ok(Space {
+        Ok(StatFs {
             bsize: room.f_bsize,
             blocks: room.f_blocks,
             bfree: room.f_bfree,
@@ -69,6 +68,7 @@ impl Node {
             files: room.f_files,
             ffree: room.f_ffree,
             namelen: room.f_namemax,
+            ..StatFs::default()
         })
     }
 }

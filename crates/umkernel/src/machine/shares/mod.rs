@@ -13,8 +13,9 @@ mod names;
 mod node;
 
 use super::BootError;
-use crate::fs::hostfs::protocol::{ANSWER_HEAD, Answer, CHUNK, Op, REQUEST_HEAD, Request, Stat};
+use crate::fs::hostfs::protocol::{ANSWER_HEAD, Answer, CHUNK, Op, REQUEST_HEAD, Request, SPACE, Stat, encode_space};
 use crate::fs::hostfs::{LANES, ShareMount};
+use crate::platform::direct::load::close_all_but;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{ForkResult, fork};
@@ -25,6 +26,7 @@ use std::collections::BTreeMap;
 use std::format;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::string::String;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::vec;
@@ -56,8 +58,10 @@ pub fn start(shares: &[ShareConfig]) -> Result<[OwnedFd; LANES], BootError> {
             // SAFETY: as above; what follows ends the process without running what belongs to its parent.
             if let Ok(ForkResult::Child) = unsafe { fork() } {
                 drop(theirs);
-                alone(&ours, &server);
-                server.run(ours);
+                // Without it, the guest finds no server: better than one with files of the machine's.
+                if alone(&ours, &server).is_ok() {
+                    server.run(ours);
+                }
             }
             // SAFETY: as above.
             unsafe { libc::_exit(0) }
@@ -185,6 +189,10 @@ impl Server {
             Op::Attr => {}
             Op::Forget => return Err(Errno::INVAL),
             Op::Lookup => return new(node.child(payload)?, out),
+            Op::Named => {
+                node.named(payload)?.encode(out);
+                return Ok((0, Stat::SIZE));
+            }
             Op::Open => node.open(request.a)?,
             Op::Create => return new(node.create(payload, request.a as u32)?, out),
             Op::Symlink => return new(node.symlink(payload)?, out),
@@ -193,8 +201,8 @@ impl Server {
             Op::Rmdir => return node.remove(payload, true).map(nothing),
             Op::Rename => return node.rename(payload, &*self.node(request.other)?, request.a as u32).map(nothing),
             Op::ReadLink => return copied(&node.target()?, out),
-            Op::ReadDir => return Ok((0, node.list(request.a, &mut out[..CHUNK])?)),
-            Op::Read => return Ok((0, node.read(request.a, request.b, &mut out[..CHUNK])?)),
+            Op::ReadDir => return Ok((0, node.list(request.a, wanted(request.b, out))?)),
+            Op::Read => return Ok((0, node.read(request.a, wanted(request.b, out))?)),
             Op::Write => {
                 let (written, end) = node.write(request.a, request.b == 1, payload)?;
                 self.told(&node, request.node, out)?;
@@ -206,9 +214,8 @@ impl Server {
             Op::Seek => return Ok((node.seek(request.a, request.b == 1)?, 0)),
             Op::Sync => return node.sync(request.a == 1).map(nothing),
             Op::StatFs => {
-                let space = node.space()?;
-                space.encode(out);
-                return Ok((0, crate::fs::hostfs::protocol::Space::SIZE));
+                encode_space(&node.space()?, out);
+                return Ok((0, SPACE));
             }
             Op::XattrGet => return copied(&node.xattr(payload)?, out),
             Op::XattrSet => node.set_xattr(payload, request.a as u32)?,
@@ -219,8 +226,16 @@ impl Server {
     }
 }
 
+/// The place for as many bytes as are asked for, if one message can carry them.
+fn wanted(bytes: u64, out: &mut [u8]) -> &mut [u8] {
+    &mut out[..usize::try_from(bytes).map_or(CHUNK, |bytes| bytes.min(CHUNK))]
+}
+
 /// Leaves the caller's session, terminal and files, all but what the server needs.
-fn alone(sockets: &[OwnedFd], server: &Server) {
+///
+/// # Errors
+/// The files cannot be found out.
+fn alone(sockets: &[OwnedFd], server: &Server) -> Result<(), String> {
     // SAFETY: constant arguments. The terminal's signals are not for this process; modes come from the guest, its umask applied.
     unsafe {
         libc::setsid();
@@ -228,11 +243,8 @@ fn alone(sockets: &[OwnedFd], server: &Server) {
     }
     let nodes = server.nodes.read().unwrap_or_else(PoisonError::into_inner);
     let keep: Vec<i32> = sockets.iter().map(AsRawFd::as_raw_fd).chain(nodes.values().map(|node| node.raw())).collect();
-    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    let open: Vec<i32> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    for fd in open.into_iter().filter(|fd| !keep.contains(fd)) {
-        crate::host::close(fd);
-    }
+    drop(nodes);
+    close_all_but(&keep)?;
     for _ in 0..3 {
         // The lowest free ones are those of the standard streams. Without, a file of the guest's may get such a number: no harm.
         let null = rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR, Mode::empty());
@@ -240,6 +252,7 @@ fn alone(sockets: &[OwnedFd], server: &Server) {
     }
     let _ = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
         .and_then(|(_, most)| nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, most, most));
+    Ok(())
 }
 
 /// A server in threads of the calling process, for tests: the kernel's end.

@@ -1,7 +1,7 @@
 //! Names in shared directories.
 
 use super::node::{Node, Shared};
-use crate::fs::hostfs::protocol::split;
+use crate::fs::hostfs::protocol::{Stat, split};
 use rustix::fs::{AtFlags, CWD, FileType, OFlags, RawDir, RenameFlags, SeekFrom};
 use rustix::io::Errno;
 use std::ffi::CString;
@@ -27,6 +27,11 @@ impl Node {
     /// The file behind a name.
     pub(super) fn child(&self, bytes: &[u8]) -> Shared<Node> {
         self.open_name(&name(bytes)?)
+    }
+
+    /// What is behind a name.
+    pub(super) fn named(&self, bytes: &[u8]) -> Shared<Stat> {
+        Ok(self.told(&rustix::fs::statat(self.fd(), name(bytes)?, AtFlags::SYMLINK_NOFOLLOW)?))
     }
 
     /// Makes a file, directory, FIFO or socket. Devices are nobody's to make.

@@ -1,6 +1,7 @@
 //! Files that the server has found: descriptors that say which, and open ones.
 
 use crate::fs::hostfs::protocol::{OPEN_WRITE, Stat};
+use crate::vfs::Timestamp;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -52,7 +53,7 @@ impl Owners {
 pub(super) struct Node {
     /// Opened with `O_PATH`: says which file, and opens nothing.
     fd: OwnedFd,
-    file_type: FileType,
+    pub(super) file_type: FileType,
     read_only: bool,
     pub(super) owners: Owners,
     open: Mutex<Open>,
@@ -108,9 +109,13 @@ impl Node {
 
     /// What `stat(2)` tells.
     pub(super) fn stat(&self) -> Shared<Stat> {
-        let stat = rustix::fs::statat(&self.fd, c"", AtFlags::EMPTY_PATH)?;
-        let time = |s: i64, ns: u64| (s, ns as u32);
-        Ok(Stat {
+        Ok(self.told(&rustix::fs::statat(&self.fd, c"", AtFlags::EMPTY_PATH)?))
+    }
+
+    /// What the host says of a file of the same share, as the guest is to see it.
+    pub(super) fn told(&self, stat: &rustix::fs::Stat) -> Stat {
+        let time = |sec: i64, nsec: u64| Timestamp { sec, nsec: nsec as u32 };
+        Stat {
             node: 0,
             dev: stat.st_dev,
             ino: stat.st_ino,
@@ -124,7 +129,7 @@ impl Node {
             atime: time(stat.st_atime, stat.st_atime_nsec),
             mtime: time(stat.st_mtime, stat.st_mtime_nsec),
             ctime: time(stat.st_ctime, stat.st_ctime_nsec),
-        })
+        }
     }
 
     fn opened(&self) -> MutexGuard<'_, Open> {
@@ -142,31 +147,25 @@ impl Node {
         Ok(Arc::new(fd))
     }
 
+    /// The descriptor that is kept at a place, opened now if there is none.
+    fn kept(&self, place: fn(&mut Open) -> &mut Option<Arc<OwnedFd>>, flags: OFlags) -> Shared<Arc<OwnedFd>> {
+        let mut open = self.opened();
+        let place = place(&mut open);
+        if let Some(fd) = place {
+            return Ok(fd.clone());
+        }
+        Ok(place.insert(self.open_by_path(flags)?).clone())
+    }
+
     /// A descriptor to read from.
     pub(super) fn reading(&self) -> Shared<Arc<OwnedFd>> {
-        let mut open = self.opened();
-        match &open.read {
-            Some(fd) => Ok(fd.clone()),
-            None => {
-                let fd = self.open_by_path(OFlags::RDONLY)?;
-                open.read = Some(fd.clone());
-                Ok(fd)
-            }
-        }
+        self.kept(|open| &mut open.read, OFlags::RDONLY)
     }
 
     /// A descriptor to write to.
     pub(super) fn writing(&self) -> Shared<Arc<OwnedFd>> {
         self.may_change()?;
-        let mut open = self.opened();
-        match &open.write {
-            Some(fd) => Ok(fd.clone()),
-            None => {
-                let fd = self.open_by_path(OFlags::WRONLY)?;
-                open.write = Some(fd.clone());
-                Ok(fd)
-            }
-        }
+        self.kept(|open| &mut open.write, OFlags::WRONLY)
     }
 
     /// Keeps a descriptor that the file was made with: its mode may forbid to open it once more.

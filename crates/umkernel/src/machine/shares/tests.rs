@@ -1,7 +1,8 @@
 //! The server against requests that no kernel would make, and what its answers say.
 
 use super::*;
-use crate::fs::hostfs::protocol::Change;
+use crate::fs::hostfs::protocol::{CHANGE, encode_change};
+use crate::vfs::{SetAttr, Timestamp};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
@@ -56,7 +57,7 @@ fn no_name_leads_out() {
     let server = directory.server(false);
     for wrong in [&b""[..], b".", b"..", b"../secret", b"/etc/passwd", b"a/b", b"a\0b", b"root/etc"] {
         assert_eq!(lookup(&server, 0, wrong), Err(Errno::INVAL), "{wrong:?}");
-        for op in [Op::Create, Op::Unlink, Op::Rmdir, Op::Link] {
+        for op in [Op::Named, Op::Create, Op::Unlink, Op::Rmdir, Op::Link] {
             let request = Request { a: 0o100_644, ..Request::new(op, 0) };
             assert_eq!(ask(&server, request, wrong), Err(Errno::INVAL), "{op:?} {wrong:?}");
         }
@@ -76,11 +77,11 @@ fn no_name_leads_out() {
             let request = Request { a: 1, b: 8, ..Request::new(op, link) };
             assert!(ask(&server, request, b"user.x").is_err(), "{op:?}");
         }
-        let size = Change { size: Some(0), ..Change::default() };
-        let mode = Change { mode: Some(0o777), ..Change::default() };
+        let size = SetAttr { size: Some(0), ..SetAttr::default() };
+        let mode = SetAttr { mode: Some(0o777), ..SetAttr::default() };
         for change in [size, mode] {
-            let mut payload = [0; Change::SIZE];
-            change.encode(&mut payload);
+            let mut payload = [0; CHANGE];
+            encode_change(&change, &mut payload);
             assert!(ask(&server, Request::new(Op::Change, link), &payload).is_err());
         }
         assert!(lookup(&server, link, b"etc").is_err());
@@ -119,8 +120,9 @@ fn nothing_changes_in_what_is_shared_to_read() {
     let server = directory.server(true);
     let file = lookup(&server, 0, b"file").unwrap();
     assert_eq!(ask(&server, Request { b: 10, ..Request::new(Op::Read, file) }, b"").unwrap().1, b"data");
-    let mut change = [0; Change::SIZE];
-    Change { mode: Some(0o777), mtime: Some((1, 0)), ..Change::default() }.encode(&mut change);
+    let mut change = [0; CHANGE];
+    let time = Timestamp { sec: 1, nsec: 0 };
+    encode_change(&SetAttr { mode: Some(0o777), mtime: Some(time), ..SetAttr::default() }, &mut change);
     let on_file = [
         (Op::Write, &b"x"[..]),
         (Op::Change, &change),
@@ -166,8 +168,8 @@ fn owners_are_as_in_a_user_namespace() {
         assert_eq!(seen(Owners::own()), 0);
     }
     let owner = |uid| {
-        let mut payload = [0; Change::SIZE];
-        Change { uid: Some(uid), ..Change::default() }.encode(&mut payload);
+        let mut payload = [0; CHANGE];
+        encode_change(&SetAttr { uid: Some(uid), ..SetAttr::default() }, &mut payload);
         node(Owners::of(1234, 1235)).change(&payload)
     };
     // Nobody's stays nobody's, and cannot be given away.

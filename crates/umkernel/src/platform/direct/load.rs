@@ -118,8 +118,15 @@ fn patches(file: &OwnedFd) -> Result<(), String> {
 
 /// What a guest process could reach of the host's by way of its descriptors is closed: it shares this table.
 fn close_others(keep: &[BorrowedFd<'_>], own: &[&OwnedFd]) -> Result<(), String> {
-    let keep: Vec<i32> =
-        keep.iter().map(|fd| fd.as_raw_fd()).chain([0, 1, 2]).chain(own.iter().map(|fd| fd.as_raw_fd())).collect();
+    let keep = keep.iter().map(AsRawFd::as_raw_fd).chain([0, 1, 2]).chain(own.iter().map(|fd| fd.as_raw_fd()));
+    close_all_but(&keep.collect::<Vec<_>>())
+}
+
+/// Closes all descriptors of the process but these.
+///
+/// # Errors
+/// The host does not tell which there are.
+pub(crate) fn close_all_but(keep: &[i32]) -> Result<(), String> {
     let open = std::fs::read_dir("/proc/self/fd").map_err(|e| format!("cannot list open files: {e}"))?;
     let open: Vec<i32> = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     for fd in open.into_iter().filter(|fd| !keep.contains(fd)) {
