@@ -10,13 +10,15 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Set while a writer holds the lock or waits for it.
 const WRITER: u32 = 1 << 31;
+/// Set, only with [`WRITER`], once a reader sleeps: without, the writer need not ask the host to wake anybody.
+const SLEEPERS: u32 = 1 << 30;
 
 /// Shared or exclusive access between the kernel's host threads.
 ///
 /// A reader must not take the same lock again: a writer that came in between would deadlock both.
 #[derive(Default)]
 pub struct RwLock<T: ?Sized> {
-    /// Number of readers, plus [`WRITER`].
+    /// Number of readers, plus [`WRITER`] and [`SLEEPERS`].
     state: AtomicU32,
     /// Serialises writers; 0 free, 1 held, 2 contended.
     writer: super::Mutex<()>,
@@ -46,7 +48,7 @@ impl<T: ?Sized> RwLock<T> {
                     return ReadGuard { lock: self };
                 }
             } else {
-                contention::counted(Location::caller(), || host::futex_wait(&self.state, state, None));
+                contention::counted(Location::caller(), || self.wait_for_writer(state));
             }
         }
     }
@@ -56,15 +58,24 @@ impl<T: ?Sized> RwLock<T> {
     pub fn write(&self) -> WriteGuard<'_, T> {
         let turn = self.writer.lock();
         let state = self.state.fetch_or(WRITER, Ordering::Acquire) | WRITER;
-        if state != WRITER {
+        if state & !SLEEPERS != WRITER {
             contention::counted(Location::caller(), || self.wait_for_readers(state));
         }
         WriteGuard { lock: self, _turn: turn }
     }
 
+    /// Sleeps until the writer that is in `state` may have gone.
+    #[cold]
+    fn wait_for_writer(&self, state: u32) {
+        let asleep = state | SLEEPERS;
+        if state == asleep || self.state.compare_exchange(state, asleep, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            host::futex_wait(&self.state, asleep, None);
+        }
+    }
+
     #[cold]
     fn wait_for_readers(&self, mut state: u32) {
-        while state != WRITER {
+        while state & !SLEEPERS != WRITER {
             host::futex_wait(&self.state, state, None);
             state = self.state.load(Ordering::Acquire);
         }
@@ -87,7 +98,7 @@ impl<T: ?Sized> Deref for ReadGuard<'_, T> {
 impl<T: ?Sized> Drop for ReadGuard<'_, T> {
     fn drop(&mut self) {
         let before = self.lock.state.fetch_sub(1, Ordering::Release);
-        if before == WRITER + 1 {
+        if before & !SLEEPERS == WRITER + 1 {
             host::futex_wake(&self.lock.state, u32::MAX >> 1);
         }
     }
@@ -116,8 +127,9 @@ impl<T: ?Sized> DerefMut for WriteGuard<'_, T> {
 
 impl<T: ?Sized> Drop for WriteGuard<'_, T> {
     fn drop(&mut self) {
-        self.lock.state.store(0, Ordering::Release);
-        host::futex_wake(&self.lock.state, u32::MAX >> 1);
+        if self.lock.state.swap(0, Ordering::Release) & SLEEPERS != 0 {
+            host::futex_wake(&self.lock.state, u32::MAX >> 1);
+        }
     }
 }
 
@@ -145,5 +157,35 @@ mod tests {
             assert_eq!(guard.0, guard.1);
         }
         writer.join().unwrap();
+    }
+
+    #[test]
+    fn nobody_sleeps_for_ever() {
+        let sum = Arc::new(RwLock::new(0u64));
+        let threads: std::vec::Vec<_> = (0..6)
+            .map(|n| {
+                let sum = sum.clone();
+                std::thread::spawn(move || {
+                    for i in 0..3000 {
+                        if n % 2 == 0 {
+                            let mut guard = sum.write();
+                            *guard += 1;
+                            if i % 50 == 0 {
+                                // Long enough for readers to fall asleep.
+                                std::thread::sleep(std::time::Duration::from_micros(100));
+                            }
+                        } else {
+                            let guard = sum.read();
+                            if i % 50 == 0 {
+                                std::thread::sleep(std::time::Duration::from_micros(100));
+                            }
+                            assert!(*guard <= 9000);
+                        }
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(*sum.read(), 9000);
     }
 }
