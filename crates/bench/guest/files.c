@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-enum { FILES = 1000, PIECE = 128 * 1024, PIECES = 256, BLOCK = 4096 };
+enum { FILES = 1000, PIECE = 128 * 1024, PIECES = 256, BLOCK = 4096, APPENDS = 4096 };
 
 static char buffer[PIECE];
 static int file = -1;
@@ -125,13 +125,26 @@ static void drop_file(void) {
     close(file);
     unlink(below("data"));
 }
-static int write_body(long n) {
-    while (n--) {
-        if (ftruncate(file, 0) || lseek(file, 0, SEEK_SET)) return failure();
-        for (int i = 0; i < PIECES; i++)
-            if (write(file, buffer, PIECE) != PIECE) return failure();
-    }
+static int write_from_start(int count, ssize_t size) {
+    if (ftruncate(file, 0) || lseek(file, 0, SEEK_SET)) return failure();
+    for (int i = 0; i < count; i++)
+        if (write(file, buffer, size) != size) return failure();
     return 0;
+}
+static int write_body(long n) {
+    int error = 0;
+    while (n-- && !error) error = write_from_start(PIECES, PIECE);
+    return error;
+}
+static int append_4k_body(long n) {
+    int error = 0;
+    while (n-- && !error) error = write_from_start(APPENDS, BLOCK);
+    return error;
+}
+static int append_100_body(long n) {
+    int error = 0;
+    while (n-- && !error) error = write_from_start(APPENDS, 100);
+    return error;
 }
 static int fill_file(void) {
     int error = make_file();
@@ -162,6 +175,8 @@ const struct operation file_operations[] = {
     {"readdir", fill_directory, clear_directory, readdir_body, FILES},
     {"find-walk", make_tree, drop_tree, walk_body, TREE_ENTRIES},
     {"write-1m", make_file, drop_file, write_body, PIECES * (long)PIECE >> 20},
+    {"append-4k", make_file, drop_file, append_4k_body, APPENDS},
+    {"append-100", make_file, drop_file, append_100_body, APPENDS},
     {"read-1m", fill_file, drop_file, read_body, PIECES * (long)PIECE >> 20},
     {"pread-random-4k", fill_file, drop_file, random_body, 1},
     {0},

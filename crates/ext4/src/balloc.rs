@@ -119,6 +119,14 @@ impl<D: BlockDevice> Fs<D> {
     /// # Errors
     /// [`Error::NoSpace`], [`Error::Corrupt`], [`Error::Io`].
     pub(crate) fn alloc_blocks(&mut self, goal: u64, want: u32) -> Result<(u64, u32)> {
+        let (start, len) = self.find_free(goal, want)?.ok_or(Error::NoSpace)?;
+        self.take_blocks(start, len)?;
+        Ok((start, len))
+    }
+
+    /// Looks for a run of up to `want` free blocks in one group, at or after `goal` if possible, and leaves it free.
+    /// Returns its start and length; `None` where no block is free.
+    pub(crate) fn find_free(&mut self, goal: u64, want: u32) -> Result<Option<(u64, u32)>> {
         let want = want.clamp(1, crate::map::extent::MAX_UNWRITTEN_LEN);
         let goal = if goal < u64::from(self.sb.first_data_block) || goal >= self.sb.blocks_count {
             u64::from(self.sb.first_data_block)
@@ -126,7 +134,7 @@ impl<D: BlockDevice> Fs<D> {
             goal
         };
         if self.sb.free_blocks == 0 {
-            return Err(Error::NoSpace);
+            return Ok(None);
         }
         let (goal_group, goal_bit) = self.group_of(goal);
         let groups = self.sb.group_count();
@@ -139,17 +147,17 @@ impl<D: BlockDevice> Fs<D> {
             for i in 0..groups {
                 let g = (u64::from(goal_group) + u64::from(i)) % u64::from(groups);
                 let from = if i == 0 { goal_bit } else { 0 };
-                if let Some(run) = self.alloc_in_group(g as u32, from, want, min, i == 0)? {
-                    return Ok(run);
+                if let Some(run) = self.find_in_group(g as u32, from, want, min, i == 0)? {
+                    return Ok(Some(run));
                 }
             }
         }
-        Err(Error::NoSpace)
+        Ok(None)
     }
 
-    /// Looks for `min` to `want` free blocks in a group, from bit `from` on and then before it. `at_goal`: take what
-    /// is free right at `from`, however short, since it continues a file.
-    fn alloc_in_group(
+    /// Looks for `min` to `want` free blocks in a group, from bit `from` on and then before it. `at_goal`: what is
+    /// free right at `from` will do, however short, since it continues a file.
+    fn find_in_group(
         &mut self,
         group: u32,
         from: u32,
@@ -193,8 +201,6 @@ impl<D: BlockDevice> Fs<D> {
                 }
             }
         }
-        // Or changing it would copy it.
-        drop(map);
         let Some((bit, len)) = found else {
             // Without the blocks that this transaction freed: its commit raises the bound again.
             if let Some(g) = self.groups.get_mut(group as usize) {
@@ -202,14 +208,26 @@ impl<D: BlockDevice> Fs<D> {
             }
             return Ok(None);
         };
-        let block = self.sb.group_first_block(group) + u64::from(bit);
-        if self.in_system_zone(block, u64::from(len)) {
+        Ok(Some((self.sb.group_first_block(group) + u64::from(bit), len)))
+    }
+
+    /// Takes a run of free blocks of one group.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if they are not free, or cannot be; [`Error::Io`].
+    pub(crate) fn take_blocks(&mut self, start: u64, len: u32) -> Result<()> {
+        let (group, bit) = self.group_of(start);
+        if self.in_system_zone(start, u64::from(len)) {
             return Err(Error::corrupt(
                 "the block bitmap has the file system's own blocks as free",
                 Place::Group(group),
             ));
         }
-        bitmap::fill(self.block_bitmap_mut(group)?, bit, len, true);
+        let map = self.block_bitmap_mut(group)?;
+        if bitmap::find(map, None, bit, bit.saturating_add(len), true) < bit.saturating_add(len) {
+            return Err(Error::corrupt("a block to be taken is in use", Place::Block(start)));
+        }
+        bitmap::fill(map, bit, len, true);
         let g = self.group_mut(group)?;
         g.free_blocks = g
             .free_blocks
@@ -220,7 +238,7 @@ impl<D: BlockDevice> Fs<D> {
         }
         self.sb.free_blocks = self.sb.free_blocks.saturating_sub(u64::from(len));
         self.cache.txn.super_dirty = true;
-        Ok(Some((block, len)))
+        Ok(())
     }
 
     /// Frees blocks; `metadata` says that they were changed through the journal.

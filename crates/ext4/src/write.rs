@@ -133,7 +133,7 @@ impl<D: BlockDevice> Fs<D> {
         Ok(())
     }
 
-    fn write_zeros(&self, at: u64, len: u64) -> Result<()> {
+    pub(crate) fn write_zeros(&self, at: u64, len: u64) -> Result<()> {
         let zeros = alloc::vec![0; (len as usize).min(ZEROS)];
         let mut done = 0;
         while done < len {

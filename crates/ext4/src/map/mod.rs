@@ -77,13 +77,18 @@ impl<D: BlockDevice> Fs<D> {
     pub(crate) fn fill_hole(&mut self, inode: &mut Inode, lblk: u32, len: u32, unwritten: bool) -> Result<(u64, u32)> {
         let goal = self.data_goal(inode, lblk)?;
         let (start, len) = self.alloc_blocks(goal, len)?;
-        if inode.has(FL_EXTENTS) {
-            self.insert_extent(inode, extent::Extent { lblk, len, start, unwritten })?;
-        } else {
-            self.set_pointers(inode, lblk, start, len)?;
-        }
-        self.add_blocks(inode, i64::from(len))?;
+        self.add_run(inode, extent::Extent { lblk, len, start, unwritten })?;
         Ok((start, len))
+    }
+
+    /// Gives a file a run of blocks, allocated already, where it has a hole. Without extents there is no unwritten run.
+    pub(crate) fn add_run(&mut self, inode: &mut Inode, run: extent::Extent) -> Result<()> {
+        if inode.has(FL_EXTENTS) {
+            self.insert_extent(inode, run)?;
+        } else {
+            self.set_pointers(inode, run.lblk, run.start, run.len)?;
+        }
+        self.add_blocks(inode, i64::from(run.len))
     }
 
     /// Frees file blocks `from..to`. Returns false if it stopped early because the running transaction is large.

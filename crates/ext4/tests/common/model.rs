@@ -67,6 +67,24 @@ pub fn bytes(seed: u32, len: usize) -> Vec<u8> {
         .collect()
 }
 
+/// Appends by putting the bytes on the device first, where the file has room behind it; sometimes thinks better of it.
+fn grow<D: BlockDevice>(fs: &mut Fs<D>, ino: u32, data: &[u8], c: u32, now: Timestamp) -> Result<usize, Error> {
+    let size = fs.attr(ino).unwrap().size;
+    let Some(room) = fs.room_behind(ino, data.len() as u64 + u64::from(c % 70_000)).unwrap() else {
+        return fs.write(ino, size, data, now);
+    };
+    assert_eq!((room.ino, room.file_offset), (ino, size));
+    let n = data.len().min(room.len as usize);
+    let (first, second) = data[..n].split_at(n / 3);
+    fs.device().write_at(room.device_offset, first).unwrap();
+    fs.device().write_at(room.device_offset + first.len() as u64, second).unwrap();
+    if c.is_multiple_of(7) {
+        return Ok(0);
+    }
+    fs.extend(&room, size + n as u64, now).unwrap();
+    Ok(n)
+}
+
 impl Model {
     pub fn new() -> Model {
         let mut m = Model::default();
@@ -243,7 +261,10 @@ impl Model {
                     _ => fs.attr(ino).unwrap().size,
                 };
                 let data = bytes(c, usize::from(b) % 30_000 + 1);
-                let r = fs.write(ino, offset, &data, now);
+                let r = match d % 8 {
+                    7 => grow(fs, ino, &data, c, now),
+                    _ => fs.write(ino, offset, &data, now),
+                };
                 let Body::File(f) = &mut self.nodes.get_mut(&ino).unwrap().body else { panic!() };
                 match r {
                     Ok(n) => {

@@ -157,6 +157,36 @@ impl Layers {
         Ok(())
     }
 
+    /// The place in the topmost overlay for a range that is to be written whole: only its blocks at the edges, which have
+    /// other bytes as well, are brought there. A crash before it is written leaves anything in it.
+    pub(super) fn place_to_fill(&self, offset: u64, len: u64) -> Result<(i32, u64)> {
+        let Some(top) = self.top() else { crate::bail!(EROFS) };
+        if !self.has_all(offset, len) {
+            let _guard = self.coming.lock();
+            self.bring_edges(offset, len)?;
+            self.mark_all(top, offset, len);
+        }
+        Ok(self.place_in(self.overlays.len(), offset))
+    }
+
+    /// Brings the blocks that a range has in part. `coming` is held.
+    fn bring_edges(&self, offset: u64, len: u64) -> Result<()> {
+        for edge in [offset, offset + len] {
+            if !edge.is_multiple_of(BLOCK) && edge < self.size {
+                self.bring(edge / BLOCK)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn mark_all(&self, top: &Overlay, offset: u64, len: u64) {
+        for block in offset / BLOCK..(offset + len).div_ceil(BLOCK) {
+            if !top.has(block) {
+                self.mark(top, block);
+            }
+        }
+    }
+
     pub(super) fn write(&self, offset: u64, buf: &[u8]) -> Result<()> {
         let Some(top) = self.top() else { crate::bail!(EROFS) };
         let len = buf.len() as u64;
@@ -164,19 +194,9 @@ impl Layers {
             return write_all(top.fd.raw(), self.data_at + offset, buf);
         }
         let _guard = self.coming.lock();
-        let end = offset + len;
-        // Blocks that are written in part need their other bytes; those written whole do not.
-        for edge in [offset, end] {
-            if !edge.is_multiple_of(BLOCK) && edge < self.size {
-                self.bring(edge / BLOCK)?;
-            }
-        }
+        self.bring_edges(offset, len)?;
         write_all(top.fd.raw(), self.data_at + offset, buf)?;
-        for block in offset / BLOCK..end.div_ceil(BLOCK) {
-            if !top.has(block) {
-                self.mark(top, block);
-            }
-        }
+        self.mark_all(top, offset, len);
         Ok(())
     }
 
@@ -313,11 +333,14 @@ mod tests {
             let len = [1, 512, 1024, 4096, 10_000, 70_000][random(6) as usize];
             let offset = if round % 2 == 0 { random(SIZE - len) } else { random((SIZE - len) / 1024) * 1024 };
             let bytes = std::vec![round as u8; len as usize];
-            if round % 5 == 0 {
-                let (fd, at) = disk.place_to_write(offset, len).unwrap();
-                write_all(fd, at, &bytes).unwrap();
-            } else {
-                disk.write(offset, &bytes).unwrap();
+            let place = match round % 5 {
+                0 => Some(disk.place_to_write(offset, len).unwrap()),
+                1 => Some(disk.place_to_fill(offset, len).unwrap()),
+                _ => None,
+            };
+            match place {
+                Some((fd, at)) => write_all(fd, at, &bytes).unwrap(),
+                None => disk.write(offset, &bytes).unwrap(),
             }
             model[offset as usize..(offset + len) as usize].copy_from_slice(&bytes);
             if round % 50 == 0 {

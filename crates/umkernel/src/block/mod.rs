@@ -83,6 +83,18 @@ impl Disk {
         }
     }
 
+    /// As [`Disk::host_place_to_write`], for a range that is to be written whole: what it held is not brought along.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn host_place_to_fill(&self, offset: u64, len: u64) -> Result<(i32, u64)> {
+        match &self.files {
+            Files::One(fd) => Ok((fd.raw(), offset)),
+            Files::Layered(_) if self.read_only => bail!(EROFS),
+            Files::Layered(layers) => layers.place_to_fill(offset, len),
+        }
+    }
+
     /// Size in bytes.
     pub fn size(&self) -> u64 {
         self.size

@@ -1,17 +1,15 @@
 //! Changes of ext4: each goes through [`ext4::Fs`], and what it changed of the inodes in memory is read back.
 
 use super::inode::Ext4Inode;
+use super::volume::Locked;
 use super::{Ext4Fs, error};
 use crate::bail;
 use crate::block::Disk;
 use crate::errno::{Errno, Result};
-use crate::sync::MutexGuard;
 use crate::vfs::{FileType, InodeRef, NewInode, RENAME_EXCHANGE, RENAME_NOREPLACE, SetAttr, Timestamp, major, minor};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
-
-type Locked<'a> = MutexGuard<'a, ext4::Fs<Arc<Disk>>>;
 
 fn to_disk_time(t: Timestamp) -> ext4::Timestamp {
     ext4::Timestamp { sec: t.sec, nsec: t.nsec }
@@ -217,13 +215,15 @@ impl Ext4Inode {
     pub(super) fn make_durable(&self, data_only: bool) -> Result<()> {
         self.store_shadow()?;
         let mut fs = self.fs.lock();
+        let lost = fs.check_lost();
         if fs.is_read_only() {
-            return Ok(());
+            return lost;
         }
         if !data_only {
             self.store_times(&mut fs)?;
         }
-        fs.fsync(self.ino(), data_only).map_err(error)
+        fs.fsync(self.ino(), data_only).map_err(error)?;
+        lost
     }
 
     /// The last reference is gone: late times are stored, and an inode without names is freed.

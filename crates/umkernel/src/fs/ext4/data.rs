@@ -201,6 +201,11 @@ impl Ext4Inode {
         let mut extents = self.extents.write();
         let start = if append { self.size() } else { offset };
         let mut done = self.overwrite_straight(&mut extents, start, src)?;
+        match self.append_straight(&extents, start + done as u64, src) {
+            Ok(n) => done += n,
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => return Ok((done, start + done as u64)),
+        }
         if src.remaining() == 0 {
             return Ok((done, start + done as u64));
         }
@@ -233,7 +238,7 @@ impl Ext4Inode {
         while src.remaining() > 0 {
             let at = start + done as u64;
             let left = usize::try_from(self.size().saturating_sub(at)).unwrap_or(usize::MAX).min(src.remaining());
-            if left == 0 || self.fs.lock().is_read_only() {
+            if left == 0 || self.fs.is_read_only() {
                 break;
             }
             let Some((len, place)) = self.straight_place(extents, at, left)? else { break };
@@ -252,6 +257,26 @@ impl Ext4Inode {
         Ok(done)
     }
 
+    /// Appends straight from guest memory, as far as all allow it.
+    fn append_straight(&self, extents: &Extents, start: u64, src: &mut dyn IoSrc) -> Result<usize> {
+        let mut done = 0;
+        while src.remaining() > 0 && extents.shadow.is_none() && start + done as u64 == self.size() {
+            let stored =
+                self.append(src.remaining(), |place, len| match self.fs.disk.host_place_to_fill(place, len as u64) {
+                    Ok((fd, place)) => src.take_file(fd, place, len),
+                    Err(e) => Some(Err(e)),
+                });
+            match stored {
+                None | Some(Ok(0)) => break,
+                Some(Ok(n)) => done += n,
+                Some(Err(e)) if e.errno == Errno::EINTR => {}
+                Some(Err(e)) if done == 0 => return Err(e),
+                Some(Err(_)) => break,
+            }
+        }
+        Ok(done)
+    }
+
     /// Stores bytes, in the file's copy as well.
     fn store(&self, extents: &mut Extents, offset: u64, data: &[u8]) -> Result<usize> {
         let n = self.write_disk(extents, offset, data)?;
@@ -259,20 +284,32 @@ impl Ext4Inode {
         Ok(n)
     }
 
-    /// Writes to the disk. Blocks that the file has already are written in place, without the file system.
+    /// Writes to the disk. What lies in blocks that the file has already, or follows its end, goes there without the file
+    /// system.
     pub(super) fn write_disk(&self, extents: &mut Extents, offset: u64, data: &[u8]) -> Result<usize> {
         if offset + data.len() as u64 <= self.size() && self.overwrite(extents, offset, data)? {
             self.touch();
             return Ok(data.len());
         }
+        let mut done = 0;
+        if offset == self.size() {
+            done = self.append_buffer(data)?;
+        }
+        if done == data.len() {
+            return Ok(done);
+        }
         extents.forget();
         let ino = self.ino();
-        self.change(|fs| fs.write(ino, offset, data, now()))
+        match self.change(|fs| fs.write(ino, offset + done as u64, &data[done..], now())) {
+            Ok(n) => Ok(done + n),
+            Err(e) if done == 0 => Err(e),
+            Err(_) => Ok(done),
+        }
     }
 
     /// Writes within the blocks that the file has; false, with nothing written, if it does not have them all.
     fn overwrite(&self, extents: &mut Extents, offset: u64, data: &[u8]) -> Result<bool> {
-        if self.fs.lock().is_read_only() || extents.find(offset).is_none() && self.is_inline(self.size())? {
+        if self.fs.is_read_only() || extents.find(offset).is_none() && self.is_inline(self.size())? {
             return Ok(false);
         }
         let mut checked = 0;

@@ -99,6 +99,11 @@ impl Ext4Inode {
         known.unwrap_or_default()
     }
 
+    /// When the contents changed last.
+    pub(super) fn modified(&self) -> Timestamp {
+        self.attr.read().mtime
+    }
+
     pub(super) fn nlink(&self) -> u64 {
         self.attr.read().nlink
     }
@@ -121,6 +126,16 @@ impl Ext4Inode {
         if !self.late_times.swap(true, Ordering::AcqRel) {
             self.fs.times_pending(self);
         }
+    }
+
+    /// Notes in memory that the file grew from `old` to `size` bytes, in blocks that follow its last.
+    pub(super) fn note_appended(&self, old: u64, size: u64, now: Timestamp) {
+        let bs = self.fs.block_size;
+        let mut attr = self.attr.write();
+        attr.size = size;
+        attr.blocks += (size.div_ceil(bs) - old.div_ceil(bs)) * (bs / 512);
+        attr.mtime = now;
+        attr.ctime = now;
     }
 
     /// Brings times that were only noted in memory to the file system.
@@ -187,7 +202,7 @@ impl Inode for Ext4Inode {
     }
 
     fn lookup(&self, _ctx: &Ctx, name: &[u8]) -> Result<InodeRef> {
-        let ino = self.fs.lock().lookup(self.ino, name).map_err(error)?;
+        let ino = self.fs.lock_for_names().lookup(self.ino, name).map_err(error)?;
         Ok(self.fs.inode(ino)?)
     }
 
@@ -195,7 +210,7 @@ impl Inode for Ext4Inode {
         if let Some(target) = &*self.target.lock() {
             return Ok(target.to_vec());
         }
-        let target = self.fs.lock().read_link(self.ino).map_err(error)?;
+        let target = self.fs.lock_for_names().read_link(self.ino).map_err(error)?;
         *self.target.lock() = Some(Arc::from(&target[..]));
         Ok(target)
     }
@@ -207,7 +222,7 @@ impl Inode for Ext4Inode {
         loop {
             let mut batch = Batch { names: Vec::new(), entries: Vec::with_capacity(BATCH) };
             self.fs
-                .lock()
+                .lock_for_names()
                 .read_dir(self.ino, cookie, &mut |e| {
                     if batch.entries.len() == BATCH {
                         return false;
@@ -221,7 +236,7 @@ impl Inode for Ext4Inode {
             for &(ino, file_type, end, next) in &batch.entries {
                 let file_type = match file_type {
                     Some(file_type) => file_type,
-                    None => to_vfs_type(self.fs.lock().attr(ino).map_err(error)?.file_type),
+                    None => to_vfs_type(self.fs.lock_for_names().attr(ino).map_err(error)?.file_type),
                 };
                 let entry = DirEntry { ino: u64::from(ino), file_type, name: &batch.names[start..end], next };
                 if !sink(&entry) {
@@ -272,7 +287,7 @@ impl Inode for Ext4Inode {
     }
 
     fn xattr_get(&self, name: &[u8]) -> Result<Vec<u8>> {
-        self.fs.lock().xattr_get(self.ino, name).map_err(error)
+        self.fs.lock_for_names().xattr_get(self.ino, name).map_err(error)
     }
 
     fn xattr_set(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
@@ -284,7 +299,7 @@ impl Inode for Ext4Inode {
     }
 
     fn xattr_list(&self) -> Result<Vec<Vec<u8>>> {
-        self.fs.lock().xattr_list(self.ino).map_err(error)
+        self.fs.lock_for_names().xattr_list(self.ino).map_err(error)
     }
 
     fn as_any(&self) -> &dyn Any {

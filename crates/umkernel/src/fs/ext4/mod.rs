@@ -1,5 +1,5 @@
 //! ext2, ext3 and ext4 on a disk: [`ext4::Fs`] under one lock, an inode cache above it, and file data moved between
-//! guest memory and the image directly.
+//! guest memory and the image directly, also where a file grows.
 //!
 //! Lock order: an inode's data, the inode cache, the file system, an inode's attributes. An inode's last reference is
 //! never dropped under any of them, since it may free the inode on the disk.
@@ -11,14 +11,16 @@ mod shadow;
 #[cfg(test)]
 #[cfg(feature = "ptrace")]
 mod tests;
+mod volume;
 
 pub use inode::Ext4Inode;
 
+use self::volume::Volume;
 use crate::bail;
 use crate::block::Disk;
 use crate::errno::{Errno, Error, Result};
 use crate::kernel::Ctx;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::Mutex;
 use crate::vfs::{
     AT_FDCWD, DeviceKind, FileSystem, FileType, FsType, InodeRef, MountRequest, StatFs, Timestamp, WalkFlags,
 };
@@ -34,7 +36,7 @@ const EXT4_MAGIC: u64 = 0xef53;
 
 /// A mounted file system.
 pub struct Ext4Fs {
-    fs: Mutex<ext4::Fs<Arc<Disk>>>,
+    volume: Mutex<Volume>,
     disk: Arc<Disk>,
     name: &'static str,
     block_size: u64,
@@ -80,7 +82,7 @@ impl Ext4Fs {
         };
         let block_size = u64::from(fs.statfs().block_size);
         Ok(Arc::new_cyclic(|me| Ext4Fs {
-            fs: Mutex::new(fs),
+            volume: Mutex::new(Volume::new(fs)),
             disk: disk.clone(),
             name,
             block_size,
@@ -94,11 +96,6 @@ impl Ext4Fs {
         }))
     }
 
-    /// The file system, to read from.
-    fn lock(&self) -> MutexGuard<'_, ext4::Fs<Arc<Disk>>> {
-        self.fs.lock()
-    }
-
     /// The inode with this number, from memory or the disk.
     fn inode(&self, ino: u32) -> Result<Arc<Ext4Inode>> {
         let Some(fs) = self.me.upgrade() else {
@@ -108,7 +105,7 @@ impl Ext4Fs {
         if let Some(inode) = inodes.get(&ino).and_then(Weak::upgrade) {
             return Ok(inode);
         }
-        let attr = self.lock().attr(ino).map_err(error)?;
+        let attr = self.lock_for_names().attr(ino).map_err(error)?;
         let inode = Arc::new(Ext4Inode::new(fs, attr));
         inodes.insert(ino, Arc::downgrade(&inode));
         Ok(inode)
@@ -196,7 +193,10 @@ impl FileSystem for Ext4Fs {
         self.dirty.store(false, Ordering::Release);
         self.store_shadows()?;
         self.store_times()?;
-        self.lock().sync().map_err(error)
+        let mut fs = self.lock();
+        let lost = fs.check_lost();
+        fs.sync().map_err(error)?;
+        lost
     }
 
     fn commit(&self) -> Result<()> {
@@ -207,7 +207,10 @@ impl FileSystem for Ext4Fs {
     fn unmount(&self) -> Result<()> {
         self.store_shadows()?;
         self.store_times()?;
-        self.lock().unmount().map_err(error)
+        let mut fs = self.lock();
+        let lost = fs.check_lost();
+        fs.unmount().map_err(error)?;
+        lost
     }
 
     fn as_any(&self) -> &dyn Any {

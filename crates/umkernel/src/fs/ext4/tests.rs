@@ -307,3 +307,128 @@ fn files_of_small_blocks_are_mapped_from_a_copy() {
     let task = machine.task();
     assert_eq!(read_file(&machine.ctx(&task), "/f"), expected);
 }
+
+/// A disk with the bytes that this one has now, as after a crash of the machine.
+fn copy(disk: &Disk) -> Arc<Disk> {
+    let mut bytes = alloc::vec![0; SIZE as usize];
+    disk.read(0, &mut bytes).unwrap();
+    let fd = HostFd::new(host::memfd_create(c"copy").unwrap());
+    host::ftruncate(fd.raw(), SIZE).unwrap();
+    let copy = Disk::new(fd, SIZE, false, 0);
+    copy.write(0, &bytes).unwrap();
+    copy
+}
+
+fn growing_files_are_whole(disk: &Arc<Disk>) {
+    let machine = boot(disk);
+    let task = machine.task();
+    let ctx = machine.ctx(&task);
+    let vfs = &machine.kernel.vfs;
+    let names = ["/log", "/other"];
+    let files = names.map(|name| open(&ctx, name, OpenFlags::CREAT | OpenFlags::RDWR | OpenFlags::APPEND));
+    let mut expected = [Vec::new(), Vec::new()];
+    let mut synced = 0;
+    for i in 0..600usize {
+        let piece = pattern(1 + i * 37 % 9000);
+        let grown = usize::from(i % 10 == 3);
+        assert_eq!(files[grown].write(&ctx, &mut KernelSrc::new(&piece)).unwrap(), piece.len());
+        expected[grown].extend_from_slice(&piece);
+        let (file, content) = (&files[0], &mut expected[0]);
+        assert_eq!(file.inode.attr().unwrap().size, content.len() as u64);
+        match i % 10 {
+            4 => {
+                let from = content.len().saturating_sub(5000);
+                let mut tail = alloc::vec![0; content.len() - from];
+                file.pread(&ctx, from as u64, &mut KernelDst::new(&mut tail)).unwrap();
+                assert!(tail == content[from..], "round {i}");
+            }
+            5 => {
+                let len = content.len() as u64;
+                for extent in file.inode.host_extents(0, len, false).unwrap() {
+                    let (from, to) = (extent.file_offset as usize, (extent.file_offset + extent.len).min(len) as usize);
+                    let mut bytes = alloc::vec![0; to - from];
+                    if let Some((fd, at)) = extent.host {
+                        host::pread(fd, &mut bytes, at).unwrap();
+                    }
+                    assert!(bytes == content[from..to], "round {i}");
+                }
+            }
+            6 => {
+                write_file(&ctx, "/new", &piece);
+                vfs.unlink(&ctx, AT_FDCWD, b"/new").unwrap();
+            }
+            7 => {
+                content.truncate(content.len() - content.len().min(3));
+                vfs.truncate(&ctx, &file.location, content.len() as u64, true).unwrap();
+            }
+            8 => {
+                // In a hole that follows, and over the end.
+                let at = content.len() + 5000;
+                file.pwrite_mode(&ctx, at as u64, false, &mut KernelSrc::new(&piece)).unwrap();
+                content.resize(at, 0);
+                content.extend_from_slice(&piece);
+            }
+            9 if i % 50 == 9 => {
+                file.sync(true).unwrap();
+                synced = content.len();
+            }
+            _ => {}
+        }
+    }
+    // A crash loses at most what came after the last sync.
+    let crashed = boot(&copy(disk));
+    let old = read_file(&crashed.ctx(&crashed.task()), "/log");
+    assert!(old.len() >= synced && old[..synced] == expected[0][..synced]);
+    let before = files.each_ref().map(|file| file.inode.attr().unwrap());
+    for (name, content) in names.iter().zip(&expected) {
+        assert!(read_file(&ctx, name) == *content, "{name}");
+    }
+    drop(files);
+    let _ = ctx;
+    drop(task);
+    shut_down(machine, disk);
+    let machine = boot(disk);
+    let task = machine.task();
+    let ctx = machine.ctx(&task);
+    for ((name, content), before) in names.iter().zip(&expected).zip(before) {
+        assert!(read_file(&ctx, name) == *content, "{name}");
+        let after = open(&ctx, name, OpenFlags::empty()).inode.attr().unwrap();
+        assert_eq!((after.size, after.mtime.sec), (before.size, before.mtime.sec));
+        assert!(after.blocks.abs_diff(before.blocks) <= 64, "{} blocks, then {}", before.blocks, after.blocks);
+    }
+}
+
+#[test]
+fn files_that_grow_are_whole_whenever_they_are_looked_at() {
+    growing_files_are_whole(&disk(ext4::mkfs::FsType::Ext4));
+    growing_files_are_whole(&disk(ext4::mkfs::FsType::Ext2));
+    growing_files_are_whole(&disk_of_blocks(ext4::mkfs::FsType::Ext4, 1024));
+}
+
+#[test]
+fn a_file_grows_until_the_disk_is_full() {
+    let disk = disk(ext4::mkfs::FsType::Ext4);
+    let machine = boot(&disk);
+    let task = machine.task();
+    let ctx = machine.ctx(&task);
+    let vfs = &machine.kernel.vfs;
+    let piece = pattern(50_000);
+    for _ in 0..2 {
+        let file = open(&ctx, "/f", OpenFlags::CREAT | OpenFlags::WRONLY);
+        let mut size = 0;
+        let error = loop {
+            match file.write(&ctx, &mut KernelSrc::new(&piece)) {
+                Ok(n) => size += n,
+                Err(e) => break e.errno,
+            }
+        };
+        assert_eq!(error, Errno::ENOSPC);
+        assert!(size > SIZE as usize / 2 && file.inode.attr().unwrap().size == size as u64);
+        let content = read_file(&ctx, "/f");
+        assert!(content.chunks(piece.len()).all(|part| *part == piece[..part.len()]));
+        vfs.unlink(&ctx, AT_FDCWD, b"/f").unwrap();
+    }
+    let _ = ctx;
+    drop(task);
+    shut_down(machine, &disk);
+}
