@@ -83,6 +83,7 @@ pub fn judge(tool: &str) -> Command {
     let package = match tool {
         "e2fsck" | "debugfs" | "dumpe2fs" | "mke2fs" | "mkfs.ext4" | "tune2fs" => "e2fsprogs",
         "fsck.fat" | "mkfs.fat" => "dosfstools",
+        "cksum" => "coreutils",
         "sfdisk" => "fdisk",
         "swaplabel" => "util-linux",
         "sgdisk" => "gdisk",

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use umlfs_tests::machine::{BOOT_TIMEOUT, Scratch, platforms, run_within};
@@ -152,7 +154,7 @@ fn machines_share_an_image() {
                     "echo {n} >/root/who; sync; i=0; while [ $i -lt 400 ]; do i=$((i+1)); \
                      echo $i >/root/f$i; [ $((i%50)) = 0 ] && sync; done; sleep 3; cat /root/who"
                 ));
-                boot.stdout(std::process::Stdio::piped()).spawn().unwrap()
+                boot.stdout(Stdio::piped()).spawn().unwrap()
             })
             .collect();
         std::thread::sleep(Duration::from_secs(4));
@@ -173,6 +175,64 @@ fn machines_share_an_image() {
         }
         let read = run(scratch.umlfs().args(["image", "cat", "0.cow:/root/who"])).expect_success();
         assert_eq!(read.stdout, "0\n", "{platform}: what was synced is there");
+    }
+}
+
+/// Memory that processes have, in bytes: what several share counts once in all.
+fn memory(pids: &[i32]) -> u64 {
+    let of = |pid: &i32| {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    pids.iter().filter_map(of).sum::<u64>() * 1024
+}
+
+/// Thirty machines from one image, all up at the same time: each reads a large file of the image, which none gets a copy
+/// of, and writes one of its own.
+#[test]
+fn thirty_machines_run_from_one_image() {
+    const MACHINES: usize = 30;
+    const LARGE: usize = 24 << 20;
+    let platform = platforms().last().unwrap();
+    let (scratch, image) = scratch();
+    let large: Vec<u8> =
+        (0..LARGE / 8).flat_map(|n| (n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes()).collect();
+    fs::write(scratch.path("large"), &large).unwrap();
+    run(scratch.umlfs().args(["image", "cp", "large", "base.img:/root/large"])).expect_success();
+    let before = state(&image);
+    let mut machines: Vec<_> = (0..MACHINES)
+        .map(|n| {
+            let mut boot = scratch.umlfs();
+            boot.args(["boot", "--platform", platform, "base.img", "--cow", &format!("{n}.cow"), "--exec"]);
+            boot.arg(format!("cksum /root/large; echo {n} >/root/who; read go; cat /root/who"));
+            boot.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    let mut sums = std::collections::BTreeSet::new();
+    for machine in &mut machines {
+        let mut line = String::new();
+        // Nothing comes behind this line until the machine is told to go on.
+        BufReader::new(machine.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        sums.insert(line);
+    }
+    let own = run(umlfs_tests::judge("cksum").arg(scratch.path("large"))).expect_success();
+    let own: Vec<&str> = own.stdout.split_whitespace().take(2).collect();
+    assert_eq!(sums, [format!("{} /root/large\n", own.join(" "))].into());
+    let taken = memory(&scratch.processes()) / MACHINES as u64;
+    assert!(taken < LARGE as u64 / 2, "{platform}: {taken} bytes a machine");
+    for (n, mut machine) in machines.into_iter().enumerate() {
+        machine.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        let output = machine.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{n}\n"), "{platform}");
+    }
+    scratch.expect_no_process();
+    assert!(state(&image) == before, "{platform}: the image changed");
+    for n in 0..MACHINES {
+        assert!(
+            space(&scratch, &format!("{n}.cow")) < 4 << 20,
+            "{platform}: overlay {n} has what its machine only read"
+        );
     }
 }
 
