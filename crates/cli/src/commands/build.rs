@@ -56,6 +56,18 @@ pub(crate) struct SourceArgs {
     pub(crate) offline: bool,
 }
 
+/// How steps are run.
+#[derive(clap::Args)]
+pub(crate) struct WorkArgs {
+    /// Jobs at once over all steps [default: one more than there are processors]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+
+    /// What steps run in; packages and their keys do not depend on it
+    #[arg(long, value_enum, value_name = "KIND", default_value_t)]
+    sandbox: SandboxArg,
+}
+
 /// Build a system's packages from source
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -78,13 +90,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "STEP", conflicts_with_all = ["until", "only", "out"])]
     from: Option<String>,
 
-    /// Jobs at once over all steps [default: one more than there are processors]
-    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    jobs: Option<u16>,
-
-    /// What steps run in; packages and their keys do not depend on it
-    #[arg(long, value_enum, value_name = "KIND", default_value_t)]
-    sandbox: SandboxArg,
+    #[command(flatten)]
+    work: WorkArgs,
 
     /// After a failure, build what does not need the failed step
     #[arg(long, short)]
@@ -182,6 +189,18 @@ impl SourceArgs {
     }
 }
 
+impl WorkArgs {
+    /// Sets what they say in the builder's options.
+    pub(crate) fn apply(&self, options: &mut BuildOptions) {
+        options.jobs = self.jobs.map_or(0, usize::from);
+        options.sandbox = match self.sandbox {
+            SandboxArg::Auto => Choice::Auto,
+            SandboxArg::Namespaces => Choice::Namespaces,
+            SandboxArg::Umkernel => Choice::Umkernel,
+        };
+    }
+}
+
 pub(crate) fn run(args: Args) -> CommandResult {
     // A place names the profile that has it.
     let place = match &args.shell {
@@ -197,13 +216,8 @@ pub(crate) fn run(args: Args) -> CommandResult {
     };
     let builder = profile.open()?;
     let mut options = args.sources.options();
-    options.jobs = args.jobs.map_or(0, usize::from);
+    args.work.apply(&mut options);
     options.keep_going = args.keep_going;
-    options.sandbox = match args.sandbox {
-        SandboxArg::Auto => Choice::Auto,
-        SandboxArg::Namespaces => Choice::Namespaces,
-        SandboxArg::Umkernel => Choice::Umkernel,
-    };
     options.tests = args.test.map(|how| match how {
         HowTests::Record => Tests::Record,
         HowTests::Strict => Tests::Strict,

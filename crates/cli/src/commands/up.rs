@@ -6,10 +6,10 @@ use imgtool::{HumanSize, Options, Size, Snapshot, create, parse_size};
 use lfsbuild::cancel::CancelOnSignal;
 use lfsbuild::doctor::{self, Severity};
 use lfsbuild::store::Store;
-use lfsbuild::{BuildOutput, progress};
+use lfsbuild::{BuildOptions, BuildOutput, progress};
 
 use super::boot::{MachineArgs, boot_image};
-use super::build::{ProfileArgs, SourceArgs, report};
+use super::build::{ProfileArgs, SourceArgs, WorkArgs, report};
 use super::doctor::examine;
 use crate::CommandResult;
 use crate::error::CliError;
@@ -38,6 +38,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     sources: SourceArgs,
 
+    #[command(flatten)]
+    work: WorkArgs,
+
     /// Install with apt-get what the host lacks (through sudo, for other users than root)
     #[arg(long)]
     install: bool,
@@ -56,7 +59,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> CommandResult {
     check_host(&args)?;
-    let output = build(&args.profile, &args.sources)?;
+    let mut options = args.sources.options();
+    args.work.apply(&mut options);
+    let output = build(&args.profile, &options)?;
     let image = match &args.image {
         Some(path) => path.clone(),
         None => cached_image(&output)?,
@@ -70,7 +75,7 @@ pub(crate) fn run(args: Args) -> CommandResult {
 /// The image of the profile `tiny` in the cache, built and made if it is not there yet.
 pub(crate) fn tiny_image() -> Result<PathBuf, CliError> {
     let profile = ProfileArgs { profile: "tiny".into(), config_dir: None };
-    let output = build(&profile, &SourceArgs { source_dirs: Vec::new(), offline: false })?;
+    let output = build(&profile, &SourceArgs { source_dirs: Vec::new(), offline: false }.options())?;
     let image = cached_image(&output)?;
     if !image.exists() {
         make_image(&output, &image)?;
@@ -92,10 +97,10 @@ fn check_host(args: &Args) -> Result<(), CliError> {
     })
 }
 
-fn build(profile: &ProfileArgs, sources: &SourceArgs) -> Result<BuildOutput, CliError> {
+fn build(profile: &ProfileArgs, options: &BuildOptions) -> Result<BuildOutput, CliError> {
     let builder = profile.open()?;
     let signals = CancelOnSignal::install();
-    let output = builder.build(&sources.options(), progress::for_stderr().as_ref()).map_err(report)?;
+    let output = builder.build(options, progress::for_stderr().as_ref()).map_err(report)?;
     drop(signals);
     Ok(output)
 }
