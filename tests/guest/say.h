@@ -6,3 +6,11 @@
         printf("%s = %ld %s\n", #expression, result, result < 0 ? strerrorname_np(errno) : ""); \
         result;                                                                               \
     })
+
+/* Likewise for a descriptor, of which the number does not matter. */
+#define OPENED(expression)                                                                    \
+    ({                                                                                        \
+        int opened_ = (expression);                                                           \
+        printf("%s: %s\n", #expression, opened_ < 0 ? strerrorname_np(errno) : "open");       \
+        opened_;                                                                              \
+    })

@@ -67,3 +67,13 @@ fn job_control_on_a_pseudoterminal() {
 fn changes_to_files_are_told() {
     same_as_native("inotify");
 }
+
+#[test]
+fn processes_have_descriptors() {
+    same_as_native("processes");
+}
+
+#[test]
+fn mounts_are_made_step_by_step() {
+    same_as_native("mounts");
+}

@@ -35,7 +35,8 @@ const MS_PROPAGATION: u64 = MS_UNBINDABLE | MS_PRIVATE | MS_SLAVE | MS_SHARED;
 const MS_MAGIC: u64 = 0xc0ed_0000;
 const MS_MAGIC_MASK: u64 = 0xffff_0000;
 
-fn check_admin(ctx: &Ctx) -> Result<()> {
+/// `EPERM` for who may not mount.
+pub(super) fn check_admin(ctx: &Ctx) -> Result<()> {
     if !ctx.creds().capable(Capabilities::SYS_ADMIN) {
         bail!(EPERM);
     }

@@ -6,13 +6,13 @@ use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::loader::Strings;
 use crate::platform::TrapFrame;
-use crate::task::{self, CloneArgs, CloneFlags, Found, WaitOptions, WaitStatus, Which};
+use crate::task::{self, CloneArgs, CloneFlags, Found, WaitOptions, WaitStatus, Which, pidfd};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 /// The calls of this family.
 pub(super) const TABLE: &[Entry] = &[
-    Entry::new(56, "clone", Family::Process, CLONE, Support::Partial("no namespaces, no pidfd"), sys_clone),
+    Entry::new(56, "clone", Family::Process, CLONE, Support::Partial("no namespaces"), sys_clone),
     Entry::new(57, "fork", Family::Process, &[], Support::Full, sys_fork),
     Entry::new(58, "vfork", Family::Process, &[], Support::Full, sys_vfork),
     Entry::new(59, "execve", Family::Process, &[Arg::Path, Arg::StrList, Arg::StrList], Support::Full, sys_execve),
@@ -21,9 +21,9 @@ pub(super) const TABLE: &[Entry] = &[
     Entry::new(158, "arch_prctl", Family::Process, &[Arg::Kind("arch_prctl"), Arg::Hex], Support::Full, sys_arch_prctl),
     Entry::new(218, "set_tid_address", Family::Process, &[Arg::Ptr], Support::Full, sys_set_tid_address),
     Entry::new(231, "exit_group", Family::Process, &[Arg::Int], Support::Full, sys_exit_group),
-    Entry::new(247, "waitid", Family::Process, WAITID, Support::Partial("no pidfd"), sys_waitid),
+    Entry::new(247, "waitid", Family::Process, WAITID, Support::Full, sys_waitid),
     Entry::new(322, "execveat", Family::Process, EXECVEAT, Support::Full, sys_execveat),
-    Entry::new(435, "clone3", Family::Process, CLONE3, Support::Partial("no namespaces, no pidfd"), sys_clone3),
+    Entry::new(435, "clone3", Family::Process, CLONE3, Support::Partial("no namespaces"), sys_clone3),
 ];
 
 const CLONE: &[Arg] = &[Arg::Kind("clone_flags"), Arg::Ptr, Arg::Ptr, Arg::Ptr, Arg::Hex];
@@ -223,6 +223,7 @@ fn sys_waitid(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usiz
     const P_ALL: u64 = 0;
     const P_PID: u64 = 1;
     const P_PGID: u64 = 2;
+    const P_PIDFD: u64 = 3;
     let events = WaitOptions::EXITED | WaitOptions::STOPPED | WaitOptions::CONTINUED;
     let allowed = events
         | WaitOptions::NOHANG
@@ -230,19 +231,34 @@ fn sys_waitid(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usiz
         | WaitOptions::NOTHREAD
         | WaitOptions::CLONE
         | WaitOptions::ALL;
-    let options = WaitOptions::from_bits_retain(args[3] as u32);
+    let mut options = WaitOptions::from_bits_retain(args[3] as u32);
     if !allowed.contains(options) || !options.intersects(events) {
         bail!(EINVAL, "unknown options, or none of WEXITED, WSTOPPED, WCONTINUED");
     }
     let id = args[1] as i32;
+    let mut may_sleep = true;
     let which = match args[0] {
         P_ALL => Which::Any,
+        P_PIDFD if id >= 0 => {
+            let file = ctx.file(id)?;
+            may_sleep = !file.nonblocking();
+            let process = pidfd::process_of(&file)?;
+            if pidfd::is_reaped(ctx.kernel, process) {
+                bail!(ECHILD);
+            }
+            Which::Pid(process.pid)
+        }
         P_PID if id > 0 => Which::Pid(id),
         P_PGID if id > 0 => Which::Group(id),
         P_PGID if id == 0 => Which::Group(ctx.task.process.group_and_session().0),
         _ => bail!(EINVAL, "id"),
     };
+    let asked = options;
+    options.set(WaitOptions::NOHANG, !may_sleep || asked.contains(WaitOptions::NOHANG));
     let found = task::wait(ctx, which, options)?;
+    if found.is_none() && !asked.contains(WaitOptions::NOHANG) {
+        bail!(EAGAIN, "the descriptor is O_NONBLOCK");
+    }
     if args[2] != 0 {
         let mut info = [0u32; 32];
         if let Some(found) = &found {

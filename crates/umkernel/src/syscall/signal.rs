@@ -161,7 +161,12 @@ fn process_of(ctx: &Ctx, pid: Pid) -> Result<Arc<Process>> {
 }
 
 /// Checks the number and the permission, and sends unless the number is 0.
-fn kill_process(ctx: &Ctx, process: &Arc<Process>, sig: u64, info: impl FnOnce(u8) -> SigInfo) -> Result<()> {
+pub(super) fn kill_process(
+    ctx: &Ctx,
+    process: &Arc<Process>,
+    sig: u64,
+    info: impl FnOnce(u8) -> SigInfo,
+) -> Result<()> {
     let sig = signal_or_probe(sig)?;
     signal::may_signal(ctx, process, sig.unwrap_or(0))?;
     sig.map_or(Ok(()), |sig| signal::send_to_process(ctx.kernel, process, info(sig)))
@@ -231,20 +236,22 @@ fn sys_tgkill(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     kill_thread(ctx, Some(tgid), tid, args[2], |sig| signal::sent_by(ctx, sig, code::SI_TKILL))
 }
 
-/// A `siginfo_t` argument; only for a signal to itself may a process claim to be the kernel or `kill(2)`.
-fn read_info(ctx: &Ctx, addr: u64, target: Pid) -> Result<SigInfo> {
+/// A `siginfo_t` argument, and the signal that it names; only for a signal to itself may a process claim to be the kernel
+/// or `kill(2)`.
+pub(super) fn read_info(ctx: &Ctx, addr: u64, target: Pid) -> Result<(i32, SigInfo)> {
     let raw: [u8; SIGINFO_SIZE] = ctx.read_val(addr)?;
     let info = SigInfo::decode(0, &raw);
     let pretends = info.code >= 0 || info.code == code::SI_TKILL;
     if pretends && target != ctx.task.tid() && target != ctx.task.process.pid {
         bail!(EPERM, "si_code of the kernel or of kill(2)");
     }
-    Ok(info)
+    let named = i32::from_ne_bytes([raw[0], raw[1], raw[2], raw[3]]);
+    Ok((named, info))
 }
 
 fn sys_rt_sigqueueinfo(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let (pid, sig) = (args[0] as Pid, args[1]);
-    let info = read_info(ctx, args[2], pid)?;
+    let (_, info) = read_info(ctx, args[2], pid)?;
     let process = process_of(ctx, pid)?;
     kill_process(ctx, &process, sig, |signo| SigInfo { signo, ..info })?;
     Ok(0)
@@ -252,7 +259,7 @@ fn sys_rt_sigqueueinfo(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<
 
 fn sys_rt_tgsigqueueinfo(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let (tgid, tid, sig) = (args[0] as Pid, args[1] as Pid, args[2]);
-    let info = read_info(ctx, args[3], tid)?;
+    let (_, info) = read_info(ctx, args[3], tid)?;
     if tgid <= 0 || tid <= 0 {
         bail!(EINVAL, "tgid or tid");
     }

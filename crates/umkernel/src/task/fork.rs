@@ -1,12 +1,13 @@
 //! `fork`, `vfork`, `clone`: new tasks.
 
-use super::{Looks, Part, Pid, Process, ProcessInner, ProcessState, Rusage, Task};
+use super::{Looks, Part, Pid, Process, ProcessInner, ProcessState, Rusage, Task, pidfd};
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::platform::{HostThread, Spawn, TrapFrame};
 use crate::signal::{self, ProcessSignals};
 use crate::sync::{Mutex, WaitQueue, Waiter};
+use crate::vfs::OpenFlags;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
@@ -114,8 +115,11 @@ impl CloneArgs {
         if f.contains(CloneFlags::CLEAR_SIGHAND | CloneFlags::SIGHAND) {
             bail!(EINVAL, "CLONE_CLEAR_SIGHAND with CLONE_SIGHAND");
         }
-        if f.contains(CloneFlags::PIDFD) {
-            bail!(EINVAL, "pidfds are not built");
+        if f.contains(CloneFlags::PIDFD) && f.intersects(CloneFlags::THREAD | CloneFlags::DETACHED) {
+            bail!(EINVAL, "a pidfd of a thread");
+        }
+        if f.contains(CloneFlags::PIDFD | CloneFlags::PARENT_SETTID) && self.pidfd == self.parent_tid {
+            bail!(EINVAL, "the pidfd and the child's id have one place");
         }
         if self.exit_signal > 64 {
             bail!(EINVAL, "no such signal");
@@ -178,6 +182,8 @@ pub fn clone(ctx: &Ctx, args: &CloneArgs, frame: &TrapFrame) -> Result<Pid> {
     }
 
     adopt(ctx, &child, flags)?;
+    let pidfd = if flags.contains(CloneFlags::PIDFD) { Some(give_pidfd(ctx, &child, args.pidfd)) } else { None };
+    let pidfd = pidfd.transpose().inspect_err(|_| disown(ctx, &child))?;
     let how = match () {
         () if flags.contains(CloneFlags::THREAD) => Spawn::Thread,
         () if flags.contains(CloneFlags::VM) => Spawn::ShareMemory,
@@ -190,12 +196,28 @@ pub fn clone(ctx: &Ctx, args: &CloneArgs, frame: &TrapFrame) -> Result<Pid> {
     let settid = if flags.contains(CloneFlags::CHILD_SETTID) && how == Spawn::Fork { args.child_tid } else { 0 };
     if let Err(e) = kernel.platform.spawn(kernel, parent, &child, how, child_frame, settid) {
         disown(ctx, &child);
+        if let Some(fd) = pidfd {
+            // Nobody has used it yet, or it is not the caller's any more.
+            let _ = ctx.files().remove(ctx, fd);
+        }
         return Err(e);
     }
     if let Some(done) = vfork_done {
         wait_for_vfork(ctx, &child, &done);
     }
     Ok(tid)
+}
+
+/// Gives the caller a descriptor of a new process, and stores its number.
+fn give_pidfd(ctx: &Ctx, child: &Task, addr: u64) -> Result<i32> {
+    const RLIMIT_NOFILE: usize = 7;
+    let file = pidfd::create(ctx, child.process.clone(), OpenFlags::empty());
+    let fd = ctx.files().insert(file, true, 0, ctx.task.process.limit(RLIMIT_NOFILE))?;
+    if let Err(e) = ctx.write_val(addr, &fd) {
+        let _ = ctx.files().remove(ctx, fd);
+        return Err(e);
+    }
+    Ok(fd)
 }
 
 /// Sleeps until a `vfork` child has executed a program or ended. Only the end of the caller's own process cuts it short.

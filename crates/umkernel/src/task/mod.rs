@@ -6,6 +6,7 @@ mod exit;
 mod first;
 mod fork;
 mod part;
+pub mod pidfd;
 mod process;
 mod sched;
 mod table;

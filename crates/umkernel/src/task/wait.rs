@@ -119,6 +119,8 @@ pub(super) fn forget(kernel: &Kernel, parent: &Process, child: &Arc<Process>) ->
     drop(inner);
     if removed {
         kernel.tasks.remove_process(child.pid);
+        // Who polls a descriptor of it.
+        child.exit_event.wake_all();
     }
     removed
 }

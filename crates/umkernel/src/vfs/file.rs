@@ -67,6 +67,11 @@ pub trait FileOps: Any + Send + Sync {
         None
     }
 
+    /// Further lines of `/proc/PID/fdinfo/N`.
+    fn fdinfo(&self, _ctx: &Ctx) -> alloc::string::String {
+        alloc::string::String::new()
+    }
+
     /// For downcasts.
     fn as_any(&self) -> &dyn Any;
 }

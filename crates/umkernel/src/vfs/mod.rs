@@ -5,7 +5,9 @@
 
 mod anon;
 mod attr;
+mod context;
 mod dentry;
+mod detached;
 mod devices;
 #[cfg(test)]
 #[cfg(feature = "ptrace")]
@@ -33,6 +35,7 @@ mod walk;
 mod xattr;
 
 pub use attr::NewTime;
+pub use context::{MountContext, Parameter};
 pub use dentry::Dentry;
 pub use devices::{Device, DeviceKind, DeviceNode, Devices, major, makedev, minor};
 pub use fdtable::{FdTable, FileRef, FsContext, FsInner, TakenFile};
@@ -45,7 +48,7 @@ pub use inode::{
 pub use location::{Location, PathText};
 pub use locks::{FileLocks, LockOwner, RecordLock};
 pub use mount::{Mount, MountFlags};
-pub use mounting::{MNT_DETACH, MNT_EXPIRE, MNT_FORCE};
+pub use mounting::{MNT_DETACH, MNT_EXPIRE, MNT_FORCE, MountChange};
 pub use names::{RENAME_EXCHANGE, RENAME_NOREPLACE};
 pub use notify::Events as NotifyEvents;
 pub use open::OpenHow;
@@ -55,6 +58,7 @@ pub use propagation::{Propagation, PropagationType};
 pub use superblock::{FileSystem, FsType, MountRequest, SuperBlock};
 pub use walk::{AT_EMPTY_PATH, AT_FDCWD, AT_NO_AUTOMOUNT, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, NAME_MAX, WalkFlags};
 
+use crate::errno::{Errno, Result};
 use crate::sync::Mutex;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -62,7 +66,9 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Mounts and caches of the machine.
 pub struct Vfs {
-    mounts: Mutex<mount::MountTree>,
+    mounts: Arc<Mutex<mount::MountTree>>,
+    /// Every file system in use, mounted or about to be.
+    super_blocks: Mutex<Vec<Weak<SuperBlock>>>,
     lru: dentry::Lru,
     /// Types of file system that can be mounted.
     fs_types: Mutex<Vec<FsType>>,
@@ -92,7 +98,8 @@ impl Vfs {
     pub fn new() -> Vfs {
         const ANONYMOUS_DEV: u64 = 1;
         Vfs {
-            mounts: Mutex::default(),
+            mounts: Arc::default(),
+            super_blocks: Mutex::new(Vec::new()),
             lru: dentry::Lru::default(),
             fs_types: Mutex::new(Vec::new()),
             devices: Devices::default(),
@@ -124,6 +131,12 @@ impl Vfs {
     /// Makes a type of file system known to `mount(2)`.
     pub fn register_fs(&self, fs_type: FsType) {
         self.fs_types.lock().push(fs_type);
+    }
+
+    /// The type of file system with this name; `ENODEV` if there is none.
+    fn fs_type(&self, name: &[u8]) -> Result<FsType> {
+        let found = self.fs_types.lock().iter().find(|t| t.name.as_bytes() == name).copied();
+        found.ok_or(Errno::ENODEV.into())
     }
 
     /// The types of file system that can be mounted: `/proc/filesystems`.

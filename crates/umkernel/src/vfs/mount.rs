@@ -6,7 +6,7 @@ use crate::sync::Mutex;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 bitflags::bitflags! {
     /// Flags of a mount, with the values of `MS_*` (`mount(2)`).
@@ -20,6 +20,8 @@ bitflags::bitflags! {
         const NODEV = 4;
         /// Files cannot be executed.
         const NOEXEC = 8;
+        /// Symbolic links are not followed.
+        const NOSYMFOLLOW = 256;
         /// Access times are not kept.
         const NOATIME = 1024;
         /// Access times of directories are not kept.
@@ -44,6 +46,8 @@ pub struct Mount {
     flags: AtomicU32,
     /// Where it is mounted; `None` for the root and for what was detached.
     attached: Mutex<Option<(Arc<Mount>, Arc<Dentry>)>>,
+    /// Has not been attached anywhere yet, and need not ever be.
+    detached: AtomicBool,
     /// Files open for writing through it.
     pub(super) writers: AtomicI32,
     propagation: Mutex<Propagation>,
@@ -59,6 +63,7 @@ impl Mount {
             source: source.to_vec(),
             flags: AtomicU32::new(flags.bits()),
             attached: Mutex::new(None),
+            detached: AtomicBool::new(false),
             writers: AtomicI32::new(0),
             propagation: Mutex::default(),
         })
@@ -95,6 +100,11 @@ impl Mount {
     /// The mount and dentry that it covers.
     pub fn mount_point(&self) -> Option<Location> {
         self.attached.lock().as_ref().map(|(mount, dentry)| Location { mount: mount.clone(), dentry: dentry.clone() })
+    }
+
+    /// Whether it waits to be attached; changed only under the mount tree's lock.
+    pub(super) fn is_detached(&self) -> bool {
+        self.detached.load(Ordering::Acquire)
     }
 
     /// The location of its root.
@@ -143,6 +153,14 @@ impl MountTree {
             *mount.attached.lock() = Some((at.mount.clone(), at.dentry.clone()));
             self.by_point.insert(key(at), mount.clone());
         }
+        if !mount.detached.swap(false, Ordering::AcqRel) {
+            self.order.push(mount);
+        }
+    }
+
+    /// Adds a mount that is attached nowhere; [`MountTree::attach`] may do so later.
+    pub(super) fn add_detached(&mut self, mount: Arc<Mount>) {
+        mount.detached.store(true, Ordering::Release);
         self.order.push(mount);
     }
 
@@ -152,6 +170,7 @@ impl MountTree {
             dentry.mounted.fetch_sub(1, Ordering::AcqRel);
             self.by_point.remove(&key(&Location { mount: parent, dentry }));
         }
+        mount.detached.store(false, Ordering::Release);
         self.order.retain(|m| !Arc::ptr_eq(m, mount));
     }
 

@@ -1,14 +1,14 @@
 //! Changing the mount tree: `mount(2)`, `umount2(2)`, `pivot_root(2)`, `chroot(2)`; and what `/proc` says of it.
 
 use super::{
-    FileSystem, FileType, FsContext, FsInner, Location, Mount, MountFlags, MountRequest, Propagation, SuperBlock, Vfs,
-    major, minor,
+    FileSystem, FileType, FsContext, FsInner, Location, Mount, MountFlags, MountRequest, PropagationType, SuperBlock,
+    Vfs, major, minor,
 };
 use crate::bail;
 use crate::errno::Result;
 use crate::kernel::Ctx;
 use crate::sync::Mutex;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
@@ -18,6 +18,27 @@ pub const MNT_DETACH: u32 = 2;
 pub const MNT_FORCE: u32 = 1;
 /// `umount2(2)`: mark as expired, unmount at the second call.
 pub const MNT_EXPIRE: u32 = 4;
+
+/// What `mount_setattr(2)` makes of mounts.
+#[derive(Clone, Copy, Debug)]
+pub struct MountChange {
+    /// Flags that they have from now on.
+    pub set: MountFlags,
+    /// Flags that they lose first.
+    pub clear: MountFlags,
+    /// How they propagate, if that is to change.
+    pub propagation: Option<PropagationType>,
+}
+
+impl Mount {
+    /// `EBUSY` if it is writable and files are open for writing through it.
+    fn check_no_writers(&self) -> Result<()> {
+        if !self.flags().contains(MountFlags::RDONLY) && self.writers.load(Ordering::Acquire) > 0 {
+            bail!(EBUSY, "files are open for writing");
+        }
+        Ok(())
+    }
+}
 
 impl FsContext {
     /// What the machine's first process starts with: everything at `root`.
@@ -29,14 +50,43 @@ impl FsContext {
 impl Vfs {
     /// Mounts the machine's root file system and gives its root.
     pub fn mount_root(&self, fs: Arc<dyn FileSystem>, source: &[u8], flags: MountFlags) -> Result<Location> {
-        let sb = SuperBlock::new(fs, flags.contains(MountFlags::RDONLY))?;
+        let sb = self.super_block(fs, flags.contains(MountFlags::RDONLY))?;
         let mount = self.new_mount(sb.clone(), sb.root.clone(), source, flags);
         self.mounts.lock().attach(mount.clone(), None);
         Ok(mount.root_location())
     }
 
-    fn new_mount(&self, sb: Arc<SuperBlock>, root: Arc<super::Dentry>, source: &[u8], flags: MountFlags) -> Arc<Mount> {
+    pub(super) fn new_mount(
+        &self,
+        sb: Arc<SuperBlock>,
+        root: Arc<super::Dentry>,
+        source: &[u8],
+        flags: MountFlags,
+    ) -> Arc<Mount> {
         Mount::new(self.next_mount.fetch_add(1, Ordering::Relaxed), sb, root, source, flags)
+    }
+
+    /// The superblock of a file system, of which there is one however often it is mounted.
+    pub(super) fn super_block(&self, fs: Arc<dyn FileSystem>, read_only: bool) -> Result<Arc<SuperBlock>> {
+        let mut known = self.super_blocks.lock();
+        known.retain(|sb| sb.strong_count() > 0);
+        if let Some(sb) = known.iter().filter_map(Weak::upgrade).find(|sb| Arc::ptr_eq(&sb.fs, &fs)) {
+            return Ok(sb);
+        }
+        let sb = SuperBlock::new(fs, read_only)?;
+        known.push(Arc::downgrade(&sb));
+        Ok(sb)
+    }
+
+    /// Whether a file system is in use already.
+    pub(super) fn is_in_use(&self, fs: &Arc<dyn FileSystem>) -> bool {
+        self.super_blocks.lock().iter().filter_map(Weak::upgrade).any(|sb| Arc::ptr_eq(&sb.fs, fs))
+    }
+
+    /// The file system on a device number that is in use, so that a disk mounted twice is one file system.
+    pub fn mounted_fs(&self, dev: u64) -> Option<Arc<dyn FileSystem>> {
+        let known = self.super_blocks.lock();
+        known.iter().filter_map(Weak::upgrade).map(|sb| sb.fs.clone()).find(|fs| fs.dev() == dev)
     }
 
     /// Mounts a file system at a place, which must be a directory.
@@ -47,38 +97,26 @@ impl Vfs {
         source: &[u8],
         flags: MountFlags,
     ) -> Result<Arc<Mount>> {
-        let existing = self.mounts.lock().all().iter().map(|m| m.sb.clone()).find(|sb| Arc::ptr_eq(&sb.fs, &fs));
-        let sb = match existing {
-            Some(sb) => sb,
-            None => SuperBlock::new(fs, flags.contains(MountFlags::RDONLY))?,
-        };
-        let root = sb.root.clone();
-        self.graft(at, sb, root, source, flags, Propagation::default())
+        let sb = self.super_block(fs, flags.contains(MountFlags::RDONLY))?;
+        let mount = self.new_mount(sb.clone(), sb.root.clone(), source, flags);
+        self.attach_tree(&mount, at)?;
+        Ok(mount)
     }
 
-    fn graft(
-        &self,
-        at: &Location,
-        sb: Arc<SuperBlock>,
-        root: Arc<super::Dentry>,
-        source: &[u8],
-        flags: MountFlags,
-        propagation: Propagation,
-    ) -> Result<Arc<Mount>> {
+    /// Attaches a mount, with what is mounted below it, at a place, and copies wherever that propagates to.
+    pub(super) fn attach_tree(&self, mount: &Arc<Mount>, at: &Location) -> Result<()> {
         let directory = |d: &super::Dentry| d.inode.file_type() == FileType::Directory;
-        if directory(&root) != directory(&at.dentry) {
+        if directory(&mount.root) != directory(&at.dentry) {
             bail!(ENOTDIR);
         }
         Vfs::alive(&at.dentry)?;
-        let mount = self.new_mount(sb, root, source, flags);
-        mount.set_propagation(propagation);
         let mut mounts = self.mounts.lock();
         let mut at = at.clone();
         while let Some(on_top) = mounts.covering(&at) {
             at = on_top.root_location();
         }
-        mounts.attach_everywhere(&mount, &at, |m| self.new_mount(m.sb.clone(), m.root.clone(), &m.source, m.flags()));
-        Ok(mount)
+        mounts.attach_everywhere(mount, &at, |m| self.new_mount(m.sb.clone(), m.root.clone(), &m.source, m.flags()));
+        Ok(())
     }
 
     /// `mount(2)` of a new file system of type `fs_type`.
@@ -91,10 +129,7 @@ impl Vfs {
         flags: MountFlags,
         data: &str,
     ) -> Result<()> {
-        let found = self.fs_types.lock().iter().find(|t| t.name.as_bytes() == fs_type).copied();
-        let Some(fs_type) = found else {
-            bail!(ENODEV);
-        };
+        let fs_type = self.fs_type(fs_type)?;
         let request = MountRequest { source, read_only: flags.contains(MountFlags::RDONLY), data };
         let fs = (fs_type.mount)(ctx, &request)?;
         if self.mounts.lock().all().iter().any(|m| {
@@ -105,46 +140,10 @@ impl Vfs {
         self.mount_at(at, fs, source, flags).map(drop)
     }
 
-    /// The mounted file system on a device number, so that a disk mounted twice is one file system.
-    pub fn mounted_fs(&self, dev: u64) -> Option<Arc<dyn FileSystem>> {
-        self.mounts.lock().all().iter().map(|m| &m.sb.fs).find(|fs| fs.dev() == dev).cloned()
-    }
-
-    /// `mount(2)` with `MS_BIND`: shows what is at `from` at `at` as well; `recursive` with the mounts below it.
-    pub fn bind(&self, from: &Location, at: &Location, recursive: bool) -> Result<()> {
-        let old = &from.mount;
-        if old.propagation().unbindable {
-            bail!(EINVAL, "an unbindable mount");
-        }
-        // A copy of a shared mount is its peer.
-        let mount = self.graft(at, old.sb.clone(), from.dentry.clone(), &old.source, old.flags(), old.propagation())?;
-        if !recursive {
-            return Ok(());
-        }
-        // Copies of the mounts below, each at the same place of the copy of its parent.
-        let mut copies: Vec<(Arc<Mount>, Arc<Mount>)> = alloc::vec![(from.mount.clone(), mount.clone())];
-        let below = self.mounts.lock().subtree(&from.mount);
-        for old in below.iter().skip(1).filter(|m| !Arc::ptr_eq(m, &mount) && !m.propagation().unbindable) {
-            let Some(point) = old.mount_point() else {
-                continue;
-            };
-            if Arc::ptr_eq(&point.mount, &from.mount) && !point.dentry.is_within(&from.dentry) {
-                continue;
-            }
-            let Some((_, parent)) = copies.iter().find(|(o, _)| Arc::ptr_eq(o, &point.mount)) else {
-                continue;
-            };
-            let at = Location { mount: parent.clone(), dentry: point.dentry.clone() };
-            let copy =
-                self.graft(&at, old.sb.clone(), old.root.clone(), &old.source, old.flags(), old.propagation())?;
-            copies.push((old.clone(), copy));
-        }
-        Ok(())
-    }
-
-    /// `mount(2)` with `MS_MOVE`.
+    /// `mount(2)` with `MS_MOVE`, and `move_mount(2)`, whose mount may be attached nowhere yet.
     pub fn move_mount(&self, from: &Location, at: &Location) -> Result<()> {
-        if !from.is_mount_root() || from.mount.mount_point().is_none() {
+        let detached = from.mount.is_detached();
+        if !from.is_mount_root() || from.mount.mount_point().is_none() && !detached {
             bail!(EINVAL, "not a mount point");
         }
         if is_below_shared(&from.mount) {
@@ -155,7 +154,10 @@ impl Vfs {
         }
         let directory = |l: &Location| l.dentry.inode.file_type() == FileType::Directory;
         if directory(from) != directory(at) {
-            bail!(ENOTDIR);
+            bail!(EINVAL, "a directory and something else");
+        }
+        if detached {
+            return self.attach_tree(&from.mount, at);
         }
         self.mounts.lock().relocate(&from.mount, Some(at));
         Ok(())
@@ -167,22 +169,44 @@ impl Vfs {
             bail!(EINVAL, "not a mount point");
         }
         let read_only = flags.contains(MountFlags::RDONLY);
-        if read_only && !at.mount.flags().contains(MountFlags::RDONLY) {
-            let writers: i32 = if bind {
-                at.mount.writers.load(Ordering::Acquire)
-            } else {
-                let mounts = self.mounts.lock();
-                let of_fs = mounts.all().iter().filter(|m| Arc::ptr_eq(&m.sb, &at.mount.sb));
-                of_fs.map(|m| m.writers.load(Ordering::Acquire)).sum()
-            };
-            if writers > 0 {
-                bail!(EBUSY, "files are open for writing");
-            }
-        }
         if !bind {
-            at.mount.sb.remount(read_only, data)?;
+            self.reconfigure(&at.mount.sb, read_only, data)?;
+        } else if read_only {
+            at.mount.check_no_writers()?;
         }
         at.mount.set_flags(flags);
+        Ok(())
+    }
+
+    /// Changes a file system, for all its mounts.
+    pub(super) fn reconfigure(&self, sb: &SuperBlock, read_only: bool, data: &str) -> Result<()> {
+        if read_only && !sb.read_only() {
+            let mounts = self.mounts.lock();
+            let mut of_fs = mounts.all().iter().filter(|m| core::ptr::eq(&*m.sb, sb));
+            of_fs.try_for_each(|m| m.check_no_writers())?;
+        }
+        sb.remount(read_only, data)
+    }
+
+    /// Changes the flags of a mount and how it propagates (`mount_setattr(2)`); `recursive`: of all below it, too.
+    ///
+    /// # Errors
+    /// `EINVAL` where nothing is mounted; `EBUSY`, with nothing changed, where files are open for writing.
+    pub fn change_mounts(&self, at: &Location, change: &MountChange, recursive: bool) -> Result<()> {
+        if !at.is_mount_root() {
+            bail!(EINVAL, "not a mount point");
+        }
+        let mounts = self.mounts.lock();
+        let all = if recursive { mounts.subtree(&at.mount) } else { alloc::vec![at.mount.clone()] };
+        if change.set.contains(MountFlags::RDONLY) {
+            all.iter().try_for_each(|mount| mount.check_no_writers())?;
+        }
+        for mount in &all {
+            mount.set_flags((mount.flags() - change.clear) | change.set);
+            if let Some(propagation) = change.propagation {
+                mounts.set_type(mount, propagation);
+            }
+        }
         Ok(())
     }
 
@@ -199,7 +223,8 @@ impl Vfs {
         let mut mounts = self.mounts.lock();
         let below = mounts.subtree(&mount);
         if flags & MNT_DETACH != 0 {
-            let copies = mounts.detached_with(&mount);
+            // All that goes, goes from the peers of what it is mounted on, too.
+            let copies: Vec<Arc<Mount>> = below.iter().flat_map(|m| mounts.detached_with(m)).collect();
             below.iter().rev().for_each(|m| mounts.detach(m));
             for copy in &copies {
                 mounts.subtree(copy).iter().rev().for_each(|m| mounts.detach(m));
@@ -413,6 +438,9 @@ fn push_flags(text: &mut Vec<u8>, flags: MountFlags) {
     }
     if !flags.intersects(MountFlags::NOATIME | MountFlags::STRICTATIME) {
         text.extend_from_slice(b",relatime");
+    }
+    if flags.contains(MountFlags::NOSYMFOLLOW) {
+        text.extend_from_slice(b",nosymfollow");
     }
 }
 

@@ -74,7 +74,8 @@ impl MountTree {
         found
     }
 
-    /// Attaches a new mount at a place, and copies of it wherever that place's mount propagates to.
+    /// Attaches a mount, with what is mounted below it, at a place, and copies of all wherever that place's mount
+    /// propagates to.
     pub(super) fn attach_everywhere(
         &mut self,
         mount: &Arc<Mount>,
@@ -82,39 +83,51 @@ impl MountTree {
         copy: impl Fn(&Arc<Mount>) -> Arc<Mount>,
     ) {
         let followers = self.followers(&at.mount);
+        let tree = self.subtree(mount);
         self.attach(mount.clone(), Some(at));
         if at.mount.propagation().group.is_none() {
             return;
         }
-        self.share(mount);
-        // The group that the copies of each follower's peers are in.
-        let mut groups: Vec<Option<u32>> = Vec::with_capacity(followers.len());
+        tree.iter().for_each(|mount| self.share(mount));
+        // The groups that the copies of each follower's peers are in, one for each mount of the tree.
+        let mut groups: Vec<Vec<Option<u32>>> = Vec::with_capacity(followers.len());
         for follower in &followers {
-            let led_by = match follower.leader {
-                Some(leader) => groups[leader],
-                None => mount.propagation().group,
+            let led_by: Vec<Option<u32>> = match follower.leader {
+                Some(leader) => groups[leader].clone(),
+                None => tree.iter().map(|mount| mount.propagation().group).collect(),
             };
-            let mut propagation = Propagation { group: led_by, ..mount.propagation() };
-            if follower.slave {
-                propagation = Propagation { group: None, master: led_by, unbindable: false };
-            }
-            let shared = follower.mount.propagation().group.is_some();
             if !at.dentry.is_within(&follower.mount.root) {
                 // Nobody to be led by: what its peers get is private.
-                groups.push(led_by.filter(|_| !follower.slave));
+                groups.push(led_by.into_iter().map(|group| group.filter(|_| !follower.slave)).collect());
                 continue;
             }
-            let mut place = Location { mount: follower.mount.clone(), dentry: at.dentry.clone() };
-            while let Some(on_top) = self.covering(&place) {
-                place = on_top.root_location();
+            let mut top = Location { mount: follower.mount.clone(), dentry: at.dentry.clone() };
+            while let Some(on_top) = self.covering(&top) {
+                top = on_top.root_location();
             }
-            let made = copy(mount);
-            made.set_propagation(propagation);
-            self.attach(made.clone(), Some(&place));
-            if follower.slave && shared {
-                self.share(&made);
+            let mut copies: Vec<Arc<Mount>> = Vec::with_capacity(tree.len());
+            for (original, &leader) in tree.iter().zip(&led_by) {
+                let place = match original.mount_point().filter(|_| !copies.is_empty()) {
+                    None => top.clone(),
+                    Some(point) => {
+                        let parent = tree.iter().position(|mount| Arc::ptr_eq(mount, &point.mount));
+                        let mount = parent.and_then(|at| copies.get(at)).unwrap_or(&top.mount).clone();
+                        Location { mount, dentry: point.dentry }
+                    }
+                };
+                let made = copy(original);
+                made.set_propagation(match follower.slave {
+                    true => Propagation { group: None, master: leader, unbindable: false },
+                    false => Propagation { group: leader, ..original.propagation() },
+                });
+                self.attach(made.clone(), Some(&place));
+                if follower.slave && follower.mount.propagation().group.is_some() {
+                    self.share(&made);
+                }
+                copies.push(made);
             }
-            groups.push(made.propagation().group.or(led_by));
+            let own = copies.iter().zip(led_by).map(|(copy, leader)| copy.propagation().group.or(leader));
+            groups.push(own.collect());
         }
     }
 
@@ -128,7 +141,7 @@ impl MountTree {
         places.filter_map(|place| self.covering(&place)).filter(|m| !Arc::ptr_eq(m, mount)).collect()
     }
 
-    fn set_type(&self, mount: &Arc<Mount>, to: PropagationType) {
+    pub(super) fn set_type(&self, mount: &Arc<Mount>, to: PropagationType) {
         let old = mount.propagation();
         let has_peers = || self.all().iter().any(|m| !Arc::ptr_eq(m, mount) && m.propagation().group == old.group);
         match to {

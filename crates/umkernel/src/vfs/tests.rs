@@ -639,3 +639,93 @@ fn times_and_set_id_bits_follow_changes() {
         assert_eq!(error(vfs.set_times(&user, &at, None)), Some(Errno::EACCES));
     });
 }
+
+#[test]
+fn mounts_are_made_apart_and_attached_whole() {
+    with_ctx(|_, ctx| {
+        let vfs = &ctx.kernel.vfs;
+        let at = |path: &str| vfs.resolve(ctx, AT_FDCWD, path.as_bytes(), WalkFlags::FOLLOW).unwrap();
+        let root = ctx.fs().inner.lock().root.clone();
+        let mounts = || String::from_utf8(vfs.mountinfo_text(&root)).unwrap().lines().count();
+        ["/m", "/n", "/n/x"].iter().for_each(|path| mkdir(ctx, path).unwrap());
+        let context = vfs.open_context(ctx, b"tmpfs").unwrap();
+        let maker = context.ops_as::<MountContext>().unwrap();
+        assert_eq!(error(maker.mount(ctx, MountFlags::empty())), Some(Errno::EINVAL));
+        maker.set(Parameter::String("size", "1m")).unwrap();
+        maker.set(Parameter::String("source", "here")).unwrap();
+        assert_eq!(error(maker.set(Parameter::String("source", "there"))), Some(Errno::EINVAL));
+        let mut message = [0; 64];
+        let n = context.read(ctx, &mut KernelDst::new(&mut message)).unwrap();
+        assert_eq!(&message[..n], b"e tmpfs: Multiple sources");
+        assert_eq!(error(context.read(ctx, &mut KernelDst::new(&mut message))), Some(Errno::ENODATA));
+        maker.create(ctx, false).unwrap();
+        assert_eq!(error(maker.set(Parameter::Flag("ro"))), Some(Errno::EBUSY));
+        let before = mounts();
+        let apart = maker.mount(ctx, MountFlags::NODEV).unwrap();
+        assert_eq!(mounts(), before, "nobody sees it yet");
+        vfs.move_mount(&apart.location, &at("/m")).unwrap();
+        drop(apart);
+        create(ctx, "/m/f", b"in");
+        let text = String::from_utf8(vfs.mounts_text(&root)).unwrap();
+        assert!(text.contains("here /m tmpfs rw,nodev,relatime,size=1024k"), "{text}");
+
+        // A copy with what is mounted below; closed, it leaves nothing behind.
+        mkdir(ctx, "/m/below").unwrap();
+        vfs.mount_new(ctx, &at("/m/below"), b"tmpfs", b"none", MountFlags::empty(), "").unwrap();
+        create(ctx, "/m/below/g", b"deep");
+        let copy = vfs.open_copy(&at("/m"), true).unwrap();
+        vfs.move_mount(&copy.location, &at("/n/x")).unwrap();
+        assert_eq!(read(ctx, "/n/x/below/g").unwrap(), b"deep");
+        assert_eq!(error(vfs.move_mount(&at("/n"), &at("/m"))), Some(Errno::EINVAL));
+        let dropped = vfs.open_copy(&at("/m"), true).unwrap();
+        let before = mounts();
+        drop(dropped);
+        assert_eq!(mounts(), before);
+
+        // All of a tree at once, or nothing.
+        let read_only = MountChange { set: MountFlags::RDONLY, clear: MountFlags::empty(), propagation: None };
+        {
+            let _writer = vfs.open(ctx, AT_FDCWD, b"/n/x/below/g", OpenFlags::WRONLY, 0).unwrap();
+            assert_eq!(error(vfs.change_mounts(&at("/n/x"), &read_only, true)), Some(Errno::EBUSY));
+            assert!(vfs.open(ctx, AT_FDCWD, b"/n/x/f", OpenFlags::WRONLY, 0).is_ok());
+        }
+        vfs.change_mounts(&at("/n/x"), &read_only, true).unwrap();
+        for path in [&b"/n/x/f"[..], b"/n/x/below/g"] {
+            assert_eq!(error(vfs.open(ctx, AT_FDCWD, path, OpenFlags::WRONLY, 0)), Some(Errno::EROFS));
+        }
+        assert!(vfs.open(ctx, AT_FDCWD, b"/m/f", OpenFlags::WRONLY, 0).is_ok());
+        let picked = vfs.pick_context(ctx, &at("/m")).unwrap();
+        let changer = picked.ops_as::<MountContext>().unwrap();
+        changer.set(Parameter::Flag("ro")).unwrap();
+        changer.reconfigure(ctx).unwrap();
+        assert_eq!(error(vfs.open(ctx, AT_FDCWD, b"/m/f", OpenFlags::WRONLY, 0)), Some(Errno::EROFS));
+        changer.set(Parameter::Flag("rw")).unwrap();
+        changer.reconfigure(ctx).unwrap();
+        assert!(vfs.open(ctx, AT_FDCWD, b"/m/f", OpenFlags::WRONLY, 0).is_ok());
+    });
+}
+
+/// What is copied with its mounts is mounted once, also where source and target are peers, and below every peer of the
+/// target.
+#[test]
+fn trees_propagate_whole() {
+    with_ctx(|_, ctx| {
+        let vfs = &ctx.kernel.vfs;
+        let at = |path: &str| vfs.resolve(ctx, AT_FDCWD, path.as_bytes(), WalkFlags::FOLLOW).unwrap();
+        let root = ctx.fs().inner.lock().root.clone();
+        let mounts = || String::from_utf8(vfs.mountinfo_text(&root)).unwrap().lines().count();
+        ["/one", "/two", "/one/a", "/one/b"].iter().for_each(|path| mkdir(ctx, path).unwrap());
+        vfs.bind(&at("/one"), &at("/one"), false).unwrap();
+        vfs.set_propagation(&at("/one"), PropagationType::Shared, false).unwrap();
+        vfs.bind(&at("/one"), &at("/two"), false).unwrap();
+        let before = mounts();
+        vfs.mount_new(ctx, &at("/one/a"), b"tmpfs", b"none", MountFlags::empty(), "").unwrap();
+        mkdir(ctx, "/one/a/c").unwrap();
+        vfs.mount_new(ctx, &at("/one/a/c"), b"tmpfs", b"none", MountFlags::empty(), "").unwrap();
+        create(ctx, "/one/a/c/f", b"deep");
+        assert_eq!((mounts(), read(ctx, "/two/a/c/f").unwrap()), (before + 4, b"deep".to_vec()));
+        vfs.bind(&at("/one/a"), &at("/one/b"), true).unwrap();
+        assert_eq!(mounts(), before + 8);
+        assert_eq!(read(ctx, "/two/b/c/f").unwrap(), b"deep");
+    });
+}

@@ -1,6 +1,6 @@
 //! Path walks (`path_resolution(7)`, `symlink(7)`, `openat2(2)`).
 
-use super::{Dentry, FileType, Location, Vfs};
+use super::{Dentry, FileType, Location, MountFlags, Vfs};
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
@@ -226,6 +226,9 @@ impl<'a> Walk<'a> {
         self.links += 1;
         if self.links > LINKS_MAX || self.flags.contains(WalkFlags::NO_SYMLINKS) {
             bail!(ELOOP);
+        }
+        if self.at.mount.flags().contains(MountFlags::NOSYMFOLLOW) {
+            bail!(ELOOP, "the mount is nosymfollow");
         }
         if let Some(target) = link.inode.magic_link(self.ctx) {
             if self.flags.contains(WalkFlags::NO_MAGICLINKS) {

@@ -8,7 +8,7 @@ use crate::kernel::Ctx;
 use crate::vfs::{Attr, DirSink, File, FileType, Inode, InodeRef, Location, OpenFlags};
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
@@ -99,7 +99,8 @@ fn info(ctx: &Ctx, subject: &Subject, fd: i32) -> Result<Vec<u8>> {
     let position = open.position.now();
     let ino = open.inode.attr().map_or(0, |a| a.ino);
     let mount = open.location.mount.id;
-    Ok(format!("pos:\t{position}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{ino}\n").into_bytes())
+    let more = open.ops.as_ref().map_or(String::new(), |ops| ops.fdinfo(ctx));
+    Ok(format!("pos:\t{position}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{ino}\n{more}").into_bytes())
 }
 
 /// A link to an open file.

@@ -10,6 +10,7 @@ mod futex;
 mod io;
 mod memory;
 mod mode;
+mod mount;
 mod net;
 mod poll;
 mod process;
@@ -65,6 +66,7 @@ static KINDS: &[&[Kind]] = &[
     futex::KINDS,
     io::KINDS,
     memory::KINDS,
+    mount::KINDS,
     net::KINDS,
     poll::KINDS,
     process::KINDS,

@@ -1,4 +1,4 @@
-//! The system as a whole: mounts, names, limits, power.
+//! The system as a whole: names, limits, power.
 
 use super::{Kind, Printer, text};
 use alloc::format;
@@ -8,12 +8,6 @@ use alloc::vec::Vec;
 pub(super) const KINDS: &[Kind] = &[
     Kind::exit("utsname", utsname),
     Kind::exit("sysinfo", sysinfo),
-    Kind::entry("mount_flags", |p, v| p.flags(v, MOUNT, "MS_???")),
-    Kind::entry("mount_data", |p, v| p.string(v, p.limit)),
-    Kind::entry("umount_flags", |p, v| {
-        let names = [(1, "MNT_FORCE"), (2, "MNT_DETACH"), (4, "MNT_EXPIRE"), (8, "UMOUNT_NOFOLLOW")];
-        p.flags(v & 0xffff_ffff, &names, "MNT_???");
-    }),
     Kind::entry("reboot_magic", |p, v| p.choice(v & 0xffff_ffff, REBOOT, "LINUX_REBOOT_???")),
     Kind::entry("reboot_cmd", |p, v| p.choice(v & 0xffff_ffff, REBOOT, "LINUX_REBOOT_CMD_???")),
     Kind::entry("reboot_arg", |p, v| {
@@ -32,32 +26,6 @@ pub(super) const KINDS: &[Kind] = &[
     }),
     Kind::exit("rusage", rusage),
     Kind::entry("syslog_action", |p, v| p.choice(v & 0xffff_ffff, SYSLOG, "SYSLOG_ACTION_???")),
-];
-
-const MOUNT: &[(u64, &str)] = &[
-    (1, "MS_RDONLY"),
-    (2, "MS_NOSUID"),
-    (4, "MS_NODEV"),
-    (8, "MS_NOEXEC"),
-    (16, "MS_SYNCHRONOUS"),
-    (32, "MS_REMOUNT"),
-    (64, "MS_MANDLOCK"),
-    (128, "MS_DIRSYNC"),
-    (256, "MS_NOSYMFOLLOW"),
-    (1024, "MS_NOATIME"),
-    (2048, "MS_NODIRATIME"),
-    (4096, "MS_BIND"),
-    (8192, "MS_MOVE"),
-    (16384, "MS_REC"),
-    (32768, "MS_SILENT"),
-    (1 << 16, "MS_POSIXACL"),
-    (1 << 17, "MS_UNBINDABLE"),
-    (1 << 18, "MS_PRIVATE"),
-    (1 << 19, "MS_SLAVE"),
-    (1 << 20, "MS_SHARED"),
-    (1 << 21, "MS_RELATIME"),
-    (1 << 24, "MS_STRICTATIME"),
-    (1 << 25, "MS_LAZYTIME"),
 ];
 
 const REBOOT: &[(u64, &str)] = &[

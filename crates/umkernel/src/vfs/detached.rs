@@ -1,0 +1,115 @@
+//! Mounts that are attached nowhere yet: what `fsmount(2)` and `open_tree(2)` make and `move_mount(2)` puts into the tree.
+//! An open file stands for each; if it is closed while its mount is still attached nowhere, the mount goes with it.
+
+use super::mount::MountTree;
+use super::{File, FileOps, Location, Mount, MountFlags, OpenFlags, SuperBlock, Vfs};
+use crate::bail;
+use crate::errno::Result;
+use crate::sync::Mutex;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::any::Any;
+
+/// What the open file has to do with its mount in the end.
+struct Keeper {
+    mount: Arc<Mount>,
+    mounts: Arc<Mutex<MountTree>>,
+}
+
+impl FileOps for Keeper {
+    fn pollable(&self) -> bool {
+        false
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // Outlives the lock: the last reference to a mount may unmount its file system.
+        let _gone = self.mounts.lock().dissolve(&self.mount);
+    }
+}
+
+impl MountTree {
+    /// Takes a mount that is still attached nowhere out, and what is mounted below it.
+    fn dissolve(&mut self, mount: &Arc<Mount>) -> Vec<Arc<Mount>> {
+        if !mount.is_detached() {
+            return Vec::new();
+        }
+        let all = self.subtree(mount);
+        all.iter().rev().for_each(|mount| self.detach(mount));
+        all
+    }
+}
+
+impl Vfs {
+    /// An open file that stands for a mount which is attached nowhere.
+    fn detached_file(&self, mount: Arc<Mount>) -> Arc<File> {
+        let location = mount.root_location();
+        let inode = location.dentry.inode.clone();
+        let keeper = Keeper { mount, mounts: self.mounts.clone() };
+        Arc::new(File::new(location, inode, Some(Box::new(keeper)), OpenFlags::PATH))
+    }
+
+    /// A copy of what is seen at a place, attached nowhere; `recursive`: with the mounts below.
+    fn copy_tree(&self, from: &Location, recursive: bool) -> Result<Arc<Mount>> {
+        let old = &from.mount;
+        if old.propagation().unbindable {
+            bail!(EINVAL, "an unbindable mount");
+        }
+        let mut mounts = self.mounts.lock();
+        let all = if recursive { mounts.subtree(old) } else { Vec::new() };
+        // A copy of a shared mount is its peer.
+        let copy = |old: &Arc<Mount>, root| {
+            let copy = self.new_mount(old.sb.clone(), root, &old.source, old.flags());
+            copy.set_propagation(old.propagation());
+            copy
+        };
+        let top = copy(old, from.dentry.clone());
+        mounts.add_detached(top.clone());
+        let mut copies = alloc::vec![(old.clone(), top.clone())];
+        for old in all.iter().skip(1).filter(|m| !m.propagation().unbindable) {
+            let Some(point) = old.mount_point() else { continue };
+            if Arc::ptr_eq(&point.mount, &from.mount) && !point.dentry.is_within(&from.dentry) {
+                continue;
+            }
+            // Whose parent was not copied is not either.
+            let Some((_, parent)) = copies.iter().find(|(o, _)| Arc::ptr_eq(o, &point.mount)) else { continue };
+            let at = Location { mount: parent.clone(), dentry: point.dentry.clone() };
+            let below = copy(old, old.root.clone());
+            mounts.attach(below.clone(), Some(&at));
+            copies.push((old.clone(), below));
+        }
+        Ok(top)
+    }
+
+    /// An open file on a new mount of a file system, attached nowhere.
+    pub(super) fn mount_detached(&self, sb: Arc<SuperBlock>, source: &[u8], flags: MountFlags) -> Arc<File> {
+        let mount = self.new_mount(sb.clone(), sb.root.clone(), source, flags);
+        self.mounts.lock().add_detached(mount.clone());
+        self.detached_file(mount)
+    }
+
+    /// `open_tree(2)` with `OPEN_TREE_CLONE`.
+    ///
+    /// # Errors
+    /// `EINVAL` for an unbindable mount.
+    pub fn open_copy(&self, from: &Location, recursive: bool) -> Result<Arc<File>> {
+        Ok(self.detached_file(self.copy_tree(from, recursive)?))
+    }
+
+    /// `mount(2)` with `MS_BIND`: shows what is at `from` at `at` as well; `recursive` with the mounts below it.
+    ///
+    /// # Errors
+    /// `EINVAL` for an unbindable mount, `ENOTDIR` where one is a directory and the other is not, `ENOENT`.
+    pub fn bind(&self, from: &Location, at: &Location, recursive: bool) -> Result<()> {
+        let copy = self.copy_tree(from, recursive)?;
+        let attached = self.attach_tree(&copy, at);
+        let _gone = self.mounts.lock().dissolve(&copy);
+        attached
+    }
+}
