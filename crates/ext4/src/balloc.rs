@@ -208,7 +208,20 @@ impl<D: BlockDevice> Fs<D> {
             }
             return Ok(None);
         };
-        Ok(Some((self.sb.group_first_block(group) + u64::from(bit), len)))
+        let start = self.sb.group_first_block(group) + u64::from(bit);
+        self.refuse_system_zone(start, len)?;
+        Ok(Some((start, len)))
+    }
+
+    /// Fails if a run that is free by its group's bitmap cannot be.
+    fn refuse_system_zone(&self, start: u64, len: u32) -> Result<()> {
+        if self.in_system_zone(start, u64::from(len)) {
+            return Err(Error::corrupt(
+                "the block bitmap has the file system's own blocks as free",
+                Place::Group(self.group_of(start).0),
+            ));
+        }
+        Ok(())
     }
 
     /// Takes a run of free blocks of one group.
@@ -217,12 +230,7 @@ impl<D: BlockDevice> Fs<D> {
     /// [`Error::Corrupt`] if they are not free, or cannot be; [`Error::Io`].
     pub(crate) fn take_blocks(&mut self, start: u64, len: u32) -> Result<()> {
         let (group, bit) = self.group_of(start);
-        if self.in_system_zone(start, u64::from(len)) {
-            return Err(Error::corrupt(
-                "the block bitmap has the file system's own blocks as free",
-                Place::Group(group),
-            ));
-        }
+        self.refuse_system_zone(start, len)?;
         let map = self.block_bitmap_mut(group)?;
         if bitmap::find(map, None, bit, bit.saturating_add(len), true) < bit.saturating_add(len) {
             return Err(Error::corrupt("a block to be taken is in use", Place::Block(start)));

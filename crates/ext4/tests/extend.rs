@@ -86,3 +86,16 @@ fn a_promise_of_room_holds_until_the_disk_is_full() {
     fs.unmount().unwrap();
     fsck_worked(&s.image());
 }
+
+#[test]
+fn the_file_systems_own_blocks_are_no_room() {
+    let s = Scratch::new();
+    let mut fs = fresh(&s, 4096, 16 << 20);
+    let ino = fs.create(2, b"f", &new(FileType::Regular)).unwrap();
+    fs.unmount().unwrap();
+    drop(fs);
+    run("debugfs", &["-w", "-R", "freeb 1 30", s.image().to_str().unwrap()]);
+    let mut fs = mount(&s.image());
+    assert!(matches!(fs.room_behind(ino, 50_000), Err(Error::Corrupt { .. })));
+    assert!(matches!(fs.write(ino, 0, &[1; 50_000], NOW), Err(Error::Corrupt { .. })));
+}

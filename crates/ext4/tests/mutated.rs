@@ -8,7 +8,7 @@ mod common;
 
 use common::*;
 use ext4::{
-    BlockDevice, DirEntry, FallocateMode, FileType, Fs, IoError, MountOptions, RenameFlags, SetAttr, XattrMode,
+    BlockDevice, DirEntry, Error, FallocateMode, FileType, Fs, IoError, MountOptions, RenameFlags, SetAttr, XattrMode,
 };
 use std::sync::Mutex;
 use std::time::Duration;
@@ -77,11 +77,19 @@ fn walk(fs: &mut Fs<&Memory>) -> Vec<(u32, Vec<u8>, u32)> {
     seen
 }
 
+/// Appends by putting the bytes on the device first: what is promised lies inside it, and is not the file system's own.
+fn grow(fs: &mut Fs<&Memory>, ino: u32, len: u64) -> Result<(), Error> {
+    let Some(room) = fs.room_behind(ino, len)? else { return Ok(()) };
+    let bytes = vec![8; room.len as usize];
+    fs.device().write_at(room.device_offset, &bytes).expect("room is inside the device");
+    fs.extend(&room, room.file_offset + room.len, NOW)
+}
+
 fn change(fs: &mut Fs<&Memory>, seen: &[(u32, Vec<u8>, u32)], x: &mut u64) {
     for _ in 0..60 {
         let (dir, name, ino) = &seen[next(x) as usize % seen.len()];
         let (other, oname, _) = &seen[next(x) as usize % seen.len()];
-        let _ = match next(x) % 14 {
+        let _ = match next(x) % 15 {
             0 => fs.write(*ino, next(x) % 300_000, &[7; 9000], NOW).map(drop),
             1 => fs.unlink(*dir, name, NOW).and_then(|u| fs.release(u.ino)),
             2 => fs.rmdir(*dir, name, NOW).and_then(|u| fs.release(u.ino)),
@@ -98,6 +106,7 @@ fn change(fs: &mut Fs<&Memory>, seen: &[(u32, Vec<u8>, u32)], x: &mut u64) {
                 fs.fallocate(*ino, mode, next(x) % 50_000, 60_000, NOW)
             }
             12 => fs.sync(),
+            13 => grow(fs, *ino, next(x) % 100_000),
             _ => fs.allocate(*ino, 0, 100_000, NOW).map(drop),
         };
     }
