@@ -16,7 +16,8 @@
 #ifndef AT_RECURSIVE
 #define AT_RECURSIVE 0x8000
 #endif
-enum { NOSYMFOLLOW = 0x200000, ATIME = 0x70, NOATIME = 0x10 };
+/* CANNOT: the exit status where nothing can be compared. */
+enum { CANNOT = 77, NOSYMFOLLOW = 0x200000, ATIME = 0x70, NOATIME = 0x10 };
 
 static const char *directory;
 
@@ -235,6 +236,9 @@ int main(int argc, char **argv) {
         if (mkdir(in(*name), 0755)) perror(*name);
     close(open(in("file"), O_CREAT | O_WRONLY, 0644));
     be_alone();
+    int may = fsopen_("tmpfs", 1);
+    if (may < 0 && (errno == EPERM || errno == ENOSYS)) return CANNOT;
+    close(may);
     make();
     change();
     copy();
