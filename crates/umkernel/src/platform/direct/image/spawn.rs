@@ -74,7 +74,7 @@ fn reaped(pid: i32, status: i32) {
     }
     assert!(pid != arena().facts.broker_pid, "the broker was killed (status {status:#x})");
     assert!(pid != arena().zygote.host_pid(), "the zygote was killed (status {status:#x})");
-    if arena().zygote.forget_spare(pid) {
+    if arena().zygote.forget_spare(pid, status) {
         return;
     }
     let panicked = status == i32::from(super::boot::PANIC_STATUS) << 8;

@@ -145,12 +145,13 @@ impl Zygote {
     ///
     /// # Panics
     /// It had been given something to do: that is lost.
-    pub(super) fn forget_spare(&self, pid: i32) -> bool {
+    pub(super) fn forget_spare(&self, pid: i32, status: i32) -> bool {
         let Some(spare) = self.spares.iter().find(|spare| spare.pid.load(Ordering::SeqCst) == pid) else {
             return false;
         };
         let waiting = spare.step(MAKING, NONE) || spare.step(READY, NONE);
-        assert!(waiting, "host process {pid} was killed while it ran the kernel's code");
+        let state = spare.state.load(Ordering::SeqCst);
+        assert!(waiting, "spare host process {pid} was killed (status {status:#x}) in state {state}, with work to do");
         true
     }
 
