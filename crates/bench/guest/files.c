@@ -125,27 +125,17 @@ static void drop_file(void) {
     close(file);
     unlink(below("data"));
 }
-static int write_from_start(int count, ssize_t size) {
-    if (ftruncate(file, 0) || lseek(file, 0, SEEK_SET)) return failure();
-    for (int i = 0; i < count; i++)
-        if (write(file, buffer, size) != size) return failure();
+static int written_anew(long n, int count, ssize_t size) {
+    while (n--) {
+        if (ftruncate(file, 0) || lseek(file, 0, SEEK_SET)) return failure();
+        for (int i = 0; i < count; i++)
+            if (write(file, buffer, size) != size) return failure();
+    }
     return 0;
 }
-static int write_body(long n) {
-    int error = 0;
-    while (n-- && !error) error = write_from_start(PIECES, PIECE);
-    return error;
-}
-static int append_4k_body(long n) {
-    int error = 0;
-    while (n-- && !error) error = write_from_start(APPENDS, BLOCK);
-    return error;
-}
-static int append_100_body(long n) {
-    int error = 0;
-    while (n-- && !error) error = write_from_start(APPENDS, 100);
-    return error;
-}
+static int write_body(long n) { return written_anew(n, PIECES, PIECE); }
+static int append_4k_body(long n) { return written_anew(n, APPENDS, BLOCK); }
+static int append_100_body(long n) { return written_anew(n, APPENDS, 100); }
 static int fill_file(void) {
     int error = make_file();
     return error ? error : write_body(1);

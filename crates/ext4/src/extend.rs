@@ -9,7 +9,7 @@
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
-use crate::inode::{FL_INLINE_DATA, Inode, Time};
+use crate::inode::{FL_INLINE_DATA, Inode};
 use crate::map::extent::Extent;
 use crate::map::{MAX_FILE_BLOCKS, Run};
 use crate::types::{Ino, Timestamp};
@@ -120,10 +120,7 @@ impl<D: BlockDevice> Fs<D> {
             fs.cache.txn.data_written = true;
             inode.set_size(end);
             fs.note_size(end);
-            inode.set_time(Time::Modify, now);
-            inode.set_time(Time::Change, now);
-            fs.note_time(now);
-            fs.put_inode(&mut inode, true)
+            fs.put_modified(&mut inode, now, true)
         })
     }
 }

@@ -366,6 +366,14 @@ impl<D: BlockDevice> Fs<D> {
         }
     }
 
+    /// As [`Fs::put_inode`], after a change of the inode's contents at `now`.
+    pub(crate) fn put_modified(&mut self, inode: &mut Inode, now: Timestamp, data: bool) -> Result<()> {
+        inode.set_time(Time::Modify, now);
+        inode.set_time(Time::Change, now);
+        self.note_time(now);
+        self.put_inode(inode, data)
+    }
+
     /// Writes an inode into the running transaction; `data` says whether more than its times changed.
     pub(crate) fn put_inode(&mut self, inode: &mut Inode, data: bool) -> Result<()> {
         let (block, off, _) = self.inode_place(inode.ino)?;

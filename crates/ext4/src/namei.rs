@@ -45,14 +45,6 @@ impl<D: BlockDevice> Fs<D> {
         Ok(())
     }
 
-    /// Marks a directory as changed at `now`.
-    fn touch_dir(&mut self, dir: &mut Inode, now: Timestamp) -> Result<()> {
-        dir.set_time(Time::Modify, now);
-        dir.set_time(Time::Change, now);
-        self.note_time(now);
-        self.put_inode(dir, true)
-    }
-
     /// Adds a link to `dir` for a subdirectory's `..`. With `dir_nlink`, a count over the limit becomes 1, "not
     /// counted".
     fn add_dir_link(&self, dir: &mut Inode) -> Result<()> {
@@ -105,7 +97,7 @@ impl<D: BlockDevice> Fs<D> {
         }
         self.put_inode(&mut inode, true)?;
         self.insert_entry(&mut d, name, inode.ino, new.file_type, slot)?;
-        self.touch_dir(&mut d, new.now)?;
+        self.put_modified(&mut d, new.now, true)?;
         Ok(inode.ino)
     }
 
@@ -141,7 +133,7 @@ impl<D: BlockDevice> Fs<D> {
             }
             fs.put_inode(&mut inode, true)?;
             fs.insert_entry(&mut d, name, inode.ino, FileType::Symlink, slot)?;
-            fs.touch_dir(&mut d, new.now)?;
+            fs.put_modified(&mut d, new.now, true)?;
             Ok(inode.ino)
         })
     }
@@ -193,7 +185,7 @@ impl<D: BlockDevice> Fs<D> {
             inode.set_time(Time::Change, now);
             fs.put_inode(&mut inode, true)?;
             fs.insert_entry(&mut d, name, ino, file_type, slot)?;
-            fs.touch_dir(&mut d, now)
+            fs.put_modified(&mut d, now, true)
         })
     }
 
@@ -247,7 +239,7 @@ impl<D: BlockDevice> Fs<D> {
                 return Err(Error::IsDirectory);
             }
             fs.remove_entry(&mut d, found)?;
-            fs.touch_dir(&mut d, now)?;
+            fs.put_modified(&mut d, now, true)?;
             fs.drop_link(&mut inode, now)
         })
     }
@@ -276,7 +268,7 @@ impl<D: BlockDevice> Fs<D> {
             }
             fs.remove_entry(&mut d, found)?;
             Self::drop_dir_link(&mut d);
-            fs.touch_dir(&mut d, now)?;
+            fs.put_modified(&mut d, now, true)?;
             fs.drop_dir(&mut inode, now)
         })
     }
@@ -392,7 +384,7 @@ impl<D: BlockDevice> Fs<D> {
                 self.insert_entry(&mut nd, new_name, inode.ino, file_type, slot)?;
             }
         }
-        self.touch_dir(&mut nd, now)?;
+        self.put_modified(&mut nd, now, true)?;
         if !across {
             od = nd.clone();
         }
@@ -403,7 +395,7 @@ impl<D: BlockDevice> Fs<D> {
             Self::drop_dir_link(&mut od);
             self.set_parent(&inode, new_dir)?;
         }
-        self.touch_dir(&mut od, now)?;
+        self.put_modified(&mut od, now, true)?;
         // Renaming changes the inode's ctime; directories keep their own entry for the parent.
         inode.set_time(Time::Change, now);
         self.put_inode(&mut inode, true)?;
@@ -454,9 +446,9 @@ impl<D: BlockDevice> Fs<D> {
                 Self::drop_dir_link(loses);
             }
         }
-        self.touch_dir(&mut od, now)?;
+        self.put_modified(&mut od, now, true)?;
         if across {
-            self.touch_dir(&mut nd, now)?;
+            self.put_modified(&mut nd, now, true)?;
         }
         for i in [&mut ai, &mut bi] {
             i.set_time(Time::Change, now);

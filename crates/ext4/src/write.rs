@@ -67,10 +67,7 @@ impl<D: BlockDevice> Fs<D> {
             self.note_size(end);
             changed = true;
         }
-        inode.set_time(Time::Modify, now);
-        inode.set_time(Time::Change, now);
-        self.note_time(now);
-        self.put_inode(&mut inode, changed)?;
+        self.put_modified(&mut inode, now, changed)?;
         Ok(n)
     }
 
@@ -288,10 +285,7 @@ impl<D: BlockDevice> Fs<D> {
                     Some((from, _)) if first < last => fs.remove_range(&mut inode, from, last / bs)?,
                     _ => true,
                 };
-                inode.set_time(Time::Modify, now);
-                inode.set_time(Time::Change, now);
-                fs.note_time(now);
-                fs.put_inode(&mut inode, true)?;
+                fs.put_modified(&mut inode, now, true)?;
                 Ok(done)
             })?;
             if done {

@@ -143,10 +143,9 @@ impl Received {
             return control;
         }
         let fits = room.saturating_sub(control.raw.len() + HEADER) / 4;
-        let limit = ctx.task.process.limit(linux_raw_sys::general::RLIMIT_NOFILE as usize);
         let mut numbers = Vec::new();
         for file in self.files.iter().take(fits) {
-            match ctx.files().insert(file.clone(), close_on_exec, 0, limit) {
+            match ctx.install(file.clone(), close_on_exec) {
                 Ok(fd) => numbers.extend_from_slice(&fd.to_le_bytes()),
                 Err(_) => break,
             }

@@ -1,5 +1,6 @@
 //! `epoll(7)`, `eventfd(2)`, `signalfd(2)`.
 
+use super::open::install;
 use super::poll::read_mask;
 use super::{Arg, Entry, Family, Support};
 use crate::bail;
@@ -11,7 +12,7 @@ use crate::host;
 use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
 use crate::signal::{self, SigSet};
-use crate::vfs::{File, OpenFlags};
+use crate::vfs::OpenFlags;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -39,12 +40,6 @@ const SIGNALFD4: &[Arg] = &[Arg::Fd, Arg::Kind("sigset_in"), Arg::Uint, Arg::Kin
 
 /// Bytes of a `struct epoll_event`, which is packed on x86-64.
 const EVENT_SIZE: usize = 12;
-
-/// Gives a new open file a descriptor.
-pub(super) fn install(ctx: &Ctx, file: Arc<File>, close_on_exec: bool) -> Result<usize> {
-    let limit = ctx.task.process.limit(linux_raw_sys::general::RLIMIT_NOFILE as usize);
-    ctx.files().insert(file, close_on_exec, 0, limit).map(|fd| fd as usize)
-}
 
 fn sys_epoll_create(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
     if args[0] as i32 <= 0 {

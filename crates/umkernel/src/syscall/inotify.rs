@@ -1,6 +1,6 @@
 //! `inotify(7)`.
 
-use super::event::install;
+use super::open::install;
 use super::{Arg, Entry, Family, Support};
 use crate::bail;
 use crate::errno::Result;

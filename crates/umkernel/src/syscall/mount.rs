@@ -13,10 +13,11 @@ use alloc::vec::Vec;
 /// The calls of this family.
 pub(super) const TABLE: &[Entry] = &[
     Entry::new(155, "pivot_root", Family::File, &[Arg::Path, Arg::Path], Support::Full, sys_pivot_root),
-    Entry::new(165, "mount", Family::File, MOUNT, Support::Full, sys_mount),
+    Entry::new(165, "mount", Family::File, MOUNT, UNSYNCED, sys_mount),
     Entry::new(166, "umount2", Family::File, UMOUNT, Support::Partial("no MNT_EXPIRE"), sys_umount2),
 ];
 
+const UNSYNCED: Support = Support::Partial("MS_SYNCHRONOUS, MS_DIRSYNC, MS_LAZYTIME and MS_MANDLOCK have no effect");
 const MOUNT: &[Arg] = &[Arg::Path, Arg::Path, Arg::Str, Arg::Kind("mount_flags"), Arg::Str];
 const UMOUNT: &[Arg] = &[Arg::Path, Arg::Kind("umount_flags")];
 
@@ -41,6 +42,17 @@ pub(super) fn check_admin(ctx: &Ctx) -> Result<()> {
         bail!(EPERM);
     }
     Ok(())
+}
+
+/// The kind of propagation that one of `MS_SHARED` and its like stands for.
+pub(super) fn propagation_type(flag: u64) -> Result<PropagationType> {
+    Ok(match flag {
+        MS_SHARED => PropagationType::Shared,
+        MS_SLAVE => PropagationType::Slave,
+        MS_PRIVATE => PropagationType::Private,
+        MS_UNBINDABLE => PropagationType::Unbindable,
+        _ => bail!(EINVAL, "not one kind of propagation"),
+    })
 }
 
 /// An optional string argument.
@@ -75,15 +87,8 @@ fn sys_mount(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     } else if flags & MS_BIND != 0 {
         vfs.bind(&from()?, &at, flags & MS_REC != 0)?;
     } else if flags & MS_PROPAGATION != 0 {
-        let kind = flags & MS_PROPAGATION;
         let others = flags & !(MS_PROPAGATION | MS_REC | MS_SILENT);
-        let to = match kind {
-            MS_SHARED => PropagationType::Shared,
-            MS_SLAVE => PropagationType::Slave,
-            MS_PRIVATE => PropagationType::Private,
-            MS_UNBINDABLE => PropagationType::Unbindable,
-            _ => bail!(EINVAL, "more than one kind of propagation"),
-        };
+        let to = propagation_type(flags & MS_PROPAGATION)?;
         if others != 0 {
             bail!(EINVAL);
         }

@@ -1,16 +1,15 @@
 //! Mounting step by step, by descriptors (Documentation/filesystems/mount_api.rst): what `mount(8)` does today.
 
-use super::event::install;
-use super::mount::check_admin;
-use super::{Arg, Entry, Family, Support};
+use super::mount::{check_admin, propagation_type};
+use super::open::install;
+use super::{Arg, Entry, Family, Support, check_extensible, read_extensible};
 use crate::bail;
 use crate::errno::Result;
 use crate::kernel::Ctx;
-use crate::mm::PAGE_SIZE;
 use crate::platform::TrapFrame;
 use crate::vfs::{
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, File, MountChange, MountContext, MountFlags, OpenFlags,
-    OpenHow, Parameter, PropagationType, WalkFlags,
+    OpenHow, Parameter, WalkFlags,
 };
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -33,7 +32,8 @@ const FSMOUNT: &[Arg] = &[Arg::Fd, Arg::Kind("fsmount_flags"), Arg::Kind("mount_
 const FSPICK: &[Arg] = &[Arg::DirFd, Arg::Path, Arg::Kind("fspick_flags")];
 const SETATTR: &[Arg] = &[Arg::DirFd, Arg::Path, Arg::Kind("at_flags"), Arg::Kind("mount_attr"), Arg::Uint];
 const NO_GROUPS: Support = Support::Partial("no MOVE_MOUNT_SET_GROUP, no MOVE_MOUNT_BENEATH");
-const STRINGS_ONLY: Support = Support::Partial("parameters are flags and strings");
+const STRINGS_ONLY: Support =
+    Support::Partial("parameters are flags and strings; sync, dirsync, lazytime and mand have no effect");
 const NO_IDS: Support = Support::Partial("no MOUNT_ATTR_IDMAP");
 
 /// `AT_RECURSIVE` of `linux/fcntl.h`.
@@ -47,6 +47,14 @@ fn text(ctx: &Ctx, addr: u64, max: usize) -> Result<String> {
         Ok(text) => Ok(text),
         Err(_) => bail!(EINVAL, "not text"),
     }
+}
+
+/// A walk by flags that are not those of `*at(2)`.
+fn walk(follow: bool, empty: bool) -> WalkFlags {
+    let mut walk = WalkFlags::empty();
+    walk.set(WalkFlags::FOLLOW, follow);
+    walk.set(WalkFlags::EMPTY, empty);
+    walk
 }
 
 /// Runs `work` with the context that a descriptor stands for.
@@ -76,9 +84,7 @@ fn sys_fspick(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     if flags & !(CLOEXEC | SYMLINK_NOFOLLOW | NO_AUTOMOUNT | EMPTY_PATH) != 0 {
         bail!(EINVAL);
     }
-    let mut walk = WalkFlags::empty();
-    walk.set(WalkFlags::FOLLOW, flags & SYMLINK_NOFOLLOW == 0);
-    walk.set(WalkFlags::EMPTY, flags & EMPTY_PATH != 0);
+    let walk = walk(flags & SYMLINK_NOFOLLOW == 0, flags & EMPTY_PATH != 0);
     let vfs = &ctx.kernel.vfs;
     let at = vfs.resolve(ctx, args[0] as i32, &ctx.read_path(args[1])?, walk)?;
     install(ctx, vfs.pick_context(ctx, &at)?, flags & CLOEXEC != 0)
@@ -213,14 +219,12 @@ fn sys_move_mount(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize
         bail!(EINVAL, "MOVE_MOUNT_SET_GROUP and MOVE_MOUNT_BENEATH are not built");
     }
     let vfs = &ctx.kernel.vfs;
-    let walk = |follow: u32, empty: u32| {
-        let mut walk = WalkFlags::empty();
-        walk.set(WalkFlags::FOLLOW, flags & follow != 0);
-        walk.set(WalkFlags::EMPTY, flags & empty != 0);
-        walk
+    let place = |dirfd: u64, path: u64, follow: u32, empty: u32| {
+        let walk = walk(flags & follow != 0, flags & empty != 0);
+        vfs.resolve(ctx, dirfd as i32, &ctx.read_path(path)?, walk)
     };
-    let from = vfs.resolve(ctx, args[0] as i32, &ctx.read_path(args[1])?, walk(F_SYMLINKS, F_EMPTY_PATH))?;
-    let at = vfs.resolve(ctx, args[2] as i32, &ctx.read_path(args[3])?, walk(T_SYMLINKS, T_EMPTY_PATH))?;
+    let from = place(args[0], args[1], F_SYMLINKS, F_EMPTY_PATH)?;
+    let at = place(args[2], args[3], T_SYMLINKS, T_EMPTY_PATH)?;
     vfs.move_mount(&from, &at)?;
     Ok(0)
 }
@@ -228,25 +232,12 @@ fn sys_move_mount(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize
 fn sys_mount_setattr(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     /// Bytes of `struct mount_attr` as it is known here: what to set and to clear, propagation, a user namespace.
     const SIZE: u64 = 32;
-    const MS_UNBINDABLE: u64 = 1 << 17;
-    const MS_PRIVATE: u64 = 1 << 18;
-    const MS_SLAVE: u64 = 1 << 19;
-    const MS_SHARED: u64 = 1 << 20;
-    let (flags, addr, size) = (args[2] as u32, args[3], args[4]);
+    let flags = args[2] as u32;
     let allowed = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT;
     let walk = WalkFlags::from_at(flags & !AT_RECURSIVE, allowed)?;
-    if size < SIZE {
-        bail!(EINVAL);
-    }
-    if size > PAGE_SIZE {
-        bail!(E2BIG);
-    }
+    check_extensible(args[4], SIZE)?;
     check_admin(ctx)?;
-    let [set, clear, propagation, _user_namespace]: [u64; 4] = ctx.read_val(addr)?;
-    let beyond: alloc::vec::Vec<u8> = ctx.read_vec(addr + SIZE, (size - SIZE) as usize)?;
-    if beyond.iter().any(|byte| *byte != 0) {
-        bail!(E2BIG, "fields of a later kernel");
-    }
+    let [set, clear, propagation, _user_namespace] = read_extensible(ctx, args[3], args[4], SIZE)?;
     if set == 0 && clear == 0 && propagation == 0 {
         return Ok(0);
     }
@@ -259,14 +250,9 @@ fn sys_mount_setattr(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<us
         0 if set & ATTR_ATIME == 0 => {}
         _ => bail!(EINVAL, "a policy for access times replaces all others"),
     }
-    change.propagation = match propagation {
-        0 => None,
-        MS_UNBINDABLE => Some(PropagationType::Unbindable),
-        MS_PRIVATE => Some(PropagationType::Private),
-        MS_SLAVE => Some(PropagationType::Slave),
-        MS_SHARED => Some(PropagationType::Shared),
-        _ => bail!(EINVAL, "not one kind of propagation"),
-    };
+    if propagation != 0 {
+        change.propagation = Some(propagation_type(propagation)?);
+    }
     let vfs = &ctx.kernel.vfs;
     let at = vfs.resolve(ctx, args[0] as i32, &ctx.read_path(args[1])?, walk)?;
     vfs.change_mounts(&at, &change, flags & AT_RECURSIVE != 0)?;

@@ -1,6 +1,6 @@
 //! Descriptors: opening, closing, duplicating; pipes, memory files.
 
-use super::{Arg, Entry, Family, Support};
+use super::{Arg, Entry, Family, Support, read_extensible};
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
@@ -45,8 +45,7 @@ const KNOWN_FLAGS: u32 = 0o37_777_703;
 
 /// Gives a file the lowest free descriptor.
 pub(super) fn install(ctx: &Ctx, file: Arc<File>, close_on_exec: bool) -> Result<usize> {
-    let limit = ctx.task.process.limit(RLIMIT_NOFILE);
-    ctx.files().insert(file, close_on_exec, 0, limit).map(|fd| fd as usize)
+    ctx.install(file, close_on_exec).map(|fd| fd as usize)
 }
 
 fn open(ctx: &Ctx, dirfd: i32, path: u64, how: OpenHow) -> Result<usize> {
@@ -87,19 +86,7 @@ fn sys_openat2(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     ];
     const RESOLVE_CACHED: u64 = 32;
     const HOW_SIZE: u64 = 24;
-    let size = args[3];
-    if size < HOW_SIZE {
-        bail!(EINVAL);
-    }
-    if size > crate::mm::PAGE_SIZE {
-        bail!(E2BIG);
-    }
-    let mut how = alloc::vec![0u8; size as usize];
-    ctx.read_user(args[2], &mut how)?;
-    if how.iter().skip(HOW_SIZE as usize).any(|&b| b != 0) {
-        bail!(E2BIG);
-    }
-    let [flags, mode, resolve] = ctx.read_val::<[u64; 3]>(args[2])?;
+    let [flags, mode, resolve] = read_extensible(ctx, args[2], args[3], HOW_SIZE)?;
     let open_flags = OpenFlags::from_bits_retain(flags as u32);
     let creates = open_flags.intersects(OpenFlags::CREAT | OpenFlags::TMPFILE_BIT);
     if flags & !u64::from(KNOWN_FLAGS) != 0 || mode & !0o7777 != 0 || !creates && mode != 0 {

@@ -1,6 +1,6 @@
 //! Descriptors of processes.
 
-use super::event::install;
+use super::open::install;
 use super::signal::{kill_process, read_info};
 use super::{Arg, Entry, Family, Support};
 use crate::bail;

@@ -1,6 +1,6 @@
 //! Processes and threads: fork, exec, exit, wait.
 
-use super::{Arg, Entry, Family, Support};
+use super::{Arg, Entry, Family, Support, read_extensible};
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
@@ -12,7 +12,7 @@ use core::sync::atomic::Ordering;
 
 /// The calls of this family.
 pub(super) const TABLE: &[Entry] = &[
-    Entry::new(56, "clone", Family::Process, CLONE, Support::Partial("no namespaces"), sys_clone),
+    Entry::new(56, "clone", Family::Process, CLONE, PROCESSES, sys_clone),
     Entry::new(57, "fork", Family::Process, &[], Support::Full, sys_fork),
     Entry::new(58, "vfork", Family::Process, &[], Support::Full, sys_vfork),
     Entry::new(59, "execve", Family::Process, &[Arg::Path, Arg::StrList, Arg::StrList], Support::Full, sys_execve),
@@ -23,9 +23,10 @@ pub(super) const TABLE: &[Entry] = &[
     Entry::new(231, "exit_group", Family::Process, &[Arg::Int], Support::Full, sys_exit_group),
     Entry::new(247, "waitid", Family::Process, WAITID, Support::Full, sys_waitid),
     Entry::new(322, "execveat", Family::Process, EXECVEAT, Support::Full, sys_execveat),
-    Entry::new(435, "clone3", Family::Process, CLONE3, Support::Partial("no namespaces"), sys_clone3),
+    Entry::new(435, "clone3", Family::Process, CLONE3, PROCESSES, sys_clone3),
 ];
 
+const PROCESSES: Support = Support::Partial("no namespaces, no pidfd of a thread");
 const CLONE: &[Arg] = &[Arg::Kind("clone_flags"), Arg::Ptr, Arg::Ptr, Arg::Ptr, Arg::Hex];
 const CLONE3: &[Arg] = &[Arg::Kind("clone_args"), Arg::Uint];
 const WAIT4: &[Arg] = &[Arg::Int, Arg::Kind("wait_status"), Arg::Kind("wait_options"), Arg::Kind("rusage")];
@@ -49,21 +50,10 @@ fn sys_clone(ctx: &Ctx, args: &[u64; 6], frame: &mut TrapFrame) -> Result<usize>
 fn sys_clone3(ctx: &Ctx, args: &[u64; 6], frame: &mut TrapFrame) -> Result<usize> {
     /// The first version of `struct clone_args`.
     const VERSION_0: u64 = 64;
-    let size = args[1];
-    if size > crate::mm::PAGE_SIZE {
-        bail!(E2BIG);
-    }
-    if size < VERSION_0 {
-        bail!(EINVAL, "struct clone_args is too short");
-    }
-    let words: Vec<u64> = ctx.read_vec(args[0], (size / 8) as usize)?;
-    if words.iter().skip(11).any(|&w| w != 0) {
-        bail!(E2BIG, "fields of a later version");
-    }
-    let word = |i: usize| words.get(i).copied().unwrap_or(0);
-    let flags = CloneFlags::from_bits_retain(word(0));
-    let (exit_signal, stack, stack_size) = (word(4), word(5), word(6));
-    if word(0) & 0xff != 0 && word(0) & 0xff != CloneFlags::NEW_OTHER.bits() & 0xff
+    let words: [u64; 11] = read_extensible(ctx, args[0], args[1], VERSION_0)?;
+    let flags = CloneFlags::from_bits_retain(words[0]);
+    let (exit_signal, stack, stack_size) = (words[4], words[5], words[6]);
+    if words[0] & 0xff != 0 && words[0] & 0xff != CloneFlags::NEW_OTHER.bits() & 0xff
         || flags.contains(CloneFlags::DETACHED)
     {
         bail!(EINVAL, "flags of the old clone");
@@ -74,17 +64,17 @@ fn sys_clone3(ctx: &Ctx, args: &[u64; 6], frame: &mut TrapFrame) -> Result<usize
     if (stack == 0) != (stack_size == 0) {
         bail!(EINVAL, "a stack without a size or the reverse");
     }
-    if word(8) != 0 || word(9) != 0 || word(10) != 0 {
+    if words[8] != 0 || words[9] != 0 || words[10] != 0 {
         bail!(EINVAL, "set_tid and cgroup are not built");
     }
     let clone = CloneArgs {
         flags,
         exit_signal: exit_signal as u8,
         stack: stack.wrapping_add(stack_size),
-        parent_tid: word(3),
-        child_tid: word(2),
-        tls: word(7),
-        pidfd: word(1),
+        parent_tid: words[3],
+        child_tid: words[2],
+        tls: words[7],
+        pidfd: words[1],
     };
     task::clone(ctx, &clone, frame).map(|pid| pid as usize)
 }

@@ -1,7 +1,7 @@
 //! Sockets.
 
-use super::event::install;
 use super::file_io::{check_range, read_iovec};
+use super::open::install;
 use super::{Arg, Entry, Family, Support};
 use crate::bail;
 use crate::errno::Result;

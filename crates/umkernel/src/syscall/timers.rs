@@ -177,7 +177,7 @@ fn sys_timerfd_create(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Res
         bail!(EINVAL, "no timers by this clock");
     }
     let file = time::create_timerfd(ctx, Clock::Host(args[0] as i32), flags);
-    super::event::install(ctx, file, flags.contains(TimerFdFlags::CLOEXEC))
+    super::open::install(ctx, file, flags.contains(TimerFdFlags::CLOEXEC))
 }
 
 fn sys_timerfd_settime(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {

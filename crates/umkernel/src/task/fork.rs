@@ -210,9 +210,8 @@ pub fn clone(ctx: &Ctx, args: &CloneArgs, frame: &TrapFrame) -> Result<Pid> {
 
 /// Gives the caller a descriptor of a new process, and stores its number.
 fn give_pidfd(ctx: &Ctx, child: &Task, addr: u64) -> Result<i32> {
-    const RLIMIT_NOFILE: usize = 7;
     let file = pidfd::create(ctx, child.process.clone(), OpenFlags::empty());
-    let fd = ctx.files().insert(file, true, 0, ctx.task.process.limit(RLIMIT_NOFILE))?;
+    let fd = ctx.install(file, true)?;
     if let Err(e) = ctx.write_val(addr, &fd) {
         let _ = ctx.files().remove(ctx, fd);
         return Err(e);

@@ -223,9 +223,7 @@ impl FileOps for PtyMaster {
             TIOCGPTPEER => {
                 let flags = OpenFlags::from_bits_retain(arg as u32);
                 let file = self.directory.open_slave(ctx, &self.tty, self.index, flags)?;
-                let limit = ctx.task.process.limit(linux_raw_sys::general::RLIMIT_NOFILE as usize);
-                let fd = ctx.files().insert(file, flags.contains(OpenFlags::CLOEXEC), 0, limit)?;
-                Ok(fd as usize)
+                ctx.install(file, flags.contains(OpenFlags::CLOEXEC)).map(|fd| fd as usize)
             }
             FIONREAD => {
                 let len = self.tty.state.lock().out.len().min(MASTER_BUFFER);

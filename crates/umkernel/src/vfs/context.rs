@@ -75,7 +75,7 @@ impl MountContext {
         match parameter {
             Parameter::Flag("ro") => state.read_only = Some(true),
             Parameter::Flag("rw") => state.read_only = Some(false),
-            // What the kernel does anyway.
+            // As the flags of mount(2) that they stand for: known, and without effect.
             Parameter::Flag("sync" | "async" | "dirsync" | "lazytime" | "nolazytime" | "mand" | "nomand") => {}
             Parameter::String("source", source) => {
                 if state.source.is_some() {

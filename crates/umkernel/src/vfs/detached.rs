@@ -64,12 +64,7 @@ impl Vfs {
         let mut mounts = self.mounts.lock();
         let all = if recursive { mounts.subtree(old) } else { Vec::new() };
         // A copy of a shared mount is its peer.
-        let copy = |old: &Arc<Mount>, root| {
-            let copy = self.new_mount(old.sb.clone(), root, &old.source, old.flags());
-            copy.set_propagation(old.propagation());
-            copy
-        };
-        let top = copy(old, from.dentry.clone());
+        let top = self.copy_of(old, from.dentry.clone());
         mounts.add_detached(top.clone());
         let mut copies = alloc::vec![(old.clone(), top.clone())];
         for old in all.iter().skip(1).filter(|m| !m.propagation().unbindable) {
@@ -80,7 +75,7 @@ impl Vfs {
             // Whose parent was not copied is not either.
             let Some((_, parent)) = copies.iter().find(|(o, _)| Arc::ptr_eq(o, &point.mount)) else { continue };
             let at = Location { mount: parent.clone(), dentry: point.dentry.clone() };
-            let below = copy(old, old.root.clone());
+            let below = self.copy_of(old, old.root.clone());
             mounts.attach(below.clone(), Some(&at));
             copies.push((old.clone(), below));
         }

@@ -199,6 +199,15 @@ impl FdTable {
 }
 
 impl<'a> Ctx<'a> {
+    /// Gives a file the lowest free descriptor of the running task.
+    ///
+    /// # Errors
+    /// `EMFILE` where `RLIMIT_NOFILE` allows no more.
+    pub fn install(&self, file: Arc<File>, close_on_exec: bool) -> Result<i32> {
+        let limit = self.task.process.limit(linux_raw_sys::general::RLIMIT_NOFILE as usize);
+        self.files().insert(file, close_on_exec, 0, limit)
+    }
+
     /// The open file behind a descriptor of the running task; `EBADF` if there is none.
     pub fn file(&self, fd: i32) -> Result<FileRef<'a>> {
         // SAFETY: this thread runs the task, and the reference does not outlive this function.

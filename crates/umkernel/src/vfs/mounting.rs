@@ -40,6 +40,11 @@ impl Mount {
     }
 }
 
+/// A file system that is in use still.
+fn living(known: &[Weak<SuperBlock>], is: impl Fn(&SuperBlock) -> bool) -> Option<Arc<SuperBlock>> {
+    known.iter().filter_map(Weak::upgrade).find(|sb| is(sb))
+}
+
 impl FsContext {
     /// What the machine's first process starts with: everything at `root`.
     pub fn at_root(root: Location) -> FsContext {
@@ -66,11 +71,18 @@ impl Vfs {
         Mount::new(self.next_mount.fetch_add(1, Ordering::Relaxed), sb, root, source, flags)
     }
 
+    /// Another mount of the same file system, of what is at `root` in it, that propagates as its original does.
+    pub(super) fn copy_of(&self, original: &Mount, root: Arc<super::Dentry>) -> Arc<Mount> {
+        let copy = self.new_mount(original.sb.clone(), root, &original.source, original.flags());
+        copy.set_propagation(original.propagation());
+        copy
+    }
+
     /// The superblock of a file system, of which there is one however often it is mounted.
     pub(super) fn super_block(&self, fs: Arc<dyn FileSystem>, read_only: bool) -> Result<Arc<SuperBlock>> {
         let mut known = self.super_blocks.lock();
         known.retain(|sb| sb.strong_count() > 0);
-        if let Some(sb) = known.iter().filter_map(Weak::upgrade).find(|sb| Arc::ptr_eq(&sb.fs, &fs)) {
+        if let Some(sb) = living(&known, |sb| Arc::ptr_eq(&sb.fs, &fs)) {
             return Ok(sb);
         }
         let sb = SuperBlock::new(fs, read_only)?;
@@ -80,13 +92,12 @@ impl Vfs {
 
     /// Whether a file system is in use already.
     pub(super) fn is_in_use(&self, fs: &Arc<dyn FileSystem>) -> bool {
-        self.super_blocks.lock().iter().filter_map(Weak::upgrade).any(|sb| Arc::ptr_eq(&sb.fs, fs))
+        living(&self.super_blocks.lock(), |sb| Arc::ptr_eq(&sb.fs, fs)).is_some()
     }
 
     /// The file system on a device number that is in use, so that a disk mounted twice is one file system.
     pub fn mounted_fs(&self, dev: u64) -> Option<Arc<dyn FileSystem>> {
-        let known = self.super_blocks.lock();
-        known.iter().filter_map(Weak::upgrade).map(|sb| sb.fs.clone()).find(|fs| fs.dev() == dev)
+        living(&self.super_blocks.lock(), |sb| sb.fs.dev() == dev).map(|sb| sb.fs.clone())
     }
 
     /// Mounts a file system at a place, which must be a directory.
@@ -115,7 +126,7 @@ impl Vfs {
         while let Some(on_top) = mounts.covering(&at) {
             at = on_top.root_location();
         }
-        mounts.attach_everywhere(mount, &at, |m| self.new_mount(m.sb.clone(), m.root.clone(), &m.source, m.flags()));
+        mounts.attach_everywhere(mount, &at, |original| self.copy_of(original, original.root.clone()));
         Ok(())
     }
 

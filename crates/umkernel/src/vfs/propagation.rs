@@ -2,8 +2,7 @@
 //! (`mount_namespaces(7)`, Documentation/filesystems/sharedsubtree.rst).
 
 use super::mount::MountTree;
-use super::{Location, Mount, Vfs};
-use crate::bail;
+use super::{Location, Mount, MountChange, MountFlags, Vfs};
 use crate::errno::Result;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -178,12 +177,7 @@ impl Vfs {
     /// # Errors
     /// `EINVAL` where nothing is mounted.
     pub fn set_propagation(&self, at: &Location, to: PropagationType, recursive: bool) -> Result<()> {
-        if !at.is_mount_root() {
-            bail!(EINVAL, "not a mount point");
-        }
-        let mounts = self.mounts.lock();
-        let all = if recursive { mounts.subtree(&at.mount) } else { alloc::vec![at.mount.clone()] };
-        all.iter().for_each(|mount| mounts.set_type(mount, to));
-        Ok(())
+        let change = MountChange { set: MountFlags::empty(), clear: MountFlags::empty(), propagation: Some(to) };
+        self.change_mounts(at, &change, recursive)
     }
 }

@@ -71,6 +71,15 @@ fn list(ctx: &Ctx, path: &str) -> Vec<String> {
     names
 }
 
+fn place(ctx: &Ctx, path: &str) -> Location {
+    ctx.kernel.vfs.resolve(ctx, AT_FDCWD, path.as_bytes(), WalkFlags::FOLLOW).unwrap()
+}
+
+fn mountinfo(ctx: &Ctx) -> String {
+    let root = ctx.fs().inner.lock().root.clone();
+    String::from_utf8(ctx.kernel.vfs.mountinfo_text(&root)).unwrap()
+}
+
 fn become_user(task: &Arc<Task>, uid: u32, gid: u32) {
     let none = Capabilities::empty();
     let creds = Creds { uid, euid: uid, suid: uid, fsuid: uid, gid, egid: gid, sgid: gid, fsgid: gid, ..Creds::root() };
@@ -277,7 +286,7 @@ fn renames_replace_exchange_and_refuse() {
 fn mounts_cover_and_uncover() {
     with_ctx(|_, ctx| {
         let vfs = &ctx.kernel.vfs;
-        let at = |path: &str| vfs.resolve(ctx, AT_FDCWD, path.as_bytes(), WalkFlags::FOLLOW).unwrap();
+        let at = |path: &str| place(ctx, path);
         mkdir(ctx, "/m").unwrap();
         mkdir(ctx, "/bound").unwrap();
         create(ctx, "/m/below", b"");
@@ -313,7 +322,7 @@ fn mounts_cover_and_uncover() {
 fn mounts_propagate_to_peers_and_slaves() {
     with_ctx(|_, ctx| {
         let vfs = &ctx.kernel.vfs;
-        let at = |path: &str| vfs.resolve(ctx, AT_FDCWD, path.as_bytes(), WalkFlags::FOLLOW).unwrap();
+        let at = |path: &str| place(ctx, path);
         for dir in ["/dir", "/one", "/two", "/slave", "/other"] {
             mkdir(ctx, dir).unwrap();
         }
@@ -333,8 +342,7 @@ fn mounts_propagate_to_peers_and_slaves() {
         assert!(stat(ctx, "/one/sub/a").is_ok());
         assert!(stat(ctx, "/slave/sub/a").is_ok());
         assert_eq!(error(stat(ctx, "/other/sub/a")), Some(Errno::ENOENT));
-        let root = ctx.fs().inner.lock().root.clone();
-        let text = String::from_utf8(vfs.mountinfo_text(&root)).unwrap();
+        let text = mountinfo(ctx);
         let fields = |path: &str| {
             let line = text.lines().find(|l| l.split(' ').nth(4) == Some(path)).unwrap();
             line.split(' ').skip(6).take_while(|f| *f != "-").map(String::from).collect::<Vec<_>>()
@@ -644,9 +652,9 @@ fn times_and_set_id_bits_follow_changes() {
 fn mounts_are_made_apart_and_attached_whole() {
     with_ctx(|_, ctx| {
         let vfs = &ctx.kernel.vfs;
-        let at = |path: &str| vfs.resolve(ctx, AT_FDCWD, path.as_bytes(), WalkFlags::FOLLOW).unwrap();
+        let at = |path: &str| place(ctx, path);
         let root = ctx.fs().inner.lock().root.clone();
-        let mounts = || String::from_utf8(vfs.mountinfo_text(&root)).unwrap().lines().count();
+        let mounts = || mountinfo(ctx).lines().count();
         ["/m", "/n", "/n/x"].iter().for_each(|path| mkdir(ctx, path).unwrap());
         let context = vfs.open_context(ctx, b"tmpfs").unwrap();
         let maker = context.ops_as::<MountContext>().unwrap();
@@ -711,9 +719,8 @@ fn mounts_are_made_apart_and_attached_whole() {
 fn trees_propagate_whole() {
     with_ctx(|_, ctx| {
         let vfs = &ctx.kernel.vfs;
-        let at = |path: &str| vfs.resolve(ctx, AT_FDCWD, path.as_bytes(), WalkFlags::FOLLOW).unwrap();
-        let root = ctx.fs().inner.lock().root.clone();
-        let mounts = || String::from_utf8(vfs.mountinfo_text(&root)).unwrap().lines().count();
+        let at = |path: &str| place(ctx, path);
+        let mounts = || mountinfo(ctx).lines().count();
         ["/one", "/two", "/one/a", "/one/b"].iter().for_each(|path| mkdir(ctx, path).unwrap());
         vfs.bind(&at("/one"), &at("/one"), false).unwrap();
         vfs.set_propagation(&at("/one"), PropagationType::Shared, false).unwrap();

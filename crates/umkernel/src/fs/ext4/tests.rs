@@ -15,15 +15,27 @@ use std::process::Command;
 
 const SIZE: u64 = 64 << 20;
 
+/// A disk in memory, all zeros.
+fn blank() -> Arc<Disk> {
+    let fd = HostFd::new(host::memfd_create(c"disk").unwrap());
+    host::ftruncate(fd.raw(), SIZE).unwrap();
+    Disk::new(fd, SIZE, false, 0)
+}
+
+/// All that a disk holds.
+fn bytes_of(disk: &Disk) -> Vec<u8> {
+    let mut bytes = alloc::vec![0; SIZE as usize];
+    disk.read(0, &mut bytes).unwrap();
+    bytes
+}
+
 /// A disk in memory with a fresh file system.
 fn disk(fs_type: ext4::mkfs::FsType) -> Arc<Disk> {
     disk_of_blocks(fs_type, 4096)
 }
 
 fn disk_of_blocks(fs_type: ext4::mkfs::FsType, block_size: u32) -> Arc<Disk> {
-    let fd = HostFd::new(host::memfd_create(c"disk").unwrap());
-    host::ftruncate(fd.raw(), SIZE).unwrap();
-    let disk = Disk::new(fd, SIZE, false, 0);
+    let disk = blank();
     let mut options = ext4::mkfs::Options::new(fs_type);
     options.size = SIZE;
     options.block_size = Some(block_size);
@@ -241,12 +253,7 @@ fn a_read_only_mount_of_a_crashed_disk_shows_it_and_writes_nothing() {
     fs.sync().unwrap();
     // No unmount: a crash.
     drop(fs);
-    let image = |disk: &Disk| {
-        let mut bytes = alloc::vec![0; SIZE as usize];
-        disk.read(0, &mut bytes).unwrap();
-        bytes
-    };
-    let before = image(&disk);
+    let before = bytes_of(&disk);
     let again = std::fs::File::open(std::format!("/proc/self/fd/{}", disk.host_place(0, 1).0)).unwrap();
     let sealed = Disk::new(HostFd::new(std::os::fd::IntoRawFd::into_raw_fd(again)), SIZE, true, 0);
     let machine = machine_on(Ext4Fs::mount(&sealed, true).unwrap());
@@ -256,14 +263,12 @@ fn a_read_only_mount_of_a_crashed_disk_shows_it_and_writes_nothing() {
     let _ = ctx;
     drop(task);
     machine.kernel.vfs.shut_down().unwrap();
-    assert!(image(&disk) == before);
+    assert!(bytes_of(&disk) == before);
 }
 
 #[test]
 fn garbage_is_no_file_system() {
-    let fd = HostFd::new(host::memfd_create(c"disk").unwrap());
-    host::ftruncate(fd.raw(), SIZE).unwrap();
-    let disk = Disk::new(fd, SIZE, false, 0);
+    let disk = blank();
     assert!(Ext4Fs::mount(&disk, false).is_err());
     let fs: Arc<dyn FileSystem> = Ext4Fs::mount(&self::disk(ext4::mkfs::FsType::Ext4), true).unwrap();
     assert_eq!(fs.statfs().unwrap().fs_type, 0xef53);
@@ -310,12 +315,8 @@ fn files_of_small_blocks_are_mapped_from_a_copy() {
 
 /// A disk with the bytes that this one has now, as after a crash of the machine.
 fn copy(disk: &Disk) -> Arc<Disk> {
-    let mut bytes = alloc::vec![0; SIZE as usize];
-    disk.read(0, &mut bytes).unwrap();
-    let fd = HostFd::new(host::memfd_create(c"copy").unwrap());
-    host::ftruncate(fd.raw(), SIZE).unwrap();
-    let copy = Disk::new(fd, SIZE, false, 0);
-    copy.write(0, &bytes).unwrap();
+    let copy = blank();
+    copy.write(0, &bytes_of(disk)).unwrap();
     copy
 }
 
