@@ -3,13 +3,14 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ext4::{Fs, MountOptions, Timestamp, mkfs};
 
 use crate::contents::Input;
 use crate::create_fat::create_other;
-use crate::derive::identifiers;
+use crate::derive::{Identifiers, identifiers};
 use crate::disk::{Part, make_disk};
 use crate::output::Output;
 use crate::overlay::{Overlay, Zeros};
@@ -258,10 +259,18 @@ pub fn create(options: &Options, report: &mut dyn FnMut(&Snapshot)) -> Result<Cr
     let block_size = u64::from(options.block_size.unwrap_or(BLOCK_SIZE));
     let inode_size = u64::from(options.inode_size.unwrap_or(INODE_SIZE));
     let extents = mkfs_options(options, time)?.features.incompat.contains(ext4::Incompat::EXTENTS);
-    let need = Need::of(&tree, block_size, inode_size, extents);
+    let parameters = format!("{:?} {:?} {:?}", options.kind, options.size, options.label);
+    let count = || Need::of(&tree, block_size, inode_size, extents);
+    // Nothing else can be done before both are known.
+    let (need, identifiers) = thread::scope(|scope| {
+        let helper = thread::Builder::new().name("count blocks".to_owned()).spawn_scoped(scope, count);
+        let identifiers = identifiers(&tree, &parameters);
+        // Without a helper it only takes longer.
+        (helper.ok().and_then(|helper| helper.join().ok()).unwrap_or_else(count), identifiers)
+    });
     tracing::debug!("the input has {need}, and takes {} blocks and {} inodes", need.blocks, need.inodes);
 
-    let mut plan = Plan::new(options, &tree, need, time).map_err(|error| error.at(options.output.display()))?;
+    let mut plan = Plan::new(options, identifiers, need, time).map_err(|error| error.at(options.output.display()))?;
     for _ in 0..ATTEMPTS {
         match write(&plan, &tree, &inputs, output.file(), report) {
             Ok(()) => {
@@ -404,10 +413,8 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(options: &Options, tree: &Tree, need: Need, time: Timestamp) -> Result<Self, Error> {
+    fn new(options: &Options, (uuid, seed): Identifiers, need: Need, time: Timestamp) -> Result<Self, Error> {
         let mut mkfs = mkfs_options(options, time)?;
-        let parameters = format!("{:?} {:?} {:?}", options.kind, options.size, options.label);
-        let (uuid, seed) = identifiers(tree, &parameters);
         mkfs.uuid = options.uuid.unwrap_or(uuid);
         mkfs.hash_seed = options.tuning.hash_seed.unwrap_or(seed);
         let free = match options.size {

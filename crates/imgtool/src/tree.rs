@@ -283,7 +283,10 @@ impl Tree {
     /// # Errors
     /// A directory and something else contend for the name, or there are too many files.
     pub(crate) fn place(&mut self, directory: NodeId, name: &[u8], node: Node) -> Result<NodeId, Error> {
-        let Some(id) = self.child(directory, name) else {
+        // Sorted input comes behind all that is there: it need not be looked for.
+        let behind = matches!(&self.node(directory).body, Body::Directory(names)
+            if names.last_key_value().is_none_or(|(last, _)| **last < *name));
+        let Some(id) = (if behind { None } else { self.child(directory, name) }) else {
             return self.append(directory, name, node);
         };
         let old = self.node_mut(id);

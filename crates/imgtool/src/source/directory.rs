@@ -174,16 +174,22 @@ fn list_one(root: &Path, below: &Path, number: u32) -> Result<Vec<Found>, Error>
     let directory = root.join(below);
     let failed = |error: &io::Error| Error::io("read the directory", &directory, error);
     let mut found = Vec::new();
+    // One buffer for all paths: a large tree has hundreds of thousands.
+    let mut path = directory.join("").into_os_string().into_vec();
+    let before_name = path.len();
     for entry in fs::read_dir(&directory).map_err(|error| failed(&error))? {
         let entry = entry.map_err(|error| failed(&error))?;
-        let path = entry.path();
+        let name = entry.file_name();
+        path.truncate(before_name);
+        path.extend_from_slice(name.as_bytes());
+        let path = Path::new(OsStr::from_bytes(&path));
         // From the open directory on: the path is not walked again.
-        let metadata = entry.metadata().map_err(|error| Error::io("stat", &path, &error))?;
+        let metadata = entry.metadata().map_err(|error| Error::io("stat", path, &error))?;
         let several_names = !metadata.is_dir() && metadata.nlink() > 1;
         let identity = several_names.then(|| (metadata.dev(), metadata.ino()));
-        let body = body(&path, Origin::Place(number), &metadata)?;
-        let node = Node { meta: meta(&metadata), xattrs: xattrs(&path)?, body, kept: None };
-        found.push(Found { name: entry.file_name(), identity, node });
+        let body = body(path, Origin::Place(number), &metadata)?;
+        let node = Node { meta: meta(&metadata), xattrs: xattrs(path)?, body, kept: None };
+        found.push(Found { name, identity, node });
     }
     // Nodes are numbered in this order; directories hand out names in any.
     found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
