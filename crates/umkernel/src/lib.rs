@@ -34,9 +34,9 @@ pub mod signal;
 pub mod stats;
 pub mod syscall;
 pub mod task;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 #[cfg(feature = "ptrace")]
-mod testing;
+pub mod testing;
 pub mod time;
 pub mod trace;
 pub mod trap;

@@ -311,7 +311,7 @@ impl Vfs {
     }
 
     /// Every mounted file system once, in the order of mounting.
-    fn file_systems(&self) -> Vec<Arc<SuperBlock>> {
+    pub(crate) fn file_systems(&self) -> Vec<Arc<SuperBlock>> {
         let mut all: Vec<Arc<SuperBlock>> = Vec::new();
         for mount in self.mounts.lock().all() {
             if !all.iter().any(|sb| Arc::ptr_eq(sb, &mount.sb)) {

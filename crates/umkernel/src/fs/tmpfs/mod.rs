@@ -67,6 +67,12 @@ impl TmpFs {
         Ok(fs)
     }
 
+    /// Gives up the root directory. The inodes refer to the instance: without this it would never be freed.
+    pub(crate) fn let_go(&self) {
+        let root = self.root.lock().take();
+        drop(root);
+    }
+
     /// A file without a name (`memfd_create(2)`) with these seals.
     pub fn nameless(self: &Arc<TmpFs>, mode: u32, uid: u32, gid: u32, seals: u32) -> Result<Arc<TmpInode>> {
         let new = NewInode { file_type: FileType::Regular, mode, uid, gid, rdev: 0 };
@@ -158,9 +164,7 @@ impl FileSystem for TmpFs {
             // The nodes are there again with the next mount.
             return Ok(());
         }
-        // The inodes refer to the instance: without this it would never be freed.
-        let root = self.root.lock().take();
-        drop(root);
+        self.let_go();
         Ok(())
     }
 

@@ -1,4 +1,7 @@
 //! A kernel for tests: its guests' memory is the test's own, and nothing runs unless the test calls it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+pub mod chance;
 
 use crate::errno::{Errno, Result};
 use crate::fs::devpts::DevPts;
@@ -13,10 +16,30 @@ use crate::{host, syscall};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// The platform: memory of the test's own process, reached so that a bad address is an error.
-struct TestPlatform;
+#[derive(Default)]
+struct TestPlatform {
+    /// All that calls may reach; what they map is noted down, and nothing more. Without, they map nothing.
+    arena: Option<Range<u64>>,
+}
+
+impl TestPlatform {
+    /// How much of `len` bytes at `addr` may be reached.
+    fn reachable(&self, addr: u64, len: usize) -> usize {
+        let Some(arena) = &self.arena else { return len };
+        if !arena.contains(&addr) {
+            return 0;
+        }
+        len.min((arena.end - addr) as usize)
+    }
+
+    fn mapped(&self) -> Result<()> {
+        if self.arena.is_some() { Ok(()) } else { Err(Errno::ENOSYS.into()) }
+    }
+}
 
 impl Platform for TestPlatform {
     fn way_in(&self) -> &'static str {
@@ -28,16 +51,20 @@ impl Platform for TestPlatform {
     }
 
     fn read_memory(&self, _space: &AddressSpace, addr: u64, buf: &mut [u8]) -> usize {
-        host::process_vm_read(host::getpid(), addr, buf).unwrap_or(0)
+        let len = self.reachable(addr, buf.len());
+        host::process_vm_read(host::getpid(), addr, &mut buf[..len]).unwrap_or(0)
     }
 
     fn write_memory(&self, _space: &AddressSpace, addr: u64, buf: &[u8]) -> usize {
-        host::process_vm_write(host::getpid(), addr, buf).unwrap_or(0)
+        host::process_vm_write(host::getpid(), addr, &buf[..self.reachable(addr, buf.len())]).unwrap_or(0)
     }
 
     fn compare_exchange(&self, _task: &Task, addr: u64, expected: u32, new: u32) -> Result<u32> {
         let mut probe = [0; 4];
-        if !addr.is_multiple_of(4) || host::process_vm_read(host::getpid(), addr, &mut probe)? != 4 {
+        if !addr.is_multiple_of(4)
+            || self.reachable(addr, 4) < 4
+            || host::process_vm_read(host::getpid(), addr, &mut probe)? != 4
+        {
             return Err(Errno::EFAULT.into());
         }
         // SAFETY: the address is aligned and was readable just now; tests pass words of their own.
@@ -46,23 +73,23 @@ impl Platform for TestPlatform {
     }
 
     fn map(&self, _: &Task, _: u64, _: u64, _: Prot, _: Backing) -> Result<()> {
-        Err(Errno::ENOSYS.into())
+        self.mapped()
     }
 
     fn unmap(&self, _: &Task, _: u64, _: u64) -> Result<()> {
-        Err(Errno::ENOSYS.into())
+        self.mapped()
     }
 
     fn protect(&self, _: &Task, _: u64, _: u64, _: Prot) -> Result<()> {
-        Err(Errno::ENOSYS.into())
+        self.mapped()
     }
 
     fn remap(&self, _: &Task, _: u64, _: u64, _: u64, _: u64) -> Result<()> {
-        Err(Errno::ENOSYS.into())
+        self.mapped()
     }
 
     fn advise(&self, _: &Task, _: u64, _: u64, _: i32) -> Result<()> {
-        Err(Errno::ENOSYS.into())
+        self.mapped()
     }
 
     fn spawn(&self, _: &Arc<Kernel>, _: &Task, _: &Arc<Task>, _: Spawn, _: TrapFrame, _: u64) -> Result<()> {
@@ -139,13 +166,21 @@ pub(crate) fn machine() -> Machine {
 
 /// As [`machine`], with an empty tmpfs as the root directory.
 pub(crate) fn tmpfs_machine() -> Machine {
-    machine_on(TmpFs::new("tmpfs", 0x100, Options { mode: 0o755, ..Options::for_memory(64 << 20) }).unwrap())
+    machine_on(tmpfs())
+}
+
+fn tmpfs() -> Arc<dyn FileSystem> {
+    TmpFs::new("tmpfs", 0x100, Options { mode: 0o755, ..Options::for_memory(64 << 20) }).unwrap()
 }
 
 /// As [`machine`], with this file system as the root.
 pub(crate) fn machine_on(root: Arc<dyn FileSystem>) -> Machine {
+    machine_with(root, TestPlatform::default())
+}
+
+fn machine_with(root: Arc<dyn FileSystem>, platform: TestPlatform) -> Machine {
     let kernel = Kernel {
-        platform: Box::new(TestPlatform),
+        platform: Box::new(platform),
         config: Config { memory: 1 << 30, cpus: 1, max_tasks: 100, command_line: "test".into(), profile: false },
         tasks: Default::default(),
         vfs: Vfs::new(),
