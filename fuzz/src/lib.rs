@@ -5,7 +5,8 @@
 //! them, and what chance makes of them; cargo-fuzz does the same by what it finds the program to do with them:
 //!
 //! ```text
-//! cargo +nightly fuzz run --features libfuzzer archive -- -max_len=8192 -detect_leaks=0
+//! cargo run -p umlfs-fuzz --example seeds archive fuzz/corpus/archive
+//! ASAN_OPTIONS=detect_leaks=0 cargo +nightly fuzz run --features libfuzzer archive -- -max_len=8192 -len_control=0
 //! ```
 //!
 //! The kernel's own target, `system_calls`, is `umkernel::testing::chance`, as it needs the kernel's insides.

@@ -133,7 +133,7 @@ impl DevPts {
     }
 
     /// An instance without a mount, for tests.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn for_test() -> Arc<DevPts> {
         DevPts::new(1, Options { ptmx_mode: 0o666, ..Options::default() })
     }

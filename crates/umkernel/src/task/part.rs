@@ -59,7 +59,7 @@ impl<P> Part<P> {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl<P> Part<P> {
     /// Replaces the pointer of a task that a test has made and that runs nowhere else.
     pub(crate) fn set(&self, new: P) {

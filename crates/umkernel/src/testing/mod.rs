@@ -1,5 +1,6 @@
 //! A kernel for tests: its guests' memory is the test's own, and nothing runs unless the test calls it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+#![cfg_attr(fuzzing, allow(dead_code, reason = "the targets need less than the tests"))]
 
 pub mod chance;
 
