@@ -1,4 +1,4 @@
-/* Interrupted and restarted calls, record locks, pipes and polls at their edges. */
+/* Interrupted and restarted calls, record locks, pipes and polls at their edges, positions without places, deep paths. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +14,7 @@
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -265,6 +266,43 @@ static void flags_over_calls(void)
     printf("flags kept: %d\n", kept);
 }
 
+/* Devices that have no places. */
+static void positions(void)
+{
+    static const char *devices[] = {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"};
+    static const long offsets[] = {0, 10, -10, 1L << 40};
+    for (size_t i = 0; i < sizeof devices / sizeof *devices; i++) {
+        int fd = open(devices[i], O_RDWR);
+        char byte;
+        printf("%s:", devices[i]);
+        for (int whence = 0; whence <= 5; whence++)
+            for (int at = 0; at < 4; at++)
+                printf(" %ld", (long)lseek(fd, offsets[at], whence));
+        printf(" %zd", read(fd, &byte, 1));
+        printf(" %ld %zd\n", (long)lseek(fd, 0, SEEK_CUR), pread(fd, &byte, 1, 1000));
+        close(fd);
+    }
+}
+
+/* Deeper than any path is long. */
+static void deep(void)
+{
+    char name[201] = "", path[8192];
+    memset(name, 'd', 200);
+    for (int depth = 1; depth <= 24; depth++) {
+        if (mkdir(name, 0700) < 0 || chdir(name) < 0)
+            printf("depth %d: %s\n", depth, strerrorname_np(errno));
+        if (depth % 8 == 0)
+            for (size_t room = 10; room <= sizeof path; room = room == 10 ? 4000 : room == 4000 ? 4096 : room * 2) {
+                long got = syscall(SYS_getcwd, path, room);
+                printf("depth %d, room %zu: %s\n", depth, room, got < 0 ? strerrorname_np(errno) : "found");
+            }
+    }
+    for (int depth = 24; depth >= 1; depth--)
+        if (chdir("..") < 0 || rmdir(name) < 0)
+            printf("up to %d: %s\n", depth, strerrorname_np(errno));
+}
+
 int main(int argc, char **argv)
 {
     alarm(50);
@@ -272,7 +310,9 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         chdir(argv[i]);
         file_locks();
+        deep();
     }
+    positions();
     flags_over_calls();
     restarts(0);
     restarts(SA_RESTART);

@@ -228,10 +228,39 @@ static void walk(const char *dir)
     rmdir("other");
 }
 
+/* Whoever hears that a file lost its name, and looks, finds what has it now. */
+static void race(void)
+{
+    int stale = 0;
+    for (int i = 0; i < 300; i++) {
+        close(open("k", O_CREAT | O_WRONLY, 0600));
+        struct stat before, after;
+        stat("k", &before);
+        int own = inotify_init();
+        inotify_add_watch(own, "k", IN_ATTRIB);
+        pid_t child = fork();
+        if (child == 0) {
+            close(open("x", O_CREAT | O_WRONLY, 0600));
+            rename("x", "k");
+            _exit(0);
+        }
+        char event[64];
+        read(own, event, sizeof event);
+        stat("k", &after);
+        stale += before.st_ino == after.st_ino;
+        waitpid(child, 0, 0);
+        close(own);
+    }
+    unlink("k");
+    printf("%d times the file that is gone\n", stale);
+}
+
 int main(int argc, char **argv)
 {
     setvbuf(stdout, 0, _IOLBF, 4096);
-    for (int i = 1; i < argc; i++)
+    for (int i = 1; i < argc; i++) {
         walk(argv[i]);
+        race();
+    }
     return 0;
 }

@@ -85,3 +85,8 @@ fn processes_have_descriptors() {
 fn mounts_are_made_step_by_step() {
     same_as_native("mounts");
 }
+
+#[test]
+fn access_control_lists() {
+    same_as_native("acls");
+}

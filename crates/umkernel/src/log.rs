@@ -105,6 +105,16 @@ impl KernelLog {
         ring.messages.iter().find(|m| m.sequence >= from).cloned()
     }
 
+    /// The sequence number of the next message.
+    pub fn end(&self) -> u64 {
+        self.inner.lock().next
+    }
+
+    /// The sequence number of the first message that was not cleared.
+    pub fn cleared(&self) -> u64 {
+        self.inner.lock().cleared
+    }
+
     /// Takes up to `len` bytes that the reader of `syslog(2)` has not seen; empty if there is nothing new.
     pub fn read(&self, len: usize) -> Vec<u8> {
         let mut ring = self.inner.lock();

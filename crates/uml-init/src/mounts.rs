@@ -56,7 +56,7 @@ pub(crate) fn devices() {
     mount_own("devtmpfs", "/dev", MsFlags::MS_NOSUID, "mode=0755");
 }
 
-/// What boot scripts would have mounted.
+/// What boot scripts would have mounted and made: as `boot` does without `--kernel`.
 pub(crate) fn for_command() {
     let closed = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount_own("proc", "/proc", closed | MsFlags::MS_NOEXEC, "");
@@ -64,6 +64,10 @@ pub(crate) fn for_command() {
     mount_own("devpts", "/dev/pts", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, "gid=5,mode=620,ptmxmode=666");
     mount_own("tmpfs", "/dev/shm", closed, "mode=1777");
     mount_own("tmpfs", "/run", closed, "mode=0755");
+    let descriptors = [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")];
+    for (name, target) in descriptors {
+        let _ = std::os::unix::fs::symlink(format!("/proc/self/{target}"), format!("/dev/{name}"));
+    }
 }
 
 /// Mounts the host's directories.

@@ -1,7 +1,7 @@
 //! `/dev/kmsg`: the kernel log as a stream of records (`Documentation/ABI/testing/dev-kmsg`).
 
 use crate::bail;
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::log::Level;
 use crate::mm::{IoDst, IoSrc};
@@ -23,7 +23,11 @@ pub(super) struct Kmsg {
 impl Kmsg {
     /// Opens the log at its oldest record.
     pub(super) fn open(ctx: &Ctx) -> Kmsg {
-        Kmsg { next: Mutex::new(ctx.kernel.log.get(0).map_or(0, |m| m.sequence)) }
+        Kmsg { next: Mutex::new(Kmsg::oldest(ctx)) }
+    }
+
+    fn oldest(ctx: &Ctx) -> u64 {
+        ctx.kernel.log.get(0).map_or(0, |message| message.sequence)
     }
 }
 
@@ -96,6 +100,24 @@ impl FileOps for Kmsg {
         events
     }
 
+    /// To the oldest record (`SEEK_SET`), behind what was cleared (`SEEK_DATA`), or to what is yet to come (`SEEK_END`).
+    fn seek(&self, ctx: &Ctx, offset: i64, whence: u32) -> Option<Result<u64>> {
+        const SEEK_SET: u32 = 0;
+        const SEEK_END: u32 = 2;
+        const SEEK_DATA: u32 = 3;
+        if offset != 0 {
+            return Some(Err(Errno::ESPIPE.into()));
+        }
+        let log = &ctx.kernel.log;
+        *self.next.lock() = match whence {
+            SEEK_SET => Kmsg::oldest(ctx),
+            SEEK_END => log.end(),
+            SEEK_DATA => log.cleared().max(Kmsg::oldest(ctx)),
+            _ => return Some(Err(Errno::EINVAL.into())),
+        };
+        Some(Ok(0))
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -124,12 +146,32 @@ fn split_level(line: &[u8]) -> (Level, &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::machine;
 
     #[test]
     fn levels_are_split_off() {
         assert_eq!(split_level(b"<3>bad"), (Level::Error, &b"bad"[..]));
         assert_eq!(split_level(b"<14>user info"), (Level::Info, &b"user info"[..]));
         assert_eq!(split_level(b"<x>plain"), (Level::Warning, &b"<x>plain"[..]));
+    }
+
+    #[test]
+    fn a_reader_goes_to_the_ends_and_behind_what_was_cleared() {
+        let machine = machine();
+        let task = machine.task();
+        let ctx = machine.ctx(&task);
+        for text in ["one", "two", "three"] {
+            ctx.kernel.message(Level::Info, text.into());
+        }
+        let (kmsg, log) = (Kmsg::open(&ctx), &ctx.kernel.log);
+        let seek = |offset, whence| kmsg.seek(&ctx, offset, whence).unwrap().map_err(|error| error.errno);
+        let next = || log.get(*kmsg.next.lock()).map(|message| message.text);
+        assert_eq!((seek(0, 2), next()), (Ok(0), None));
+        log.clear();
+        ctx.kernel.message(Level::Info, "four".into());
+        assert_eq!((seek(0, 3), next()), (Ok(0), Some("four".into())));
+        assert_eq!((seek(0, 0), next()), (Ok(0), Some("one".into())));
+        assert_eq!((seek(0, 1), seek(1, 0), next()), (Err(Errno::EINVAL), Err(Errno::ESPIPE), Some("one".into())));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `/dev/null`, `/dev/zero` and `/dev/full` (`null(4)`, `full(4)`).
+//! `/dev/null`, `/dev/zero` and `/dev/full` (`null(4)`, `full(4)`). Wherever one seeks in them, it is the beginning.
 
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
@@ -51,6 +51,10 @@ impl FileOps for Null {
         true
     }
 
+    fn seek(&self, _ctx: &Ctx, _offset: i64, _whence: u32) -> Option<Result<u64>> {
+        Some(Ok(0))
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -73,6 +77,10 @@ impl FileOps for Zero {
         true
     }
 
+    fn seek(&self, _ctx: &Ctx, _offset: i64, _whence: u32) -> Option<Result<u64>> {
+        Some(Ok(0))
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -93,6 +101,10 @@ impl FileOps for Full {
 
     fn seekable(&self) -> bool {
         true
+    }
+
+    fn seek(&self, _ctx: &Ctx, _offset: i64, _whence: u32) -> Option<Result<u64>> {
+        Some(Ok(0))
     }
 
     fn as_any(&self) -> &dyn Any {

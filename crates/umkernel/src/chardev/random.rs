@@ -82,6 +82,11 @@ impl FileOps for Random {
         true
     }
 
+    /// It has no places, so that every one is the beginning.
+    fn seek(&self, _ctx: &Ctx, _offset: i64, _whence: u32) -> Option<Result<u64>> {
+        Some(Ok(0))
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }

@@ -38,7 +38,15 @@ pub(super) fn mount_devices(kernel: &Arc<Kernel>, kernel_task: &Arc<Task>) {
     mount(&Ctx { kernel, task: kernel_task }, "devtmpfs", "/dev", MountFlags::NOSUID, "mode=0755");
 }
 
-/// What boot scripts would have mounted.
+/// Names of a process's own descriptors in `/dev`, which udev makes as a rule, and many a script takes for granted.
+const DESCRIPTORS: [(&str, &str); 4] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+];
+
+/// What boot scripts would have mounted and made.
 fn mount_for_command(ctx: &Ctx) {
     let closed = MountFlags::NOSUID | MountFlags::NODEV;
     mount(ctx, "proc", "/proc", closed | MountFlags::NOEXEC, "");
@@ -46,6 +54,10 @@ fn mount_for_command(ctx: &Ctx) {
     mount(ctx, "devpts", "/dev/pts", MountFlags::NOSUID | MountFlags::NOEXEC, "gid=5,mode=620,ptmxmode=666");
     mount(ctx, "tmpfs", "/dev/shm", closed, "mode=1777");
     mount(ctx, "tmpfs", "/run", closed, "mode=0755");
+    for (name, target) in DESCRIPTORS {
+        // An image without the directory does without.
+        let _ = ctx.kernel.vfs.symlink(ctx, target.as_bytes(), AT_FDCWD, name.as_bytes());
+    }
 }
 
 /// Mounts a file system of the kernel's own. An image without the directory does without it.

@@ -202,6 +202,9 @@ fn sys_chroot(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     Ok(0)
 }
 
+/// The longest path with its NUL that any call gives (`PATH_MAX`).
+const PATH_MAX: usize = 4096;
+
 fn sys_getcwd(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let fs = ctx.fs();
     let (root, cwd) = {
@@ -215,6 +218,9 @@ fn sys_getcwd(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let mut path = if text.reachable { Vec::new() } else { b"(unreachable)".to_vec() };
     path.extend_from_slice(&text.path);
     path.push(0);
+    if path.len() > PATH_MAX {
+        bail!(ENAMETOOLONG);
+    }
     if path.len() as u64 > args[1] {
         bail!(ERANGE);
     }

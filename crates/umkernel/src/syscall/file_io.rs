@@ -217,7 +217,7 @@ fn sys_pwritev2(ctx: &Ctx, args: &[u64; 6], frame: &mut TrapFrame) -> Result<usi
 
 fn sys_lseek(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let file = ctx.file(args[0] as i32)?;
-    file.seek(args[1] as i64, args[2] as u32).map(|at| at as usize)
+    file.seek(ctx, args[1] as i64, args[2] as u32).map(|at| at as usize)
 }
 
 fn sys_fsync(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {

@@ -7,7 +7,7 @@ use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
 use crate::vfs::{
     AT_EMPTY_PATH, AT_FDCWD, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, Access, Attr, FileType, Location, MountFlags,
-    Timestamp, WalkFlags, check_mode, major, minor,
+    Timestamp, WalkFlags, check_access, major, minor,
 };
 
 /// The calls of this family.
@@ -196,7 +196,7 @@ fn access(ctx: &Ctx, dirfd: i32, path: u64, mode: u64, flags: u32) -> Result<usi
     if want.contains(Access::EXEC) && file_type == FileType::Regular && at.mount.no_exec() {
         bail!(EACCES);
     }
-    check_mode(creds, &inode.attr()?, want)?;
+    check_access(creds, inode, want)?;
     if want.contains(Access::WRITE) && matches!(file_type, FileType::Regular | FileType::Directory | FileType::Symlink)
     {
         at.mount.want_write()?;

@@ -1,8 +1,9 @@
 //! Changing attributes: `chmod(2)`, `chown(2)`, `utimensat(2)`, access times.
 
+use super::acl::{self, Acl, Kind};
 use super::{Access, FileType, Location, MountFlags, NotifyEvents, SetAttr, Timestamp, Vfs, notify};
 use crate::bail;
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::host;
 use crate::kernel::Ctx;
 use crate::task::Capabilities;
@@ -41,6 +42,42 @@ impl Vfs {
             mode &= !SET_GID;
         }
         inode.set_attr(&SetAttr { mode: Some(mode), ctime: Some(Timestamp::now()), ..SetAttr::default() })?;
+        if let Some(mut acl) = acl::of(&**inode, Kind::Access)? {
+            acl.set_mode(mode);
+            acl::set(&**inode, Kind::Access, Some(&acl))?;
+        }
+        notify::at(location, NotifyEvents::ATTRIB);
+        Ok(())
+    }
+
+    /// Gives what is at a place an access control list, or takes it away; the attribute's permissions have been checked.
+    pub(super) fn set_acl(&self, ctx: &Ctx, location: &Location, kind: Kind, acl: Option<Acl>) -> Result<()> {
+        let inode = &location.dentry.inode;
+        let attr = inode.attr()?;
+        if attr.file_type == FileType::Symlink {
+            bail!(EOPNOTSUPP);
+        }
+        if kind == Kind::Default && attr.file_type != FileType::Directory {
+            return if acl.is_some() { Err(Errno::EACCES.into()) } else { Ok(()) };
+        }
+        if let Some(acl) = &acl {
+            acl.check()?;
+        }
+        let mut set = SetAttr { ctime: Some(Timestamp::now()), ..SetAttr::default() };
+        let mut kept = acl.as_ref();
+        if let (Kind::Access, Some(acl)) = (kind, &acl) {
+            let (bits, more) = acl.mode();
+            let mut mode = attr.mode & !0o777 | bits;
+            let creds = ctx.creds();
+            if !creds.in_group(attr.gid) && !creds.capable(Capabilities::FSETID) {
+                mode &= !SET_GID;
+            }
+            set.mode = Some(mode);
+            // The mode says it all.
+            kept = kept.filter(|_| more);
+        }
+        acl::set(&**inode, kind, kept)?;
+        inode.set_attr(&set)?;
         notify::at(location, NotifyEvents::ATTRIB);
         Ok(())
     }

@@ -44,6 +44,11 @@ pub trait FileOps: Any + Send + Sync {
         false
     }
 
+    /// `lseek(2)` of a file that has ideas of its own about it; `None` for one that has a plain position, or none.
+    fn seek(&self, _ctx: &Ctx, _offset: i64, _whence: u32) -> Option<Result<u64>> {
+        None
+    }
+
     /// The size that `SEEK_END` counts from, for a seekable file whose inode does not know it (block devices).
     fn size(&self) -> Option<u64> {
         None

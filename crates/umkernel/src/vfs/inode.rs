@@ -177,6 +177,8 @@ pub struct InodeCommon {
     mapped: AtomicBool,
     /// Who wants to hear of what happens to it.
     pub(super) marks: super::notify::Marks,
+    /// Its access control lists.
+    pub(super) acls: super::acl::Known,
 }
 
 /// Marks an inode that has seals.
@@ -397,6 +399,11 @@ pub trait Inode: Any + Send + Sync {
     /// `mmap(2)`. With `shared`, holes within the file are filled first.
     fn host_extents(&self, _offset: u64, _len: u64, _shared: bool) -> Result<Vec<HostExtent>> {
         Err(Errno::ENODEV.into())
+    }
+
+    /// Whether extended attributes hold access control lists that this kernel is to follow.
+    fn keeps_acls(&self) -> bool {
+        false
     }
 
     /// An extended attribute's value (`xattr(7)`); `ENODATA` if there is none.

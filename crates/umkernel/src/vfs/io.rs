@@ -213,16 +213,19 @@ impl File {
     }
 
     /// `lseek(2)`.
-    pub fn seek(&self, offset: i64, whence: u32) -> Result<u64> {
-        self.seek_alone(offset, whence, false)
+    pub fn seek(&self, ctx: &Ctx, offset: i64, whence: u32) -> Result<u64> {
+        self.seek_alone(ctx, offset, whence, false)
     }
 
-    fn seek_alone(&self, offset: i64, whence: u32, alone: bool) -> Result<u64> {
+    fn seek_alone(&self, ctx: &Ctx, offset: i64, whence: u32, alone: bool) -> Result<u64> {
         if self.flags().contains(OpenFlags::PATH) {
             bail!(EBADF);
         }
         if whence > SEEK_HOLE {
             bail!(EINVAL);
+        }
+        if let Some(own) = self.ops.as_ref().and_then(|ops| ops.seek(ctx, offset, whence)) {
+            return own;
         }
         if !self.seekable() {
             bail!(ESPIPE);
@@ -271,8 +274,8 @@ impl FileRef<'_> {
     }
 
     /// `lseek(2)`, as [`File::seek`].
-    pub fn seek(&self, offset: i64, whence: u32) -> Result<u64> {
-        self.seek_alone(offset, whence, self.is_alone())
+    pub fn seek(&self, ctx: &Ctx, offset: i64, whence: u32) -> Result<u64> {
+        self.seek_alone(ctx, offset, whence, self.is_alone())
     }
 }
 

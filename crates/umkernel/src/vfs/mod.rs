@@ -3,6 +3,7 @@
 //! The chain is the field's: a descriptor ([`FdTable`]) names an open file description ([`File`]), which was opened
 //! at a place in the tree ([`Location`]: mount and dentry) on an [`Inode`], and works through its [`FileOps`].
 
+mod acl;
 mod anon;
 mod attr;
 mod context;
@@ -52,7 +53,7 @@ pub use mounting::{MNT_DETACH, MNT_EXPIRE, MNT_FORCE, MountChange};
 pub use names::{RENAME_EXCHANGE, RENAME_NOREPLACE};
 pub use notify::Events as NotifyEvents;
 pub use open::OpenHow;
-pub use permission::{Access, check_mode};
+pub use permission::{Access, check_access};
 pub use pipe::{Pipe, PipeEnd};
 pub use propagation::{Propagation, PropagationType};
 pub use superblock::{FileSystem, FsType, MountRequest, SuperBlock};

@@ -1,7 +1,7 @@
 //! Making, removing and moving names: `mkdir(2)`, `mknod(2)`, `symlink(2)`, `link(2)`, `unlink(2)`, `rmdir(2)`,
 //! `rename(2)`.
 
-use super::open::new_inode;
+use super::open::Birth;
 use super::permission::check_sticky;
 use super::walk::{Last, NamePlace};
 use super::{Access, Dentry, FileType, InodeRef, Location, NewInode, NotifyEvents, Vfs, notify};
@@ -52,8 +52,7 @@ impl Vfs {
         // Of the set-id bits only the sticky one can be asked for.
         let mode = mode & 0o1777;
         self.make_name(ctx, place, true, |dir, creds, name| {
-            let new = new_inode(ctx, creds, &dir.dentry.inode.attr()?, FileType::Directory, mode);
-            dir.dentry.inode.create(name, &new)
+            Birth::new(ctx, creds, &dir.dentry.inode, FileType::Directory, mode)?.create(&dir.dentry.inode, name)
         })
     }
 
@@ -73,8 +72,9 @@ impl Vfs {
             if device && !creds.capable(Capabilities::MKNOD) {
                 bail!(EPERM);
             }
-            let new = new_inode(ctx, creds, &dir.dentry.inode.attr()?, file_type, mode);
-            dir.dentry.inode.create(name, &NewInode { rdev: if device { rdev } else { 0 }, ..new })
+            let mut birth = Birth::new(ctx, creds, &dir.dentry.inode, file_type, mode)?;
+            birth.new.rdev = if device { rdev } else { 0 };
+            birth.create(&dir.dentry.inode, name)
         })
     }
 
@@ -85,8 +85,8 @@ impl Vfs {
         }
         let place = self.resolve_parent(ctx, dirfd, path)?;
         self.make_name(ctx, place, false, |dir, creds, name| {
-            let umasked = new_inode(ctx, creds, &dir.dentry.inode.attr()?, FileType::Symlink, 0);
-            dir.dentry.inode.symlink(name, target, &NewInode { mode: 0o777, ..umasked })
+            let birth = Birth::new(ctx, creds, &dir.dentry.inode, FileType::Symlink, 0)?;
+            dir.dentry.inode.symlink(name, target, &NewInode { mode: 0o777, ..birth.new })
         })
     }
 
@@ -144,9 +144,9 @@ impl Vfs {
         self.may_remove(creds, &dir, &victim, false)?;
         dir.dentry.inode.unlink(&name)?;
         let removed = victim.inode.file_type();
-        notify::inode(&victim.inode, NotifyEvents::ATTRIB);
         victim.mark_deleted();
         dir.dentry.removed(&name);
+        notify::inode(&victim.inode, NotifyEvents::ATTRIB);
         // The inode may be freed with the last reference: not under the directory's lock.
         drop(guard);
         drop(victim);
@@ -265,6 +265,15 @@ impl Vfs {
             _ => None,
         };
         old_dir.dentry.inode.rename(&old_name, &new_dir.dentry.inode, &new_name, flags)?;
+        if exchange {
+            old_dir.dentry.exchanged(&old_name, &new_dir.dentry, &new_name);
+        } else {
+            if let Some(target) = &target {
+                target.mark_deleted();
+            }
+            old_dir.dentry.moved(&old_name, &new_dir.dentry, &new_name);
+        }
+        // Whoever hears of it and looks finds the new names.
         let (from, to) = ((&old_dir.dentry.inode, &*old_name), (&new_dir.dentry.inode, &*new_name));
         notify::moved(from, to, source.inode.file_type());
         if let Some(target) = target.as_ref().filter(|_| !exchange) {
@@ -274,14 +283,6 @@ impl Vfs {
         if let Some(target) = target.as_ref().filter(|_| exchange) {
             notify::moved(to, from, target.inode.file_type());
             notify::inode(&target.inode, NotifyEvents::MOVE_SELF);
-        }
-        if exchange {
-            old_dir.dentry.exchanged(&old_name, &new_dir.dentry, &new_name);
-        } else {
-            if let Some(target) = &target {
-                target.mark_deleted();
-            }
-            old_dir.dentry.moved(&old_name, &new_dir.dentry, &new_name);
         }
         drop(inside);
         drop(guards);

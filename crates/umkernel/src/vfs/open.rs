@@ -1,12 +1,12 @@
 //! Opening files (`open(2)`, `openat2(2)`), and what the kernel itself opens.
 
+use super::acl::{self, Acl, Kind};
 use super::file::Hold;
-use super::permission::check_mode;
 use super::walk::{AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW};
 use super::walk::{Last, Walk};
 use super::{
-    Access, Attr, Dentry, DeviceKind, File, FileOps, FileType, Location, MountFlags, NewInode, NotifyEvents, OpenFlags,
-    Pipe, Vfs, WalkFlags, notify,
+    Access, Dentry, DeviceKind, File, FileOps, FileType, InodeRef, Location, MountFlags, NewInode, NotifyEvents,
+    OpenFlags, Pipe, Vfs, WalkFlags, check_access, notify,
 };
 use crate::bail;
 use crate::errno::{Errno, Result};
@@ -44,23 +44,65 @@ impl OpenHow {
     }
 }
 
-/// Attributes of a new inode in `dir` (`inode(7)`): the set-group-ID bit of a directory is inherited.
-pub(super) fn new_inode(ctx: &Ctx, creds: &Creds, dir: &Attr, file_type: FileType, mode: u32) -> NewInode {
-    let umask = ctx.fs().inner.lock().umask;
-    let mut mode = mode & 0o7777 & !umask;
-    let mut gid = creds.fsgid;
-    if dir.mode & SET_GID != 0 {
-        gid = dir.gid;
-        if file_type == FileType::Directory {
-            mode |= SET_GID;
-        } else if mode & (SET_GID | GROUP_EXEC) == SET_GID | GROUP_EXEC
-            && !creds.in_group(gid)
-            && !creds.capable(Capabilities::FSETID)
-        {
-            mode &= !SET_GID;
+/// What a new inode begins with.
+pub(super) struct Birth {
+    /// Its attributes.
+    pub(super) new: NewInode,
+    access: Option<Acl>,
+    default: Option<Acl>,
+}
+
+impl Birth {
+    /// An inode to be made in `dir` (`inode(7)`, `acl(5)`): the set-group-ID bit of a directory is inherited, and so are default
+    /// access control lists, which stand in for the umask.
+    pub(super) fn new(ctx: &Ctx, creds: &Creds, dir: &InodeRef, file_type: FileType, mode: u32) -> Result<Birth> {
+        let attr = dir.attr()?;
+        let mut mode = mode & 0o7777;
+        let mut gid = creds.fsgid;
+        if attr.mode & SET_GID != 0 {
+            gid = attr.gid;
+            if file_type == FileType::Directory {
+                mode |= SET_GID;
+            } else if mode & (SET_GID | GROUP_EXEC) == SET_GID | GROUP_EXEC
+                && !creds.in_group(gid)
+                && !creds.capable(Capabilities::FSETID)
+            {
+                mode &= !SET_GID;
+            }
         }
+        let inherited = if file_type == FileType::Symlink { None } else { acl::of(&**dir, Kind::Default)? };
+        let mut access = None;
+        match &inherited {
+            Some(default) => {
+                let mut own = default.clone();
+                mode = own.of_new_file(mode);
+                access = Some(own).filter(|own| own.mode().1);
+            }
+            None => mode &= !ctx.fs().inner.lock().umask,
+        }
+        let default = inherited.filter(|_| file_type == FileType::Directory);
+        Ok(Birth { new: NewInode { file_type, mode, uid: creds.fsuid, gid, rdev: 0 }, access, default })
     }
-    NewInode { file_type, mode, uid: creds.fsuid, gid, rdev: 0 }
+
+    /// Makes it, under a name.
+    pub(super) fn create(&self, dir: &InodeRef, name: &[u8]) -> Result<InodeRef> {
+        let inode = dir.create(name, &self.new)?;
+        if let Err(error) = self.give_acls(&inode) {
+            // Nobody has seen it.
+            let _ = if self.new.file_type == FileType::Directory { dir.rmdir(name) } else { dir.unlink(name) };
+            return Err(error);
+        }
+        Ok(inode)
+    }
+
+    fn give_acls(&self, inode: &InodeRef) -> Result<()> {
+        for (kind, acl) in [(Kind::Access, &self.access), (Kind::Default, &self.default)] {
+            if acl.is_some() {
+                acl::set(&**inode, kind, acl.as_ref())?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Vfs {
@@ -142,8 +184,8 @@ impl Vfs {
         }
         Vfs::alive(&dir.dentry)?;
         dir.permission(walk.creds, Access::WRITE | Access::EXEC)?;
-        let new = new_inode(ctx, walk.creds, &dir.dentry.inode.attr()?, FileType::Regular, how.mode);
-        let inode = dir.dentry.inode.create(name, &new)?;
+        let birth = Birth::new(ctx, walk.creds, &dir.dentry.inode, FileType::Regular, how.mode)?;
+        let inode = birth.create(&dir.dentry.inode, name)?;
         let child = dir.dentry.add(&self.lru, name, inode);
         notify::name(&dir.dentry.inode, name, NotifyEvents::CREATE, FileType::Regular);
         Ok((child, true))
@@ -169,8 +211,9 @@ impl Vfs {
         let dir = self.resolve(ctx, dirfd, path, how.resolve | WalkFlags::FOLLOW | WalkFlags::DIRECTORY)?;
         let creds = ctx.creds();
         dir.permission(creds, Access::WRITE | Access::EXEC)?;
-        let new = new_inode(ctx, creds, &dir.dentry.inode.attr()?, FileType::Regular, how.mode);
-        let inode = dir.dentry.inode.tmpfile(&new)?;
+        let birth = Birth::new(ctx, creds, &dir.dentry.inode, FileType::Regular, how.mode)?;
+        let inode = dir.dentry.inode.tmpfile(&birth.new)?;
+        birth.give_acls(&inode)?;
         let name = alloc::format!("#{}", inode.attr()?.ino);
         let dentry = Dentry::nameless(inode.clone(), &dir.dentry, name.as_bytes());
         let location = Location { mount: dir.mount, dentry };
@@ -269,7 +312,7 @@ impl Vfs {
         if location.mount.flags().contains(MountFlags::NOEXEC) {
             bail!(EACCES, "the mount is noexec");
         }
-        check_mode(ctx.creds(), &inode.attr()?, Access::EXEC)?;
+        check_access(ctx.creds(), &inode, Access::EXEC)?;
         Hold::Execute.acquire(&location)?;
         notify::at(&location, NotifyEvents::OPEN);
         Ok(Arc::new(File::new(location, inode, None, OpenFlags::LARGEFILE).holding(Hold::Execute)))

@@ -1,6 +1,7 @@
 //! Who may do what (`path_resolution(7)`, `inode(7)`, `capabilities(7)`).
 
-use super::{Attr, FileType, Location};
+use super::acl::{self, Kind};
+use super::{Attr, FileType, InodeRef, Location};
 use crate::errno::{Errno, Result};
 use crate::task::{Capabilities, Creds};
 
@@ -17,16 +18,23 @@ bitflags::bitflags! {
     }
 }
 
-/// Checks the permission bits and the capabilities that overrule them; `EACCES` if the access is not allowed.
-pub fn check_mode(creds: &Creds, attr: &Attr, want: Access) -> Result<()> {
-    let bits = if creds.fsuid == attr.uid {
-        attr.mode >> 6
+/// Checks the permission bits or the access control list, and the capabilities that overrule them; `EACCES` if the access is
+/// not allowed.
+pub fn check_access(creds: &Creds, inode: &InodeRef, want: Access) -> Result<()> {
+    let attr = &inode.attr()?;
+    let bits = |shift: u32| Access::from_bits_truncate(attr.mode >> shift & 7).contains(want);
+    let allowed = if creds.fsuid == attr.uid {
+        bits(6)
+    } else if attr.mode & 0o070 != 0
+        && let Some(acl) = acl::of(&**inode, Kind::Access)?
+    {
+        acl.allows(creds, attr, want)
     } else if creds.in_group(attr.gid) {
-        attr.mode >> 3
+        bits(3)
     } else {
-        attr.mode
+        bits(0)
     };
-    if Access::from_bits_truncate(bits & 7).contains(want) {
+    if allowed {
         return Ok(());
     }
     let overruled = if attr.file_type == FileType::Directory {
@@ -62,7 +70,7 @@ impl Location {
         {
             self.mount.want_write()?;
         }
-        check_mode(creds, &inode.attr()?, want)
+        check_access(creds, inode, want)
     }
 
     /// Checks that the directory here may be searched: `ENOTDIR`, `EACCES`.
@@ -74,7 +82,7 @@ impl Location {
         if creds.capable(Capabilities::DAC_OVERRIDE) {
             return Ok(());
         }
-        check_mode(creds, &inode.attr()?, Access::EXEC)
+        check_access(creds, inode, Access::EXEC)
     }
 }
 

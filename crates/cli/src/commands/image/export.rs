@@ -1,7 +1,7 @@
 //! `umlfs image export`: an image's files as an archive.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use imgtool::{ReadError, Volume};
@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// The image, with a directory in it
     #[arg(value_name = "IMAGE[:PATH]")]
     image: OsString,
-    /// The archive: .tar, or compressed as .tar.gz, .tar.xz, .tar.zst or .tar.bz2 says; without it, standard output
+    /// The archive: .tar, or compressed as .tar.gz, .tar.xz, .tar.zst or .tar.bz2 says; without it or for `-`, standard output
     output: Option<PathBuf>,
     /// Replace an archive that is there
     #[arg(long)]
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     let path = path.filter(|path| !path.is_empty()).unwrap_or_else(|| b"/".to_vec());
     let mut image = Volume::open(target).map_err(report)?;
     let mut skipped = 0;
-    match &args.output {
+    match args.output.as_deref().filter(|output| *output != Path::new("-")) {
         Some(output) => skipped = image.export_tar_to(&path, output, args.force).map_err(report)?.skipped,
         None => ui::with_stdout(|mut out| {
             let done = image.export_tar(&path, &mut out).map_err(|error| match error {

@@ -286,6 +286,10 @@ impl Inode for Ext4Inode {
         self.mapped_extents(offset, len, shared)
     }
 
+    fn keeps_acls(&self) -> bool {
+        true
+    }
+
     fn xattr_get(&self, name: &[u8]) -> Result<Vec<u8>> {
         self.fs.lock_for_names().xattr_get(self.ino, name).map_err(error)
     }

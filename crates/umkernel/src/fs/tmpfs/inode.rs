@@ -402,6 +402,10 @@ impl Inode for TmpInode {
         Ok(extents)
     }
 
+    fn keeps_acls(&self) -> bool {
+        true
+    }
+
     fn xattr_get(&self, name: &[u8]) -> Result<Vec<u8>> {
         self.xattrs.lock().get(name).cloned().ok_or(Errno::ENODATA.into())
     }
@@ -409,7 +413,7 @@ impl Inode for TmpInode {
     fn xattr_set(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
         const CREATE: u32 = 1;
         const REPLACE: u32 = 2;
-        if name.starts_with(b"system.") {
+        if name.starts_with(b"system.") && !name.starts_with(b"system.posix_acl_") {
             bail!(EOPNOTSUPP);
         }
         let mut xattrs = self.xattrs.lock();
