@@ -149,6 +149,8 @@ fn archives_hold_what_the_image_holds() {
         let archive = directory.path().join(name);
         image(&["export", "tar", path.to_str().unwrap(), archive.to_str().unwrap()]).expect_success();
         image(&["export", "tar", path.to_str().unwrap(), archive.to_str().unwrap()]).expect_one_error(&["--force"]);
+        let printed = image(&["export", "tar", path.to_str().unwrap(), "-"]).expect_success();
+        assert!(printed.stdout.contains("ustar") && !Path::new("-").exists(), "written to a file");
         let out = directory.path().join("out");
         fs::create_dir(&out).unwrap();
         run(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&out)).expect_success();

@@ -23,48 +23,15 @@ const ROOM: u64 = 4096;
 const SIZES: [u64; 12] = [8, 16, 24, 32, 40, 56, 64, 88, 112, 128, 4096, 65536];
 /// Calls that end the caller, or the machine.
 const LEFT_OUT: [u32; 3] = [__NR_exit, __NR_exit_group, __NR_reboot];
-/// Strings that the guest's memory begins with.
-const STRINGS: &[&[u8]] = &[
-    b"",
-    b".",
-    b"..",
-    b"/",
-    b"a",
-    b"d",
-    b"d/a",
-    b"d/../a",
-    b"link",
-    b"d/b",
-    b"fifo",
-    b"proc",
-    b"/proc/self/fd/3",
-    b"/proc/self/fd",
-    b"/proc/self/status",
-    b"/proc/self/mem",
-    b"/proc/1/mounts",
-    b"/proc/sys/kernel/hostname",
-    b"dev",
-    b"/dev/null",
-    b"/dev/zero",
-    b"/dev/full",
-    b"/dev/random",
-    b"/dev/ptmx",
-    b"/dev/tty",
-    b"/dev/kmsg",
-    b"dev/pts",
-    b"tmpfs",
-    b"devtmpfs",
-    b"devpts",
-    b"sysfs",
-    b"cgroup2",
-    b"none",
-    b"size=1M",
-    b"user.x",
-    b"security.y",
-    b"system.posix_acl_access",
-    b"#!d/a",
-    b"lo",
-];
+/// Strings that the guest's memory begins with; the first is empty.
+const STRINGS: &str = " . .. / a d d/a d/../a link d/b fifo proc /proc/self/fd/3 /proc/self/fd /proc/self/status \
+    /proc/self/mem /proc/1/mounts /proc/sys/kernel/hostname dev /dev/null /dev/zero /dev/full \
+    /dev/random /dev/ptmx /dev/tty /dev/kmsg dev/pts tmpfs devtmpfs devpts sysfs cgroup2 none size=1M \
+    user.x security.y system.posix_acl_access #!d/a lo";
+
+fn strings() -> impl Iterator<Item = &'static [u8]> {
+    STRINGS.split(' ').map(str::as_bytes)
+}
 
 /// Makes the calls that `data` stands for.
 ///
@@ -92,7 +59,7 @@ pub fn system_calls(data: &[u8]) {
 fn fill(arena: &mut [u64]) -> Vec<u64> {
     let mut text = Vec::new();
     let mut places = Vec::new();
-    for string in STRINGS {
+    for string in strings() {
         places.push(text.len() as u64);
         text.extend_from_slice(string);
         text.push(0);
@@ -166,7 +133,7 @@ impl Caller<'_> {
     fn prepare(&mut self) {
         let cwd = crate::vfs::AT_FDCWD as i64 as u64;
         let string = |wanted: &[u8]| {
-            let place = STRINGS.iter().position(|string| *string == wanted).map(|at| self.strings[at]);
+            let place = strings().position(|string| string == wanted).map(|at| self.strings[at]);
             self.start + place.expect("one of the strings")
         };
         let calls: &[(u32, &[u64])] = &[
