@@ -3,14 +3,13 @@
 use std::sync::{Mutex, OnceLock};
 
 use ext4::mkfs::{FsType, Options, format};
-use ext4::{BlockDevice, FileType, Fs, IoError, MountOptions, NewInode, ROOT_INO, Timestamp, XattrMode};
+use ext4::{FileType, Fs, MountOptions, NewInode, ROOT_INO, XattrMode};
 
 use crate::patch::apply;
+use exercise::{Memory, NOW};
 
 #[path = "../../crates/ext4/tests/common/exercise.rs"]
 pub mod exercise;
-
-const NOW: Timestamp = Timestamp { sec: 1_600_000_000, nsec: 0 };
 
 /// The first byte chooses an image that the rest changes; or the rest is one.
 pub fn feed(data: &[u8]) {
@@ -52,7 +51,7 @@ fn bases() -> &'static [Vec<u8>] {
 
 /// A small file system with some of everything in it.
 fn image(options: &Options) -> Vec<u8> {
-    let disk = Ram(Mutex::new(vec![0; 2 << 20]));
+    let disk = Memory(Mutex::new(vec![0; 2 << 20]));
     format(&disk, options).unwrap();
     let mut fs = Fs::mount(&disk, MountOptions::default()).unwrap();
     let new = |file_type| NewInode { file_type, mode: 0o755, uid: 1, gid: 2, rdev: (1, 3), now: NOW };
@@ -75,29 +74,4 @@ fn image(options: &Options) -> Vec<u8> {
     fs.sync().unwrap();
     drop(fs);
     disk.0.into_inner().unwrap()
-}
-
-/// A device in memory.
-struct Ram(Mutex<Vec<u8>>);
-
-impl BlockDevice for Ram {
-    fn size(&self) -> u64 {
-        self.0.lock().unwrap().len() as u64
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
-        let at = offset as usize;
-        buf.copy_from_slice(self.0.lock().unwrap().get(at..at + buf.len()).ok_or(IoError::EIO)?);
-        Ok(())
-    }
-
-    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), IoError> {
-        let at = offset as usize;
-        self.0.lock().unwrap().get_mut(at..at + buf.len()).ok_or(IoError::EIO)?.copy_from_slice(buf);
-        Ok(())
-    }
-
-    fn flush(&self) -> Result<(), IoError> {
-        Ok(())
-    }
 }

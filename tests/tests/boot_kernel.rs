@@ -122,7 +122,8 @@ fn a_command_finds_the_same_in_both_kernels() {
     let [ours, _] = same(
         &shell(
             "echo out; echo err >&2; pwd; id -u; umask; uname -n; env | sort; tty; cut -d' ' -f2,3 /proc/mounts; \
-             ls /dev/pts; for n in fd stdin stdout stderr; do readlink /dev/$n; done; echo x | cat /dev/stdin; ip addr show lo | grep -c 127.0.0.1; printf 'a\\0\\377\\r\\n\\n'; exit 7",
+             ls /dev/pts; for n in fd stdin stdout stderr; do readlink /dev/$n; done; echo x | cat /dev/stdin; \
+             ip addr show lo | grep -c 127.0.0.1; printf 'a\\0\\377\\r\\n\\n'; exit 7",
         ),
         b"",
     );

@@ -8,9 +8,11 @@ use ext4::{
 };
 use std::sync::Mutex;
 
-const NOW: Timestamp = Timestamp { sec: 1_700_000_000, nsec: 0 };
+/// The time of all that is done.
+pub const NOW: Timestamp = Timestamp { sec: 1_700_000_000, nsec: 0 };
 
-struct Memory(Mutex<Vec<u8>>);
+/// A device in memory.
+pub struct Memory(pub Mutex<Vec<u8>>);
 
 impl BlockDevice for Memory {
     fn size(&self) -> u64 {

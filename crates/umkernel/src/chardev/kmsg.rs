@@ -6,7 +6,7 @@ use crate::kernel::Ctx;
 use crate::log::Level;
 use crate::mm::{IoDst, IoSrc};
 use crate::sync::{Mutex, PollTable};
-use crate::vfs::{File, FileOps, PollEvents};
+use crate::vfs::{File, FileOps, PollEvents, SEEK_DATA, SEEK_END, SEEK_SET};
 use alloc::string::String;
 use core::any::Any;
 use core::fmt::Write;
@@ -102,9 +102,6 @@ impl FileOps for Kmsg {
 
     /// To the oldest record (`SEEK_SET`), behind what was cleared (`SEEK_DATA`), or to what is yet to come (`SEEK_END`).
     fn seek(&self, ctx: &Ctx, offset: i64, whence: u32) -> Option<Result<u64>> {
-        const SEEK_SET: u32 = 0;
-        const SEEK_END: u32 = 2;
-        const SEEK_DATA: u32 = 3;
         if offset != 0 {
             return Some(Err(Errno::ESPIPE.into()));
         }

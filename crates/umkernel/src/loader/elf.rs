@@ -214,13 +214,8 @@ mod tests {
         let header = Header::parse(&bytes).unwrap();
         let at = header.phoff as usize;
         let phdrs = bytes[at..at + header.phdrs_len()].to_vec();
-        let mut seed = 0x2545_f491_4f6c_dd1du64;
-        let mut random = move || {
-            seed ^= seed << 13;
-            seed ^= seed >> 7;
-            seed ^= seed << 17;
-            seed
-        };
+        let mut generator = crate::testing::Random(0x2545_f491_4f6c_dd1d);
+        let mut random = || generator.next();
         for _ in 0..50_000 {
             let mut bad = phdrs.clone();
             for _ in 0..random() % 8 + 1 {

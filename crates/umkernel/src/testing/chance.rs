@@ -233,6 +233,7 @@ impl Caller<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Random;
 
     /// `KERNEL_RUNS=N` sets how often, `KERNEL_SEED=N` where to start; `KERNEL_SHOW=1` tells the calls.
     #[test]
@@ -240,14 +241,8 @@ mod tests {
         let number = |name: &str, or: u64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(or);
         let first = number("KERNEL_SEED", 1);
         for seed in first..first + number("KERNEL_RUNS", 300) {
-            let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-            let mut random = || {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                state
-            };
-            let data: Vec<u8> = (0..200).flat_map(|_| random().to_le_bytes()).collect();
+            let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+            let data: Vec<u8> = (0..200).flat_map(|_| random.next().to_le_bytes()).collect();
             system_calls(&data);
         }
     }

@@ -274,6 +274,26 @@ pub(crate) fn addr<T: ?Sized>(value: &T) -> u64 {
     (value as *const T).cast::<u8>() as u64
 }
 
+/// A small generator of its own, so that a failure can be repeated from its seed, which is not 0.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        (self.next() >> 20) % n
+    }
+
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+}
+
 /// Waits for something that another host thread does.
 pub(crate) fn soon(mut condition: impl FnMut() -> bool) {
     for _ in 0..2000 {

@@ -3,7 +3,7 @@
 
 use crate::Ctx;
 use crate::fs::hostfs::HostFs;
-use crate::testing::{Machine, machine_on, tmpfs_machine};
+use crate::testing::{Machine, Random, machine_on, tmpfs_machine};
 use alloc::ffi::CString;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -11,25 +11,7 @@ use linux_raw_sys::general as sys;
 use std::path::Path;
 use std::string::ToString;
 
-/// A small generator of its own, so that a failure can be repeated from its seed.
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        (self.next() >> 20) % n
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-
     fn path(&mut self) -> String {
         let mut path = String::from(self.pick(&["", "", "", "", "", "/", "/top/"]));
         for depth in 0..1 + self.below(3) {

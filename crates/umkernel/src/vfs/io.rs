@@ -14,10 +14,10 @@ const RLIMIT_FSIZE: usize = 1;
 pub(super) const OFFSET_MAX: u64 = i64::MAX as u64;
 
 /// `lseek(2)`.
-const SEEK_SET: u32 = 0;
+pub(crate) const SEEK_SET: u32 = 0;
 const SEEK_CUR: u32 = 1;
-const SEEK_END: u32 = 2;
-const SEEK_DATA: u32 = 3;
+pub(crate) const SEEK_END: u32 = 2;
+pub(crate) const SEEK_DATA: u32 = 3;
 const SEEK_HOLE: u32 = 4;
 
 /// A source that gives only its first bytes.

@@ -46,6 +46,7 @@ pub use inode::{
     Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeRef, NewInode, SEAL_EXEC,
     SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, SEAL_WRITE, SetAttr, StatFs, Timestamp,
 };
+pub(crate) use io::{SEEK_DATA, SEEK_END, SEEK_SET};
 pub use location::{Location, PathText};
 pub use locks::{FileLocks, LockOwner, RecordLock};
 pub use mount::{Mount, MountFlags};
