@@ -90,3 +90,8 @@ fn mounts_are_made_step_by_step() {
 fn access_control_lists() {
     same_as_native("acls");
 }
+
+#[test]
+fn programs_are_killed_as_they_start() {
+    same_as_native("killed");
+}

@@ -193,11 +193,17 @@ pub(super) fn spawn(child: &Arc<Task>, how: Spawn, regs: TrapFrame, settid: u64)
         (*slot.frame()).regs = regs;
     }
     let stack = below(slot.stack_top() - FRAME_SIZE);
+    let space = child.mm().ok();
     let id = child.host.tid.as_ptr().cast_const();
     let answer = match how {
         Spawn::Fork => {
             // SAFETY: a stack of its own in the arena; memory is copied.
-            unsafe { direct_clone(PROCESS.into(), stack, id, slot.address(), forked) }
+            let pid = unsafe { direct_clone(PROCESS.into(), stack, id, slot.address(), forked) };
+            if let Some(space) = space.filter(|_| pid > 0) {
+                // Others may ask for the child's memory before it has come so far as to say where that is.
+                let _ = space.host_pid.compare_exchange(0, pid as i32, Ordering::Relaxed, Ordering::Relaxed);
+            }
+            pid
         }
         Spawn::Thread | Spawn::ShareMemory => {
             if how == Spawn::Thread {
@@ -290,9 +296,13 @@ extern "C" fn threaded(slot: u64) -> ! {
     run(slot)
 }
 
+/// A process of the zygote's that has been given a slot. Its task may have been kicked already.
 pub(super) extern "C" fn fresh(slot: u64) -> ! {
     let slot = arrive(slot);
     die_with_kernel();
+    if let Err(e) = host::unblock_signals() {
+        panic!("cannot set a process up: {e}");
+    }
     let context = slot.context.swap(0, Ordering::Relaxed);
     if context != 0 {
         if let Some(task) = task_of(slot) {

@@ -5,7 +5,7 @@
 
 use super::arena::{Arena, arena};
 use super::entry::{FRAME_SIZE, direct_clone};
-use super::layout::{ARENA_BASE, HEAP_BASE, ROOT, SIGNAL_STACK_SIZE, SIGNAL_STACKS};
+use super::layout::{ARENA_BASE, HEAP_BASE, KICK, ROOT, SIGNAL_STACK_SIZE, SIGNAL_STACKS};
 use super::slot::{HostMemory, Own, Slot};
 use super::spawn::{PROCESS, below, die_with_kernel, empty_memory, fresh, host_result, task_of};
 use super::{filter, signal};
@@ -256,6 +256,8 @@ extern "C" fn main(slot: u64) -> ! {
         .and_then(|()| signal::install())
         .and_then(|()| signal::set_stack(0))
         .and_then(|()| host::unblock_signals())
+        // The handler would find nothing in a process that has no slot yet, and end it. [`fresh`] unblocks it.
+        .and_then(|()| host::process::block_signals(1 << (KICK - 1)))
         .and_then(|()| filter::install(filter::Role::GuestProcess));
     if let Err(e) = prepared {
         panic!("cannot prepare guest processes: {e}");
