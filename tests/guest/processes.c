@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "say.h"
@@ -164,10 +166,49 @@ static void clones(void) {
     close(fd);
 }
 
+/* Memory of another process. */
+static void other_memory(void) {
+    static char theirs[3 * 4096], ours[3 * 4096];
+    char *edge = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    munmap(edge + 4096, 4096);
+    strcpy(theirs, "before the fork");
+    strcpy(edge + 4090, "edge");
+    pid_t pid = sleeper();
+    strcpy(theirs, "changed by the parent");
+    struct iovec here[2] = {{ours, 6}, {ours + 100, 200}}, there[2] = {{theirs, 10}, {theirs + 10, 5}};
+    SAY(process_vm_readv(pid, here, 2, there, 2, 0));
+    printf("%.6s|%.9s\n", ours, ours + 100);
+    strcpy(ours, "written");
+    SAY(process_vm_writev(pid, here, 1, there, 1, 0));
+    here[0].iov_len = 100;
+    there[0].iov_len = 100;
+    SAY(process_vm_readv(pid, here, 1, there, 1, 0));
+    printf("%s %s\n", ours, theirs);
+    there[0] = (struct iovec){edge + 4000, 200};
+    here[0].iov_len = sizeof ours;
+    SAY(process_vm_readv(pid, here, 1, there, 1, 0));
+    there[0] = (struct iovec){edge + 4096, 10};
+    SAY(process_vm_readv(pid, here, 1, there, 1, 0));
+    SAY(process_vm_writev(pid, here, 1, there, 1, 0));
+    there[0] = (struct iovec){(void *)other_memory, 10};
+    SAY(process_vm_writev(pid, here, 1, there, 1, 0));
+    SAY(process_vm_readv(pid, here, 1, there, 1, 1));
+    SAY(process_vm_readv(pid, here, 0, there, 1, 0));
+    SAY(process_vm_readv(pid, here, 1, there, 0, 0));
+    SAY(process_vm_readv(pid, here, 1025, there, 1, 0));
+    SAY(process_vm_readv(pid, NULL, 1, there, 1, 0));
+    SAY(process_vm_readv(4000000, here, 1, there, 1, 0));
+    SAY(process_vm_readv(4000000, here, 0, there, 1, 0));
+    SAY(process_vm_readv(getpid(), here, 1, (struct iovec[]){{theirs, 7}}, 1, 0));
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
 int main(void) {
     setvbuf(stdout, NULL, _IOLBF, 1 << 16);
     open_and_wait();
     signals();
     clones();
+    other_memory();
     return 0;
 }

@@ -95,3 +95,8 @@ fn access_control_lists() {
 fn programs_are_killed_as_they_start() {
     same_as_native("killed");
 }
+
+#[test]
+fn system_v_objects() {
+    same_as_native("ipc");
+}

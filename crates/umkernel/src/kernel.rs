@@ -6,7 +6,7 @@ use crate::power::Power;
 use crate::sync::{Mutex, WaitQueue};
 use crate::task::{Task, TaskTable};
 use crate::vfs::Vfs;
-use crate::{futex, host, log, net, profile, signal, stats, syscall, time, trace, tty};
+use crate::{futex, host, ipc, log, net, profile, signal, stats, syscall, time, trace, tty};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -47,6 +47,8 @@ pub struct Kernel {
     pub time: time::TimeKeeper,
     /// Tasks that sleep in `futex(2)`.
     pub futexes: futex::FutexTable,
+    /// System V shared memory, semaphores and message queues.
+    pub ipc: ipc::Ipc,
     /// Terminals, the console among them.
     pub ttys: tty::Ttys,
     /// The names that sockets are bound to.
@@ -168,6 +170,7 @@ impl Kernel {
             unknown_calls: Default::default(),
             time: Default::default(),
             futexes: Default::default(),
+            ipc: Default::default(),
             ttys: Default::default(),
             log: Default::default(),
             power: Power::default(),

@@ -19,6 +19,7 @@ pub mod event;
 pub mod fs;
 pub mod futex;
 pub mod host;
+pub mod ipc;
 pub mod kernel;
 pub mod loader;
 pub mod log;

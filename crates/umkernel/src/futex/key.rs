@@ -59,7 +59,7 @@ impl Key {
     fn parts(&self) -> (u8, u64, u64) {
         match self {
             Key::Private(mm, addr) => (0, *mm, *addr),
-            Key::Memory(memory, offset) => (1, Arc::as_ptr(memory) as u64, *offset),
+            Key::Memory(memory, offset) => (1, Arc::as_ptr(&memory.fd) as u64, *offset),
             Key::File(inode, offset) => (2, Arc::as_ptr(inode).cast::<()>() as u64, *offset),
         }
     }

@@ -123,6 +123,69 @@ impl AddressSpace {
 }
 
 impl AddressSpace {
+    /// Maps `len` bytes of shared memory (`shmat(2)`), at `place` if there is one; returns the address.
+    ///
+    /// # Errors
+    /// `EINVAL` if there is something at `place` that is not to be `replace`d, or it is not the guest's; `ENOMEM`.
+    pub fn map_shared(
+        &self,
+        ctx: &Ctx,
+        memory: Arc<SharedMemory>,
+        len: u64,
+        prot: Prot,
+        place: Option<u64>,
+        replace: bool,
+    ) -> Result<u64> {
+        let mut inner = self.inner.lock();
+        let start = match place {
+            Some(start) => {
+                let end =
+                    start.checked_add(len).filter(|&end| end <= TASK_SIZE && start >= MMAP_MIN).ok_or(Errno::EINVAL)?;
+                if !replace && !inner.is_free(start, end) {
+                    bail!(EINVAL, "something is mapped there");
+                }
+                start
+            }
+            None => {
+                let below = inner.mmap_base;
+                inner.find_free(len, below)?
+            }
+        };
+        if inner.total().saturating_add(len) > ctx.task.process.limit(super::RLIMIT_AS) {
+            bail!(ENOMEM, "RLIMIT_AS");
+        }
+        let kind = VmaKind::Shared { memory, offset: 0 };
+        inner.map(ctx, Vma { start, end: start + len, prot, flags: MapFlags::SHARED, kind })?;
+        Ok(start)
+    }
+
+    /// Unmaps what is left of the attachment that was mapped at `addr` (`shmdt(2)`). False if there is none.
+    ///
+    /// # Errors
+    /// As of [`AddressSpace::unmap`].
+    pub fn unmap_attachment(&self, ctx: &Ctx, addr: u64) -> Result<bool> {
+        let mut inner = self.inner.lock();
+        let of_it = |vma: &Vma| match &vma.kind {
+            VmaKind::Shared { memory, offset } if memory.attachment.is_some() && vma.start - addr == *offset => {
+                Some(memory.clone())
+            }
+            _ => None,
+        };
+        let mut found: Option<Arc<SharedMemory>> = None;
+        let mut parts = Vec::new();
+        for vma in inner.vmas.range(addr..).map(|(_, vma)| vma) {
+            let Some(memory) = of_it(vma) else { continue };
+            if found.get_or_insert_with(|| memory.clone()).fd.raw() == memory.fd.raw() {
+                parts.push((vma.start, vma.end));
+            }
+        }
+        for (start, end) in &parts {
+            inner.unmap(ctx, *start, *end)?;
+        }
+        drop(inner);
+        Ok(found.is_some())
+    }
+
     /// Maps the page at `addr` if its file has grown to reach it since the mapping was made, or shrank and grew again.
     /// True if it did: the access that faulted succeeds when it is tried again.
     pub fn map_grown(&self, ctx: &Ctx, addr: u64) -> bool {

@@ -9,7 +9,7 @@ mod vma;
 
 pub use space::{AddressSpace, MAX_MAP_COUNT, MMAP_MIN, SpaceInner};
 pub use user::{IoDst, IoSrc, KernelDst, KernelSrc, Pod, UserDst, UserSrc, bytes_of};
-pub use vma::{MapFlags, Prot, SharedMemory, Vma, VmaKind};
+pub use vma::{Attachment, MapFlags, Prot, SharedMemory, Vma, VmaKind};
 
 /// Bytes in a page.
 pub const PAGE_SIZE: u64 = 4096;

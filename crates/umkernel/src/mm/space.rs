@@ -3,13 +3,14 @@
 //! Every change goes to the platform first and into the tree when the host has agreed, both under the space's lock.
 
 use super::map::{FileCut, back_vma};
-use super::{MapFlags, PAGE_SIZE, Prot, TASK_SIZE, Vma, VmaKind, page_up};
+use super::{MapFlags, PAGE_SIZE, Prot, SharedMemory, TASK_SIZE, Vma, VmaKind, page_up};
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::platform::Reserved;
 use crate::sync::Mutex;
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
@@ -103,11 +104,12 @@ impl AddressSpace {
         self.inner.lock().vma_at(addr).cloned()
     }
 
-    /// A copy of the description for a forked process; the platform copies the pages.
-    pub fn fork(&self, id: u64) -> AddressSpace {
+    /// A copy of the description for a forked process, `pid`; the platform copies the pages.
+    pub fn fork(&self, id: u64, pid: i32) -> AddressSpace {
         let mut inner = self.inner.lock().clone();
         inner.vmas.retain(|_, vma| !vma.flags.contains(MapFlags::DONT_FORK));
         inner.vmas.values_mut().for_each(|vma| vma.flags.remove(MapFlags::LOCKED));
+        inner.attach_child(pid);
         let cuts = self.cuts.lock().clone();
         AddressSpace {
             host_pid: AtomicI32::new(0),
@@ -134,6 +136,24 @@ impl AddressSpace {
 }
 
 impl SpaceInner {
+    /// Gives a forked child attachments of its own, each for all the VMAs that its parent's has.
+    fn attach_child(&mut self, pid: i32) {
+        let mut made: Vec<(Arc<SharedMemory>, Arc<SharedMemory>)> = Vec::new();
+        for vma in self.vmas.values_mut() {
+            let VmaKind::Shared { memory, .. } = &mut vma.kind else { continue };
+            let Some(attachment) = &memory.attachment else { continue };
+            let own = match made.iter().find(|(parents, _)| Arc::ptr_eq(parents, memory)) {
+                Some((_, own)) => own.clone(),
+                None => {
+                    let own = Arc::new(memory.attached(attachment.for_child(pid)));
+                    made.push((memory.clone(), own.clone()));
+                    own
+                }
+            };
+            *memory = own;
+        }
+    }
+
     /// The VMA that covers an address.
     pub fn vma_at(&self, addr: u64) -> Option<&Vma> {
         self.vmas.range(..=addr).next_back().map(|(_, vma)| vma).filter(|vma| addr < vma.end)
@@ -328,10 +348,10 @@ fn continues(a: &Vma, b: &Vma) -> bool {
     match (&a.kind, &b.kind) {
         (VmaKind::Anonymous, VmaKind::Anonymous) | (VmaKind::Heap, VmaKind::Heap) => true,
         (VmaKind::Shared { memory: m, offset: o }, VmaKind::Shared { memory: n, offset: p }) => {
-            alloc::sync::Arc::ptr_eq(m, n) && o + a.len() == *p
+            Arc::ptr_eq(m, n) && o + a.len() == *p
         }
         (VmaKind::File { file: f, offset: o }, VmaKind::File { file: g, offset: p }) => {
-            alloc::sync::Arc::ptr_eq(f, g) && o + a.len() == *p
+            Arc::ptr_eq(f, g) && o + a.len() == *p
         }
         _ => false,
     }

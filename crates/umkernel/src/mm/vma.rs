@@ -3,6 +3,8 @@
 use crate::errno::Result;
 use crate::host::{self, HostFd};
 use crate::vfs::File;
+use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::sync::Arc;
 
 bitflags::bitflags! {
@@ -33,13 +35,24 @@ bitflags::bitflags! {
     }
 }
 
+/// Why a process has memory that others have, too, where that is kept count of: a System V segment.
+pub trait Attachment: Send + Sync {
+    /// What a forked child has: process `pid`.
+    fn for_child(&self, pid: i32) -> Box<dyn Attachment>;
+
+    /// What `/proc/PID/maps` calls it.
+    fn name(&self) -> String;
+
+    /// The inode number there.
+    fn number(&self) -> u64;
+}
+
 /// Memory that several address spaces share: anonymous shared mappings, System V segments.
-#[derive(Debug)]
 pub struct SharedMemory {
-    /// The memfd that holds the pages.
-    pub fd: HostFd,
-    /// Names the object in futex keys and `/proc/PID/maps`.
-    pub id: u64,
+    /// The memfd that holds the pages. All that share them have this one.
+    pub fd: Arc<HostFd>,
+    /// Ended with the last mapping of it.
+    pub attachment: Option<Box<dyn Attachment>>,
 }
 
 impl SharedMemory {
@@ -50,8 +63,17 @@ impl SharedMemory {
     pub fn new(len: u64) -> Result<SharedMemory> {
         let fd = HostFd::new(host::memfd_create(c"guest-shared")?);
         host::ftruncate(fd.raw(), len)?;
-        let id = fd.raw() as u64;
-        Ok(SharedMemory { fd, id })
+        Ok(SharedMemory { fd: Arc::new(fd), attachment: None })
+    }
+
+    /// The same memory, as it is attached to a process.
+    pub fn attached(&self, attachment: Box<dyn Attachment>) -> SharedMemory {
+        SharedMemory { fd: self.fd.clone(), attachment: Some(attachment) }
+    }
+
+    /// Names the object in `/proc/PID/maps`.
+    pub fn id(&self) -> u64 {
+        self.attachment.as_ref().map_or(self.fd.raw() as u64, |attachment| attachment.number())
     }
 }
 

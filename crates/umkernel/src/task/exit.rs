@@ -116,6 +116,7 @@ fn finish_process(ctx: &Ctx) {
     let kernel = ctx.kernel;
     let process = &ctx.task.process;
     *process.exe.lock() = None;
+    crate::ipc::sem::process_ended(kernel, process.pid);
     let mut inner = process.inner.lock();
     let status = inner.exiting.or(inner.leader_status).unwrap_or(WaitStatus::Exited(0));
     let session_leader = inner.sid == process.pid;

@@ -140,7 +140,7 @@ pub fn clone(ctx: &Ctx, args: &CloneArgs, frame: &TrapFrame) -> Result<Pid> {
     }
     let tid = kernel.tasks.allocate_pid(kernel.config.max_tasks)?;
     let mm = parent.mm()?;
-    let child_mm = if flags.contains(CloneFlags::VM) { mm } else { Arc::new(mm.fork(kernel.new_id())) };
+    let child_mm = if flags.contains(CloneFlags::VM) { mm } else { Arc::new(mm.fork(kernel.new_id(), tid)) };
     let process = if flags.contains(CloneFlags::THREAD) { parent.process.clone() } else { new_process(ctx, tid, args) };
     let files = if flags.contains(CloneFlags::FILES) { parent.files() } else { Arc::new(parent.files().duplicate()) };
     let fs = if flags.contains(CloneFlags::FS) { parent.fs() } else { Arc::new(parent.fs().duplicate()) };

@@ -190,6 +190,7 @@ fn machine_with(root: Arc<dyn FileSystem>, platform: TestPlatform) -> Machine {
         time: Default::default(),
         load: Default::default(),
         futexes: Default::default(),
+        ipc: Default::default(),
         ttys: Default::default(),
         net: Default::default(),
         log: Default::default(),

@@ -1,6 +1,6 @@
 //! Files of `/proc` about the whole machine.
 
-use super::cpuinfo;
+use super::{cpuinfo, sysvipc};
 use crate::block::Disk;
 use crate::fs::pseudo::DirBuilder;
 use crate::kernel::{Ctx, Kernel};
@@ -42,6 +42,11 @@ pub(super) fn add(root: DirBuilder) -> DirBuilder {
     })
     .dir("tty", |dir| dir.text("drivers", TTY_DRIVERS))
     .dir("net", network)
+    .dir("sysvipc", |dir| {
+        dir.file("msg", |ctx| sysvipc::messages(&ctx.kernel.ipc).into_bytes())
+            .file("sem", |ctx| sysvipc::semaphores(&ctx.kernel.ipc).into_bytes())
+            .file("shm", |ctx| sysvipc::segments(&ctx.kernel.ipc).into_bytes())
+    })
 }
 
 const TTY_DRIVERS: &str = "\

@@ -36,7 +36,10 @@ fn line(text: &mut Vec<u8>, vma: &Vma, root: &Location) {
             let (dev, ino) = file.inode.attr().map_or((0, 0), |a| (a.dev, a.ino));
             (*offset, dev, ino, file.location.display_path(root))
         }
-        VmaKind::Shared { memory, offset } => (*offset, 1, memory.id, b"/dev/zero (deleted)".to_vec()),
+        VmaKind::Shared { memory, offset } => {
+            let name = memory.attachment.as_ref().map(|attachment| attachment.name().into_bytes());
+            (*offset, 1, memory.id(), name.unwrap_or_else(|| b"/dev/zero (deleted)".to_vec()))
+        }
         VmaKind::Heap => (0, 0, 0, b"[heap]".to_vec()),
         VmaKind::Stack => (0, 0, 0, b"[stack]".to_vec()),
         // The kernel's own ranges without a name are not the guest's business.

@@ -12,6 +12,7 @@ mod stat;
 mod status;
 mod subject;
 mod sysctl;
+mod sysvipc;
 #[cfg(test)]
 #[cfg(feature = "ptrace")]
 mod tests;

@@ -4,6 +4,7 @@
 use super::global::line;
 use crate::errno::{Errno, Result};
 use crate::fs::pseudo::{DirBuilder, Store};
+use crate::ipc::{Limit, Limits};
 use crate::kernel::{Ctx, Kernel};
 use crate::task::{Capabilities, PID_MAX};
 use crate::version;
@@ -38,7 +39,8 @@ pub(super) fn add(root: DirBuilder, kernel: &Kernel) -> DirBuilder {
 }
 
 fn kernel_settings(dir: DirBuilder, boot_id: String) -> DirBuilder {
-    dir.text("ostype", "Linux\n")
+    let dir = dir
+        .text("ostype", "Linux\n")
         .file("osrelease", |_| format!("{}\n", version::RELEASE).into_bytes())
         .file("version", |_| format!("{}\n", version::VERSION).into_bytes())
         .file_with("hostname", 0o644, |ctx| Ok(line(ctx, |k| k.uts.lock().nodename.clone())), Some(set_name(true)))
@@ -70,7 +72,51 @@ fn kernel_settings(dir: DirBuilder, boot_id: String) -> DirBuilder {
                 .text("entropy_avail", "256\n")
                 .text("poolsize", "256\n")
         })
-        .dir("pty", |dir| dir.text("max", "4096\n"))
+        .dir("pty", |dir| dir.text("max", "4096\n"));
+    ipc_limits(dir)
+}
+
+/// System V IPC: the only limits that can be changed.
+fn ipc_limits(dir: DirBuilder) -> DirBuilder {
+    type Which = fn(&Limits) -> &Limit;
+    let limits: [(&str, Which); 6] = [
+        ("msgmax", |limits| &limits.msgmax),
+        ("msgmnb", |limits| &limits.msgmnb),
+        ("msgmni", |limits| &limits.msgmni),
+        ("shmall", |limits| &limits.shmall),
+        ("shmmax", |limits| &limits.shmmax),
+        ("shmmni", |limits| &limits.shmmni),
+    ];
+    let dir = limits.into_iter().fold(dir, |dir, (name, which)| {
+        let show = move |ctx: &Ctx| -> Result<alloc::vec::Vec<u8>> {
+            Ok(line(ctx, |kernel| which(&kernel.ipc.limits).get().to_string()))
+        };
+        dir.file_with(
+            name,
+            0o644,
+            show,
+            Some(Box::new(move |ctx, text| set_limits(text, &[which(&ctx.kernel.ipc.limits)]))),
+        )
+    });
+    fn sem(limits: &Limits) -> [&Limit; 4] {
+        [&limits.semmsl, &limits.semmns, &limits.semopm, &limits.semmni]
+    }
+    let show = |ctx: &Ctx| -> Result<alloc::vec::Vec<u8>> {
+        let values = sem(&ctx.kernel.ipc.limits).map(|limit| limit.get().to_string());
+        Ok(format!("{}\n", values.join("\t")).into_bytes())
+    };
+    dir.file_with("sem", 0o644, show, Some(Box::new(|ctx, text| set_limits(text, &sem(&ctx.kernel.ipc.limits)))))
+        .text("shm_rmid_forced", "0\n")
+}
+
+/// Sets limits to the numbers of a text, as many as it has.
+fn set_limits(text: &[u8], limits: &[&Limit]) -> Result<()> {
+    let text = String::from_utf8_lossy(text);
+    let numbers: core::result::Result<alloc::vec::Vec<u64>, _> =
+        text.split_ascii_whitespace().map(str::parse).collect();
+    let numbers = numbers.map_err(|_| crate::Error::new(Errno::EINVAL, "not a number"))?;
+    limits.iter().zip(numbers).for_each(|(limit, number)| limit.set(number));
+    Ok(())
 }
 
 fn open_files(kernel: &Kernel) -> usize {

@@ -59,6 +59,8 @@ bitflags::bitflags! {
         const NET_RAW = 1 << 13;
         /// Lock memory.
         const IPC_LOCK = 1 << 14;
+        /// Bypass permissions of System V objects.
+        const IPC_OWNER = 1 << 15;
         /// Change root.
         const SYS_CHROOT = 1 << 18;
         /// Use raw I/O.

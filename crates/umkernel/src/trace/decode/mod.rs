@@ -8,6 +8,7 @@ mod file;
 mod flags;
 mod futex;
 mod io;
+mod ipc;
 mod memory;
 mod mode;
 mod mount;
@@ -65,6 +66,7 @@ static KINDS: &[&[Kind]] = &[
     file::KINDS,
     futex::KINDS,
     io::KINDS,
+    ipc::KINDS,
     memory::KINDS,
     mount::KINDS,
     net::KINDS,
