@@ -9,7 +9,8 @@
 //! ASAN_OPTIONS=detect_leaks=0 cargo +nightly fuzz run --features libfuzzer archive -- -max_len=8192 -len_control=0
 //! ```
 //!
-//! The kernel's own target, `system_calls`, is `umkernel::testing::chance`, as it needs the kernel's insides.
+//! Two targets need the insides of what they feed: the kernel's `system_calls` is `umkernel::testing::chance`, `share_server` is
+//! `umkernel::machine::shares::chance`.
 #![allow(clippy::unwrap_used)]
 
 pub mod archive;

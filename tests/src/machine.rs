@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use crate::uml::linux_uml;
 use crate::{Run, copy_umlfs, run, umlfs, umlfs_path};
 
 /// How long a boot may take until its test fails: far more than it does, for slow and busy hosts.
@@ -59,6 +60,24 @@ pub fn platforms() -> &'static [&'static str] {
     }
     eprintln!("this processor has no protection keys: the direct platform is not tried");
     &["ptrace"]
+}
+
+/// Whether a real User-Mode Linux starts here at all: hosts without ptrace, or without a place for its memory, have none.
+///
+/// # Panics
+/// There is no `linux.uml`, or no C compiler.
+pub fn uml_runs() -> bool {
+    static RUNS: OnceLock<bool> = OnceLock::new();
+    *RUNS.get_or_init(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = Command::new(linux_uml());
+        command
+            .args(["mem=64M", "con=null", "con0=null,fd:1", "umid=m"])
+            .arg(format!("uml_dir={}/", directory.path().display()));
+        // Without a disk it gets as far as to miss it.
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        [output.stdout, output.stderr].iter().any(|text| String::from_utf8_lossy(text).contains("Kernel panic"))
+    })
 }
 
 /// A directory of a test's own with a program of its own, by which its processes are told from all others, and a copy

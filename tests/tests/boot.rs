@@ -294,7 +294,7 @@ fn each_senseless_argument_gives_one_clear_error() {
     boot(&["rw"]).expect_one_error(&["no image"]);
     boot(&["t.img", "root=/dev/sda1"]).expect_one_error(&["/dev/sda1", "/dev/ubda"]);
     boot(&["t.img", "mem=lots"]).expect_one_error(&["mem=lots"]);
-    boot(&["t.img", "ubdb=second.img"]).expect_one_error(&["ubdb=second.img"]);
+    boot(&["t.img", "ubdz=second.img"]).expect_one_error(&["ubdz=second.img"]);
 }
 
 #[test]

@@ -7,30 +7,14 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use umlfs_tests::machine::{BOOT_TIMEOUT, Scratch, run_within, wait_within};
+use umlfs_tests::machine::{BOOT_TIMEOUT, Scratch, run_within, uml_runs, wait_within};
 use umlfs_tests::terminal::Terminal;
 use umlfs_tests::uml::linux_uml;
 use umlfs_tests::{Run, expect_clean_ext, run};
-
-/// Whether the judge starts here at all: hosts without ptrace, or without a place for its memory, have no real User-Mode Linux.
-fn uml_runs() -> bool {
-    static RUNS: OnceLock<bool> = OnceLock::new();
-    *RUNS.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
-        let mut command = Command::new(linux_uml());
-        command
-            .args(["mem=64M", "con=null", "con0=null,fd:1", "umid=m"])
-            .arg(format!("uml_dir={}/", directory.path().display()));
-        // Without a disk it gets as far as to miss it.
-        let output = command.stdin(Stdio::null()).output().unwrap();
-        [output.stdout, output.stderr].iter().any(|text| String::from_utf8_lossy(text).contains("Kernel panic"))
-    })
-}
 
 /// Machines of both kernels in a directory of their own, which is also where they keep their temporary files.
 struct Both {

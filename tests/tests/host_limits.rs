@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::fs;
 use std::process::{Command, Stdio};
 
 use umlfs_tests::machine::{BOOT_TIMEOUT, Scratch, has_direct, run_within};
@@ -89,4 +90,26 @@ fn the_doctor_tells_platforms_apart() {
         let both = format!("ptrace,{calls}");
         assert_eq!((state(&both, "direct").as_str(), state(&both, "ptrace").as_str()), ("missing", "missing"));
     }
+}
+
+#[test]
+fn a_limit_for_files_is_an_error_like_others() {
+    let scratch = Scratch::new();
+    let limited = |kibibytes: u32, command: &str| {
+        let mut shell = judge("bash");
+        shell.args(["-c", &format!("ulimit -f {kibibytes}; exec ./umlfs {command}")]).current_dir(scratch.path("."));
+        run_within(shell.stdin(Stdio::null()), BOOT_TIMEOUT)
+    };
+    let made = limited(1000, "image create x.img --size 100M");
+    made.expect_code(1).expect_one_error(&["x.img", "File too large", "ulimit -f"]);
+    assert!(!scratch.path("x.img").exists(), "half an image");
+    if has_direct() {
+        let boot = limited(1000, "boot t.img --platform direct --exec true");
+        boot.expect_code(1).expect_one_error(&["memory file", "ulimit -f", "--platform ptrace"]);
+    }
+    // An error of the disk for the guest, not the end of the machine.
+    fs::File::options().write(true).open(scratch.image()).unwrap().set_len(64 << 20).unwrap();
+    let write = "head -c 60000000 /dev/zero >/root/f && sync; echo ended $((!!$?))";
+    let said = limited(20_000, &format!("boot t.img --mem 16M --platform ptrace --exec '{write}'"));
+    assert_eq!(said.stdout, "ended 1\n", "{}", said.stderr);
 }

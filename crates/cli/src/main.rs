@@ -9,6 +9,7 @@ mod uml;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 use crate::error::CliError;
 
@@ -82,9 +83,18 @@ impl Command {
     }
 }
 
+/// Makes a write beyond the host's limit for files (`ulimit -f`) an error like any other, where it would end the process. Programs
+/// that this one runs have the signal as it was.
+fn outlive_file_limit() {
+    extern "C" fn nothing(_: std::ffi::c_int) {}
+    // SAFETY: the handler touches nothing.
+    let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::Handler(nothing)) };
+}
+
 fn main() -> ExitCode {
     // Build steps run in a copy of this program that becomes their sandbox.
     lfsbuild::sandbox::run_if_helper();
+    outlive_file_limit();
     let cli = Cli::parse();
     match ui::init_logging().and_then(|()| cli.command.run()) {
         Ok(status) => ExitCode::from(status),

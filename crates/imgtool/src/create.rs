@@ -532,8 +532,7 @@ fn write(
         ext4::Error::NoSpace => Stop::Full("the file system itself".to_owned()),
         other => Stop::Failed(Error::new(other)),
     };
-    let fresh =
-        |error: &std::io::Error| Error::new(format_args!("cannot set the size to {} bytes: {error}", plan.size));
+    let fresh = |error: &std::io::Error| Error::resizing(plan.size, error);
     // A second attempt must not find what the first one wrote. Only then: ext4 writes a file that was once cut to
     // nothing out to the disk when it is closed.
     if file.metadata().map_err(|error| fresh(&error))?.len() > 0 {

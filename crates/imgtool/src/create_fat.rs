@@ -48,7 +48,7 @@ pub(crate) fn create_other(
         let file = output.file();
         // What an earlier attempt wrote must not be found again.
         let set = file.set_len(0).and_then(|()| file.set_len(size));
-        set.map_err(|error| Error::new(format_args!("cannot set the size to {size} bytes: {error}")))
+        set.map_err(|error| Error::resizing(size, &error))
     };
     if options.kind == Kind::Swap {
         let Size::Bytes(size) = options.size else {

@@ -4,6 +4,8 @@ use std::fmt::{self, Display};
 use std::io;
 use std::path::Path;
 
+const TOO_LARGE: &str = "`ulimit -f` tells how large files may be here; some file systems have a limit of their own";
+
 /// Why an image operation failed.
 #[derive(Debug)]
 pub struct Error {
@@ -25,8 +27,15 @@ impl Error {
             io::ErrorKind::StorageFull => {
                 new.hint(format_args!("free some space on the file system that holds {}", path.display()))
             }
+            io::ErrorKind::FileTooLarge => new.hint(TOO_LARGE),
             _ => new,
         }
+    }
+
+    /// A file that could not be made `size` bytes long.
+    pub(crate) fn resizing(size: u64, error: &io::Error) -> Self {
+        let new = Self::new(format_args!("cannot set the size to {size} bytes: {}", reason(error)));
+        if error.kind() == io::ErrorKind::FileTooLarge { new.hint(TOO_LARGE) } else { new }
     }
 
     /// Adds what the user can do about it.

@@ -41,7 +41,7 @@ fn main() {
 /// Returns when the command has ended, or nothing could be run.
 fn run(first: &FirstRoot) -> Result<u8, Fault> {
     let request = first.request()?;
-    mounts::enter_root(request.read_only)?;
+    mounts::enter_root(request.partition, request.read_only)?;
     mounts::devices();
     mounts::loopback_up();
     if request.run == Run::Command {

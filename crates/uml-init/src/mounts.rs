@@ -15,21 +15,24 @@ use crate::Fault;
 /// What the image may be, as the kernel's drivers call it; ext4's may read the others.
 const ROOT_TYPES: [&str; 3] = ["ext4", "ext3", "ext2"];
 
-/// Mounts the root disk and makes it the root.
-pub(crate) fn enter_root(read_only: bool) -> Result<(), Fault> {
+/// Mounts the root disk, or a partition of it, and makes it the root.
+pub(crate) fn enter_root(partition: Option<u32>, read_only: bool) -> Result<(), Fault> {
+    let disk = partition.map_or_else(|| String::from("/dev/ubda"), |number| format!("/dev/ubda{number}"));
     let flags = if read_only { MsFlags::MS_RDONLY } else { MsFlags::empty() };
     let mut error = Errno::ENODEV;
-    let mounted =
-        ROOT_TYPES.iter().any(|kind| match mount(Some("/dev/ubda"), "/new", Some(*kind), flags, None::<&str>) {
-            Ok(()) => true,
-            Err(e) => {
-                error = if error == Errno::ENODEV { e } else { error };
-                false
-            }
-        });
+    let mounted = ROOT_TYPES.iter().any(|kind| match mount(Some(&*disk), "/new", Some(*kind), flags, None::<&str>) {
+        Ok(()) => true,
+        Err(e) => {
+            error = if error == Errno::ENODEV { e } else { error };
+            false
+        }
+    });
     if !mounted {
         let hint = match error {
             Errno::ENODEV => "it needs CONFIG_EXT4_FS=y",
+            Errno::ENOENT if partition.is_some() => {
+                "it needs CONFIG_MSDOS_PARTITION=y, or CONFIG_EFI_PARTITION=y for a GPT"
+            }
             Errno::ENOENT => "it needs CONFIG_BLK_DEV_UBD=y and CONFIG_DEVTMPFS=y",
             _ => "boot without --kernel, or see what its messages say, without `quiet`",
         };

@@ -26,7 +26,9 @@ pub enum Run {
 /// What the guest is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// The root disk is mounted read-only.
+    /// The partition of the root disk that is mounted; the whole disk if `None`.
+    pub partition: Option<u32>,
+    /// It is mounted read-only.
     pub read_only: bool,
     /// Directories of the host to mount.
     pub shares: Vec<Share>,
@@ -51,6 +53,9 @@ impl Request {
             bytes.extend_from_slice(text);
             bytes.push(0);
         };
+        if let Some(number) = self.partition {
+            put(b'n', number.to_string().as_bytes());
+        }
         put(b'd', if self.read_only { b"ro" } else { b"rw" });
         for share in &self.shares {
             put(b'h', share.host.as_bytes());
@@ -67,6 +72,7 @@ impl Request {
     /// The request that bytes stand for; `None` if they are none.
     pub fn decode(bytes: &[u8]) -> Option<Request> {
         let mut request = Request {
+            partition: None,
             read_only: false,
             shares: Vec::new(),
             run: Run::Init,
@@ -80,6 +86,7 @@ impl Request {
             let (key, text) = item.split_first()?;
             let owned = OsString::from_vec(text.to_vec());
             match (key, text) {
+                (b'n', _) => request.partition = Some(std::str::from_utf8(text).ok()?.parse().ok()?),
                 (b'd', _) => request.read_only = text == b"ro",
                 (b'h', _) => host = Some(owned),
                 (b'r' | b'w', _) => {
@@ -106,6 +113,7 @@ mod tests {
     fn a_request_comes_back_as_it_was() {
         let share = |host: &str, guest: &str, read_only| Share { host: host.into(), guest: guest.into(), read_only };
         let request = Request {
+            partition: Some(12),
             read_only: true,
             shares: vec![share("/a b", "/mnt", true), share("/c,d", "/opt/x", false)],
             run: Run::Command,
@@ -119,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_is_no_request_is_none() {
-        for bytes in [&b""[..], b"dro", b"\0", b"zx\0", b"r/mnt\0", b"tt\0", b"mboth\0"] {
+        for bytes in [&b""[..], b"dro", b"\0", b"zx\0", b"r/mnt\0", b"tt\0", b"n\0", b"n-1\0", b"mboth\0"] {
             assert_eq!(Request::decode(bytes), None, "{bytes:?}");
         }
     }

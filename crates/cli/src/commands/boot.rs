@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use imgtool::cow;
-use umkernel::machine::launch::{LaunchConfig, OverlayConfig, PlatformChoice, Target};
+use imgtool::Target as Disk;
+use umkernel::machine::launch::{LaunchConfig, PlatformChoice, Target};
 use umkernel::machine::shares::ShareConfig;
 use umkernel::machine::{MachineConfig, Run, monitor};
 
+use super::disks::{self, Named, Root, parse_disk, root_disk};
 use super::share::parse_share;
 use super::trace::TraceArgs;
 use super::uml::{OwnOption, UmlArgs};
@@ -25,8 +26,11 @@ Examples:
                                                    the directory src of this host is the guest's /mnt
   umlfs boot tiny.img --kernel linux.uml --exec 'uname -a'
                                                    the same in a real User-Mode Linux, to compare
+  umlfs boot disk.img:2                            the root file system is on the second partition of a disk
+  umlfs boot tiny.img --disk data.img --exec 'mount /dev/ubdb /mnt && ls /mnt'
+                                                   another disk
   umlfs boot ubda=tiny.img root=/dev/ubda rw init=/sbin/init mem=512M
-                                                   as User-Mode Linux takes it
+                                                   as User-Mode Linux takes it; root=/dev/ubda2 is a partition
 
 Exit status: the command's own with --exec or --, 128 plus the signal if one killed it;
 otherwise 0 after power-off and 1 when the machine could not be booted.
@@ -36,7 +40,7 @@ Signals: SIGUSR1 is Ctrl-Alt-Del, SIGTERM and SIGINT power off.";
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The root disk's image, and kernel arguments: ubda=IMAGE root=/dev/ubda ro|rw init=PATH mem=SIZE quiet ...
+    /// The root disk's image, or DISK:PARTITION, and kernel arguments: ubda=IMAGE root=/dev/ubda ro|rw init=PATH mem=SIZE quiet ...
     #[arg(value_name = "IMAGE|KEY=VALUE", required = true)]
     words: Vec<String>,
 
@@ -70,6 +74,10 @@ pub(crate) struct MachineArgs {
     /// Keep what the machine writes in this overlay, made if it is not there; the image stays as it is
     #[arg(long, value_name = "FILE")]
     cow: Option<PathBuf>,
+
+    /// Give the guest another disk, /dev/ubdb and so on: an image, an overlay, or any other file; :ro to read only
+    #[arg(long, value_name = "FILE[:ro]", value_parser = parse_disk)]
+    disk: Vec<Named>,
 
     /// Show the guest a directory of this host at a place of its own (hostfs), with the rights that you have; :ro to read only
     #[arg(long, value_name = "HOST:GUEST[:ro]", value_parser = parse_share)]
@@ -142,27 +150,23 @@ fn parse_size(text: &str) -> Result<u64, String> {
 
 pub(crate) fn run(args: Args) -> CommandResult {
     let words = Words::parse(&args.words)?;
-    let Some(image) = words.image.clone() else {
+    let Some(image) = &words.image else {
         return Err(CliError::usage("no image is named").hint("umlfs boot IMAGE, or ubda=IMAGE"));
     };
-    boot(image, &words, &args.machine)
+    boot(root_disk(image, words.root)?, &words, &args.machine)
 }
 
 /// Boots `image` with the options alone.
 pub(crate) fn boot_image(image: PathBuf, machine: &MachineArgs) -> CommandResult {
-    boot(image, &Words::default(), machine)
+    boot(Disk::from(&*image), &Words::default(), machine)
 }
 
-fn boot(image: PathBuf, words: &Words, args: &MachineArgs) -> CommandResult {
+fn boot(root: Disk, words: &Words, args: &MachineArgs) -> CommandResult {
     let kernel = args.other_kernel()?;
-    // Looked at first: it says what a thing is that is no file at all.
-    imgtool::identify(&image).map_err(super::image::report)?;
-    let chain = layers(&image, args.cow.as_deref()).map_err(super::image::report)?;
-    let image = chain.base;
     // The kernel would refuse what is no image as well; this says what it is instead.
-    imgtool::identify(&image).and_then(|contents| contents.require_ext(&image)).map_err(super::image::report)?;
-    let (files, data_at, bitmap_at) = (chain.overlays, chain.data_at, chain.bitmap_at);
-    let overlays = (!files.is_empty()).then_some(OverlayConfig { files, data_at, bitmap_at });
+    let shown = root.to_string();
+    root.contents().and_then(|what| what.require_ext(Path::new(&shown))).map_err(super::image::report)?;
+    let chain = disks::layers(&root.path, args.cow.as_deref()).map_err(super::image::report)?;
     let appended = match &args.append {
         Some(text) => Words::parse(&text.split_whitespace().map(String::from).collect::<Vec<_>>())?,
         None => Words::default(),
@@ -184,7 +188,7 @@ fn boot(image: PathBuf, words: &Words, args: &MachineArgs) -> CommandResult {
     let machine = MachineConfig {
         memory: appended.memory.or(words.memory).unwrap_or(args.mem),
         cpus: args.cpus.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32)),
-        command_line: command_line(words, &appended),
+        command_line: command_line(Root(root.partition), words, &appended),
         verbose: interactive && !words.quiet && !appended.quiet,
         run,
         env,
@@ -193,10 +197,11 @@ fn boot(image: PathBuf, words: &Words, args: &MachineArgs) -> CommandResult {
     if let Some(target) = &stats {
         target.create_file().map_err(CliError::failed)?;
     }
+    let read_only = appended.read_only.or(words.read_only).unwrap_or(false);
     let config = LaunchConfig {
-        image,
-        overlays,
-        read_only: appended.read_only.or(words.read_only).unwrap_or(false),
+        root: disks::config(0, chain, read_only),
+        partition: root.partition,
+        disks: disks::further(words.disks.iter().chain(&appended.disks).chain(&args.disk), &root.path)?,
         shares: args.share.clone(),
         trace: args.trace.config()?,
         stats,
@@ -214,25 +219,8 @@ fn boot(image: PathBuf, words: &Words, args: &MachineArgs) -> CommandResult {
     }
 }
 
-/// The image with the overlays that the machine is to have.
-fn layers(image: &Path, cow: Option<&Path>) -> Result<cow::Chain, imgtool::Error> {
-    let Some(overlay) = cow else {
-        return cow::chain(image);
-    };
-    if !overlay.exists() {
-        cow::create(overlay, image, false)?;
-    }
-    let below = cow::info(overlay)?.below;
-    let same = |a: &Path, b: &Path| a.canonicalize().ok().is_some_and(|a| b.canonicalize().is_ok_and(|b| a == b));
-    if !same(&below, image) {
-        let what = format!("{} is an overlay on {}, not on {}", overlay.display(), below.display(), image.display());
-        return Err(imgtool::Error::new(what).hint("name that image, or another file for --cow"));
-    }
-    cow::chain(overlay)
-}
-
-fn command_line(words: &Words, appended: &Words) -> String {
-    let mut line = vec!["root=/dev/ubda".to_string()];
+fn command_line(root: Root, words: &Words, appended: &Words) -> String {
+    let mut line = vec![format!("root={root}")];
     line.extend(words.kept.iter().chain(&appended.kept).cloned());
     line.join(" ")
 }
@@ -241,6 +229,9 @@ fn command_line(words: &Words, appended: &Words) -> String {
 #[derive(Debug, Default, PartialEq)]
 struct Words {
     image: Option<PathBuf>,
+    root: Option<Root>,
+    /// `ubdb=` and so on.
+    disks: Vec<Named>,
     read_only: Option<bool>,
     init: Option<String>,
     memory: Option<u64>,
@@ -271,12 +262,25 @@ impl Words {
             self.kept.push(word.to_string());
             return Ok(());
         };
+        match disks::number(key) {
+            Some((0, read_only)) => {
+                self.read_only = if read_only { Some(true) } else { self.read_only };
+                return self.name_image(value);
+            }
+            Some((index, read_only)) => {
+                self.disks.push(Named { index: Some(index), path: value.into(), read_only });
+                return Ok(());
+            }
+            None => {}
+        }
         match key {
-            "ubda" | "ubd0" => return self.name_image(value),
-            "root" if matches!(value, "/dev/ubda" | "/dev/ubd0" | "98:0") => return Ok(()),
             "root" => {
-                return Err(CliError::usage(format_args!("root={value}: the root disk is /dev/ubda"))
-                    .hint("name the image with ubda=IMAGE and leave root= out or at /dev/ubda"));
+                let unknown = || {
+                    CliError::usage(format_args!("root={value}: the root disk is /dev/ubda"))
+                        .hint("name the image with ubda=IMAGE; root=/dev/ubda2 is its second partition")
+                };
+                self.root = Some(Root::parse(value).ok_or_else(unknown)?);
+                return Ok(());
             }
             "init" => self.init = Some(value.to_string()),
             "mem" => {
@@ -285,7 +289,9 @@ impl Words {
             // The console is this terminal, whatever UML would have made of it.
             "con" | "con0" | "console" | "ssl" | "umid" => {}
             _ if key.starts_with("con") || key.starts_with("ubd") => {
-                return Err(CliError::usage(format_args!("{word}: only con0 and ubda are there")).hint("leave it out"));
+                return Err(
+                    CliError::usage(format_args!("{word}: only con0 and ubda to ubdh are there")).hint("leave it out")
+                );
             }
             _ if key.contains('.') => {}
             _ => self.env.push((key.to_string(), value.to_string())),
@@ -314,9 +320,11 @@ mod tests {
     #[test]
     fn classic_arguments() {
         let parsed =
-            words("ubda=root.img root=/dev/ubda rw init=/bin/sh mem=512M con0=fd:0,fd:1 TEST=1 mod.opt=2").unwrap();
+            words("ubda=root.img ubdb=a.img ubd2r=b=c.img root=/dev/ubda rw init=/bin/sh mem=512M con0=fd:0,fd:1 TEST=1 mod.opt=2").unwrap();
         assert_eq!(parsed.image, Some(PathBuf::from("root.img")));
         assert_eq!(parsed.read_only, Some(false));
+        let disk = |index, path: &str, read_only| Named { index: Some(index), path: path.into(), read_only };
+        assert_eq!(parsed.disks, [disk(1, "a.img", false), disk(2, "b=c.img", true)]);
         assert_eq!(parsed.init.as_deref(), Some("/bin/sh"));
         assert_eq!(parsed.memory, Some(512 << 20));
         assert_eq!(parsed.env, [("TEST".to_string(), "1".to_string())]);
@@ -331,8 +339,11 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         assert_eq!(words("a.img b.img").unwrap_err().exit_code(), 2);
-        assert_eq!(words("root=/dev/sda1").unwrap_err().exit_code(), 2);
+        for root in ["/dev/sda1", "/dev/ubdb", "/dev/ubda0", "/dev/ubda+1", "/dev/ubda2x", "ubda", "98:x"] {
+            assert_eq!(words(&format!("root={root}")).unwrap_err().exit_code(), 2, "{root}");
+        }
         assert_eq!(words("mem=lots").unwrap_err().exit_code(), 2);
-        assert_eq!(words("ubdb=other.img").unwrap_err().exit_code(), 2);
+        assert_eq!(words("ubdi=other.img").unwrap_err().exit_code(), 2);
+        assert_eq!(words("con1=pty").unwrap_err().exit_code(), 2);
     }
 }

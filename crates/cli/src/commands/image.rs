@@ -138,6 +138,21 @@ fn split(argument: &OsStr) -> (Target, Option<Vec<u8>>) {
     }
 }
 
+/// `IMAGE` or `DISK:PARTITION`, where no path has a meaning.
+pub(super) fn disk_or_partition(argument: &OsStr) -> Result<Target, CliError> {
+    match split(argument) {
+        (target, None) => Ok(target),
+        (target, Some(rest)) if target.path.is_file() => {
+            let (said, rest) = (argument.to_string_lossy(), String::from_utf8_lossy(&rest).into_owned());
+            let what = target.contents().map_err(report)?;
+            Err(CliError::usage(format_args!("`{said}`: {rest:?} is no partition of {target}, which is {what}"))
+                .hint("say IMAGE, or DISK:NUMBER for a disk with a partition table"))
+        }
+        // A name with a colon of what is not there.
+        (_, Some(_)) => Ok(Target::from(Path::new(argument))),
+    }
+}
+
 /// `IMAGE:PATH` where a path must be named.
 fn split_with_path(argument: &OsStr) -> Result<(Target, Vec<u8>), CliError> {
     let (target, path) = split(argument);

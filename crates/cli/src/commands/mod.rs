@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod boot;
 pub(crate) mod build;
 pub(crate) mod completions;
+mod disks;
 pub(crate) mod doctor;
 pub(crate) mod image;
 pub(crate) mod man;

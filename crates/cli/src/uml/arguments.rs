@@ -7,13 +7,18 @@ use umkernel::machine::launch::LaunchConfig;
 use umkernel::machine::programs::{INITS, environment, places};
 use uml_init::{INIT, Request};
 
+use super::disk::device;
 use super::{Options, word};
 
 /// The kernel's command line, without its consoles: their descriptors are not known yet.
 pub(crate) fn command_line(options: &Options<'_>, config: &LaunchConfig, place: &Path) -> Vec<String> {
     let machine = &config.machine;
-    let mut words = vec![
-        word("ubda", &place.join("ubda")),
+    let mut words = vec![word("ubda", &place.join("ubda"))];
+    words.extend(config.disks.iter().map(|disk| {
+        let key = if disk.read_only { format!("{}r", device(disk)) } else { device(disk) };
+        word(&key, &place.join(device(disk)))
+    }));
+    words.extend([
         "root=/dev/ubda".into(),
         "rootfstype=hostfs".into(),
         word("rootflags", &place.join("root")),
@@ -23,7 +28,7 @@ pub(crate) fn command_line(options: &Options<'_>, config: &LaunchConfig, place: 
         format!("mem={}M", machine.memory >> 20),
         word("uml_dir", &place.join("run/")),
         "umid=m".into(),
-    ];
+    ]);
     if options.kernel.has("SMP") {
         words.push(format!("ncpus={}", machine.cpus));
     }
@@ -69,7 +74,8 @@ pub(crate) fn request(config: &LaunchConfig, terminal: [bool; 3]) -> Request {
         Run::Command(argv) => (uml_init::Run::Command, places(argv.first().map_or("", |name| name)), argv.clone()),
     };
     Request {
-        read_only: config.read_only,
+        partition: config.partition,
+        read_only: config.root.read_only,
         shares: shares.collect(),
         run,
         programs: programs.into_iter().map(Into::into).collect(),
@@ -85,15 +91,19 @@ mod tests {
     use crate::uml::Kernel;
     use umkernel::fs::hostfs::ShareMount;
     use umkernel::machine::MachineConfig;
-    use umkernel::machine::launch::PlatformChoice;
+    use umkernel::machine::launch::{DiskConfig, PlatformChoice};
     use umkernel::machine::shares::ShareConfig;
+
+    fn disk(index: u8, read_only: bool) -> DiskConfig {
+        DiskConfig { index, image: "x.img".into(), overlays: None, read_only }
+    }
 
     fn config(run: Run, verbose: bool) -> LaunchConfig {
         let env = vec![("A".to_string(), "1".to_string()), ("HOME".to_string(), "/home/x".to_string())];
         LaunchConfig {
-            image: "x.img".into(),
-            overlays: None,
-            read_only: true,
+            root: disk(0, true),
+            partition: Some(2),
+            disks: vec![disk(2, false), disk(3, true)],
             shares: Vec::new(),
             trace: None,
             stats: None,
@@ -112,7 +122,7 @@ mod tests {
         let smp = Kernel::of_config("CONFIG_SMP=y\n");
         let options = Options { kernel: &smp, words };
         let line = command_line(&options, &config(Run::Command(vec!["ls".into()]), false), Path::new("/tmp/w"));
-        let wanted = "ubda=/tmp/w/ubda root=/dev/ubda rootfstype=hostfs rootflags=/tmp/w/root rw init=/init mem=512M \
+        let wanted = "ubda=/tmp/w/ubda ubdc=/tmp/w/ubdc ubddr=/tmp/w/ubdd root=/dev/ubda rootfstype=hostfs rootflags=/tmp/w/root rw init=/init mem=512M \
                       uml_dir=/tmp/w/run/ umid=m ncpus=3 quiet loglevel=1 x.debug T=\"a b\" consoleblank=0";
         assert_eq!(line.join(" "), wanted);
         let options = Options { kernel: &Kernel::of_config(""), words: Vec::new() };
@@ -127,6 +137,7 @@ mod tests {
         let command = LaunchConfig { shares, ..config(Run::Command(vec!["ls".into(), "-l".into()]), false) };
         let command = request(&command, [true, false, false]);
         assert_eq!((command.run, command.read_only, command.shares.len()), (uml_init::Run::Command, true, 1));
+        assert_eq!(command.partition, Some(2));
         assert_eq!(command.programs.last().unwrap(), "/bin/ls");
         assert_eq!(command.args, ["ls", "-l"]);
         assert_eq!(command.env[..2], ["A=1", "HOME=/home/x"]);

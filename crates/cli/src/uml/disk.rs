@@ -1,11 +1,13 @@
-//! The machine's disk: the image itself, or a copy-on-write file of the kernel's own kind where the image is to stay as it is.
+//! The machine's disks: each the image itself, or a copy-on-write file of the kernel's own kind where the image is to stay as it is.
 
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use imgtool::cow;
-use umkernel::machine::launch::LaunchConfig;
-use umkernel::machine::{BootError, RootDisk};
+use umkernel::block::DiskFiles;
+use umkernel::machine::BootError;
+use umkernel::machine::launch::DiskConfig;
 
 use super::workplace::Workplace;
 use super::{failed, report};
@@ -14,49 +16,65 @@ use crate::error::CliError;
 /// The disk, locked against other machines.
 pub(crate) enum Disk {
     /// The image.
-    Image { _locked: RootDisk },
-    /// A file beside the overlay, or, for a machine that may not write, in the workplace.
-    Lent { loan: cow::Loan, file: tempfile::TempPath },
+    Image { locked: DiskFiles, path: PathBuf },
+    /// A file without a name, so that nothing of it is left however the machine ends: where the overlay lies, or, for a machine that
+    /// may not write, in the workplace. The kernel inherits it, and finds it among its own descriptors: Landlock keeps it from those
+    /// of others.
+    Lent { loan: cow::Loan, descriptor: RawFd, found: PathBuf },
 }
 
-/// The kernel replays the image's journal even if it is to write nothing; so a read-only machine gets an overlay that is
-/// thrown away.
-fn writes_to_the_image(config: &LaunchConfig) -> bool {
-    config.overlays.is_none() && !config.read_only
+/// The kernel's name for a disk.
+pub(crate) fn device(config: &DiskConfig) -> String {
+    format!("ubd{}", char::from(b'a' + config.index))
+}
+
+/// The kernel replays the root's journal even if it is to write nothing; so a read-only machine gets an overlay that is thrown
+/// away. Other disks it opens to read.
+fn is_the_image_itself(config: &DiskConfig) -> bool {
+    config.overlays.is_none() && (!config.read_only || config.index > 0)
 }
 
 impl Disk {
-    /// Locks the disk and puts it into the workplace as `ubda`.
-    pub(crate) fn take(config: &LaunchConfig, place: &Workplace) -> Result<Disk, BootError> {
-        let name = place.path().join("ubda");
-        let link = |to: &Path| {
-            let to = to.canonicalize().unwrap_or_else(|_| to.to_owned());
-            symlink(to, &name).map_err(|e| failed(format!("cannot make {}: {e}", name.display()), ""))
-        };
-        if writes_to_the_image(config) {
-            let locked = config.open_disk()?;
-            link(&config.image)?;
-            return Ok(Disk::Image { _locked: locked });
+    /// Locks the disk and puts it into the workplace under its name.
+    pub(crate) fn take(config: &DiskConfig, place: &Workplace) -> Result<Disk, BootError> {
+        let name = place.path().join(device(config));
+        let link =
+            |to: &Path| symlink(to, &name).map_err(|e| failed(format!("cannot make {}: {e}", name.display()), ""));
+        if is_the_image_itself(config) {
+            let locked = config.open()?;
+            let path = config.image.canonicalize().unwrap_or_else(|_| config.image.clone());
+            link(&path)?;
+            return Ok(Disk::Image { locked, path });
         }
         let top = config.overlays.as_ref().and_then(|overlays| overlays.files.last()).unwrap_or(&config.image);
         let directory = match config.read_only {
             true => place.path(),
             false => top.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new(".")),
         };
-        let made = tempfile::Builder::new().prefix(".umlfs-uml-").tempfile_in(directory);
         let cannot = |e| failed(format!("cannot make a file in {}: {e}", directory.display()), "");
-        let (file, path) = made.map_err(cannot)?.into_parts();
-        let loan = cow::lend(top, file, &path, !config.read_only)
+        let file = tempfile::tempfile_in(directory).map_err(cannot)?;
+        let descriptor = file.as_raw_fd();
+        let found = PathBuf::from(format!("/proc/self/fd/{descriptor}"));
+        // In messages, it is called by where it takes its space.
+        let loan = cow::lend(top, file, directory, !config.read_only)
             .map_err(|e| failed(e.to_string(), e.advice().unwrap_or_default()))?;
-        link(&path)?;
-        Ok(Disk::Lent { loan, file: path })
+        link(&found)?;
+        Ok(Disk::Lent { loan, descriptor, found })
     }
 
-    /// The file that the kernel writes to.
-    pub(crate) fn file<'a>(&'a self, config: &'a LaunchConfig) -> &'a Path {
+    /// The file that the kernel writes to, if it does.
+    pub(crate) fn written(&self) -> Option<&Path> {
         match self {
-            Disk::Image { .. } => &config.image,
-            Disk::Lent { file, .. } => file,
+            Disk::Image { locked, path } => (!locked.read_only).then_some(path),
+            Disk::Lent { found, .. } => Some(found),
+        }
+    }
+
+    /// The descriptor that the kernel is to inherit.
+    pub(crate) fn inherited(&self) -> Option<RawFd> {
+        match self {
+            Disk::Image { .. } => None,
+            Disk::Lent { descriptor, .. } => Some(*descriptor),
         }
     }
 
@@ -67,14 +85,6 @@ impl Disk {
             Disk::Lent { loan, .. } => loan.take_back().map(drop).map_err(|e| {
                 report(failed(format!("what the machine wrote is lost: {e}"), e.advice().unwrap_or_default()))
             }),
-        }
-    }
-
-    /// Removes what was made for it.
-    pub(crate) fn remove(&self) {
-        if let Disk::Lent { file, .. } = self {
-            // A hidden file that stays behind does no harm.
-            let _ = std::fs::remove_file(file);
         }
     }
 }

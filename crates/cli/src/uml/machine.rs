@@ -1,6 +1,6 @@
 //! The keeper: starts the kernel, is between it and the user, and ends whatever is left of it.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -43,6 +43,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) verbose: bool,
     /// Which of the command's streams are the console.
     pub(crate) terminal: [bool; 3],
+    /// Descriptors of this process that it has as well.
+    pub(crate) inherited: Vec<RawFd>,
     /// What else it may write: its disk, and what is shared for writing.
     pub(crate) writable: Vec<PathBuf>,
 }
@@ -115,6 +117,8 @@ impl Plan<'_> {
         // A kernel that is linked with a C library of its own registers an area for restartable sequences, which its guests'
         // processes inherit and do not have: the host would kill each at its first interrupt (rseq(2)).
         command.env("GLIBC_TUNABLES", "glibc.pthread.rseq=0");
+        let kept: Vec<RawFd> =
+            [Some(console), line].into_iter().flatten().chain(self.inherited.iter().copied()).collect();
         // SAFETY: only calls that are safe between fork and exec.
         unsafe {
             command.pre_exec(move || {
@@ -122,8 +126,8 @@ impl Plan<'_> {
                 // Keys of the user's terminal are the guest's.
                 nix::unistd::setsid()?;
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                for kept in [Some(console), line].into_iter().flatten() {
-                    libc::fcntl(kept, libc::F_SETFD, 0);
+                for descriptor in &kept {
+                    libc::fcntl(*descriptor, libc::F_SETFD, 0);
                 }
                 confinement.as_ref().map_or(Ok(()), Confinement::enter)
             });

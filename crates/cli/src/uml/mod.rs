@@ -59,10 +59,12 @@ pub(crate) fn boot(options: &Options<'_>, config: &LaunchConfig) -> CommandResul
     let interactive = matches!(config.machine.run, Run::Init(_));
     let terminal = [0, 1, 2].map(|stream| !interactive && is_terminal(stream));
     let place = workplace::Workplace::new().map_err(report)?;
-    let disk = disk::Disk::take(config, &place).map_err(report)?;
+    let disks = [&config.root].into_iter().chain(&config.disks).map(|disk| disk::Disk::take(disk, &place));
+    let disks = disks.collect::<Result<Vec<_>, _>>().map_err(report)?;
     place.furnish(&arguments::request(config, terminal)).map_err(report)?;
     let shared = config.shares.iter().filter(|share| !share.mount.read_only).map(|share| share.host.clone());
     let plan = machine::Plan {
+        inherited: disks.iter().filter_map(disk::Disk::inherited).collect(),
         kernel: options.kernel.path(),
         words: arguments::command_line(options, config, place.path()),
         memory_directory: workplace::memory_directory(config.machine.memory).map_err(report)?,
@@ -70,22 +72,26 @@ pub(crate) fn boot(options: &Options<'_>, config: &LaunchConfig) -> CommandResul
         interactive,
         verbose: config.machine.verbose,
         terminal,
-        writable: shared.chain([disk.file(config).to_owned()]).collect(),
+        writable: shared.chain(disks.iter().filter_map(disk::Disk::written).map(Path::to_owned)).collect(),
     };
     let ended = monitor::supervise(None, &|_, _| {
         let outcome = plan.run();
         if place.is_left_alone() {
             // The process that would do it was killed.
-            let _ = disk.give_back();
-            disk.remove();
+            let _ = give_back(&disks);
             place.remove();
         }
         outcome
     });
     // What the machine has written counts, however it ended.
-    let kept = disk.give_back();
+    let kept = give_back(&disks);
     let code = ended.map_err(report)?;
     kept.map(|()| code)
+}
+
+/// Brings what the machine has written to where it belongs; the first error, when all has been tried.
+fn give_back(disks: &[disk::Disk]) -> Result<(), CliError> {
+    disks.iter().map(disk::Disk::give_back).fold(Ok(()), Result::and)
 }
 
 fn is_terminal(stream: i32) -> bool {

@@ -323,6 +323,12 @@ impl DirBuilder {
         self
     }
 
+    /// Adds an inode of another kind.
+    pub(super) fn add(mut self, name: impl Into<Name>, inode: InodeRef) -> DirBuilder {
+        self.entries.push((name.into(), inode));
+        self
+    }
+
     /// Adds a directory.
     pub(super) fn dir(mut self, name: impl Into<Name>, build: impl FnOnce(DirBuilder) -> DirBuilder) -> DirBuilder {
         let dir = build(DirBuilder::new(&self.numbers)).build();

@@ -2,8 +2,8 @@
 //! platform.
 
 use super::shares::{self, ShareConfig};
-use super::{BootError, DOCTOR, MachineConfig, Outcome, RootDisk, Run, Shares, WATCHED_SIGNALS, Watchers};
-use crate::block::{MAX_OVERLAYS, OverlayFiles};
+use super::{BootError, DOCTOR, Disks, MachineConfig, Outcome, Run, Shares, WATCHED_SIGNALS, Watchers};
+use crate::block::{DiskFiles, MAX_DISKS, OverlayFiles};
 use crate::fs::hostfs::{Channel, LANES};
 use crate::host::{HostFd, process};
 use crate::platform::direct::handover::{self, Handover, Stream, Text, Trace};
@@ -24,12 +24,12 @@ use std::vec::Vec;
 /// A machine as a user asks for it.
 #[derive(Clone, Debug)]
 pub struct LaunchConfig {
-    /// The root disk's image: `/dev/ubda`.
-    pub image: PathBuf,
-    /// Overlay files above the image, which is then only read.
-    pub overlays: Option<OverlayConfig>,
-    /// The root file system is mounted read-only.
-    pub read_only: bool,
+    /// The disk with the root file system, `/dev/ubda`; read-only, that is mounted so.
+    pub root: DiskConfig,
+    /// The partition that has it; `None` for the disk as a whole.
+    pub partition: Option<u32>,
+    /// Further disks, at most `MAX_DISKS - 1`.
+    pub disks: Vec<DiskConfig>,
     /// Directories of the host that the guest sees.
     pub shares: Vec<ShareConfig>,
     /// Who watches the guests' system calls.
@@ -46,10 +46,23 @@ pub struct LaunchConfig {
     pub machine: MachineConfig,
 }
 
+/// A disk as a user names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskConfig {
+    /// Its number, below [`MAX_DISKS`]: 0 is `/dev/ubda`.
+    pub index: u8,
+    /// The image.
+    pub image: PathBuf,
+    /// Overlay files above the image, which is then only read.
+    pub overlays: Option<OverlayConfig>,
+    /// Nothing is written to it.
+    pub read_only: bool,
+}
+
 /// Overlay files, checked to belong to the image and to each other.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OverlayConfig {
-    /// From the lowest to the topmost, which takes the writes; at most [`MAX_OVERLAYS`].
+    /// From the lowest to the topmost, which takes the writes; at most [`MAX_OVERLAYS`](crate::block::MAX_OVERLAYS).
     pub files: Vec<PathBuf>,
     /// Where the disk's first byte lies in each.
     pub data_at: u64,
@@ -67,17 +80,17 @@ pub fn run(config: &LaunchConfig, report: BorrowedFd<'_>) -> Result<Outcome, Boo
     process::block_signals(WATCHED_SIGNALS.0).map_err(|e| BootError::new(format!("cannot block signals: {e}"), ""))?;
     // Before there is a file that its process must not have.
     let shares = (!config.shares.is_empty()).then(|| shares::start(&config.shares)).transpose()?;
-    let disk = config.open_disk()?;
+    let disks = config.open_disks()?;
     let chosen = choose(config)?;
     let streams = Streams::open(config).map_err(|what| BootError::new(what, ""))?;
     match chosen {
-        Chosen::Direct => Err(enter(config, &disk, shares.as_ref(), &streams, report)),
+        Chosen::Direct => Err(enter(config, &disks, shares.as_ref(), &streams, report)),
         Chosen::Ptrace(platform) => {
             let shares = shares.map(|sockets| Shares {
                 channel: Channel::new(sockets.map(IntoRawFd::into_raw_fd)),
                 mounts: config.shares.iter().map(|share| share.mount.clone()).collect(),
             });
-            super::run(&config.machine, Box::new(platform), disk, shares, streams.watchers(config))
+            super::run(&config.machine, Box::new(platform), disks, shares, streams.watchers(config))
         }
     }
 }
@@ -121,7 +134,7 @@ fn choose(config: &LaunchConfig) -> Result<Chosen, BootError> {
 /// Hands the process over to the kernel image; returns only if that fails.
 fn enter(
     config: &LaunchConfig,
-    disk: &RootDisk,
+    disks: &Disks,
     shares: Option<&[OwnedFd; LANES]>,
     streams: &Streams,
     report: BorrowedFd<'_>,
@@ -133,9 +146,9 @@ fn enter(
         Run::Command(argv) => (handover::RUN_COMMAND, Text::list(argv.iter().map(String::as_str))),
     };
     let termios = config.terminal;
-    let mut overlay_files = [-1; MAX_OVERLAYS];
-    let files = disk.overlays.iter().flat_map(|overlays| &overlays.files);
-    let overlay_count = overlay_files.iter_mut().zip(files).map(|(slot, file)| *slot = file.raw()).count();
+    let all = || [&disks.root].into_iter().chain(&disks.others);
+    let mut handed = [handover::Disk::NONE; MAX_DISKS];
+    handed.iter_mut().zip(all()).for_each(|(place, files)| *place = handover::Disk::of(files));
     let handover = Handover {
         arena_file: -1,
         patches_file: -1,
@@ -145,18 +158,12 @@ fn enter(
         shares: Text::list(config.shares.iter().flat_map(|share| {
             [share.mount.guest.as_str(), if share.mount.read_only { handover::READ_ONLY } else { "" }]
         })),
-        image_file: disk.image.raw(),
-        overlay_files,
-        overlay_count: overlay_count as u32,
-        overlay_data_at: disk.overlays.as_ref().map_or(0, |overlays| overlays.data_at),
-        overlay_bitmap_at: disk.overlays.as_ref().map_or(0, |overlays| overlays.bitmap_at),
-        image_size: disk.size,
+        disks: handed,
+        root_partition: disks.partition.unwrap_or(0),
         report_file: report.as_raw_fd(),
-        read_only: disk.read_only.into(),
         verbose: machine.verbose.into(),
         cpus: machine.cpus,
         memory: machine.memory,
-        image_name: Text::from(disk.name.as_str()),
         command_line: Text::from(machine.command_line.as_str()),
         run_kind,
         has_terminal: termios.is_some().into(),
@@ -168,8 +175,8 @@ fn enter(
         hardware: Default::default(),
         termios: termios.unwrap_or([0; process::TERMIOS_SIZE]),
     };
-    let files = disk.overlays.iter().flat_map(|overlays| &overlays.files).chain([&disk.image]);
-    // SAFETY: open for as long as `disk` lives.
+    let files = all().flat_map(|disk| disk.overlays.iter().flat_map(|overlays| &overlays.files).chain([&disk.image]));
+    // SAFETY: open for as long as `disks` live.
     let keep = files.map(|file| unsafe { BorrowedFd::borrow_raw(file.raw()) }).chain([report]);
     let sockets = shares.into_iter().flatten().map(|socket| socket.as_fd());
     let keep: Vec<_> = keep.chain(streams.all().map(|stream| stream.file.as_fd())).chain(sockets).collect();
@@ -177,11 +184,19 @@ fn enter(
 }
 
 impl LaunchConfig {
+    fn open_disks(&self) -> Result<Disks, BootError> {
+        let root = self.root.open()?;
+        let others = self.disks.iter().map(DiskConfig::open).collect::<Result<_, _>>()?;
+        Ok(Disks { root, partition: self.partition, others })
+    }
+}
+
+impl DiskConfig {
     /// Opens and locks the image and its overlays.
     ///
     /// # Errors
     /// An image that cannot be opened, is none, or belongs to another machine that runs.
-    pub fn open_disk(&self) -> Result<RootDisk, BootError> {
+    pub fn open(&self) -> Result<DiskFiles, BootError> {
         let path = self.image.display();
         let name = self.overlays.as_ref().and_then(|o| o.files.last()).unwrap_or(&self.image).display().to_string();
         let file = open(&self.image, !self.read_only && self.overlays.is_none())?;
@@ -192,11 +207,12 @@ impl LaunchConfig {
         let size = meta.len();
         let mut probe = [0; 1];
         if size == 0 || file.read_at(&mut probe, 0).map_err(|e| BootError::new(format!("{path}: {e}"), ""))? == 0 {
-            return Err(BootError::new(format!("{path} is empty"), "`umlfs image create` makes an image"));
+            let hint = "`umlfs image create` makes an image, `truncate -s 1G FILE` an empty disk to add";
+            return Err(BootError::new(format!("{path} is empty"), hint));
         }
         let overlays = self.overlays.as_ref().map(|overlays| overlays.open(self.read_only)).transpose()?;
         let image = HostFd::new(file.into_raw_fd());
-        Ok(RootDisk { image, overlays, size, read_only: self.read_only, name })
+        Ok(DiskFiles { index: self.index, image, overlays, size, read_only: self.read_only, name })
     }
 }
 
@@ -349,49 +365,26 @@ impl Streams {
 mod tests {
     use super::*;
 
-    fn config(image: PathBuf) -> LaunchConfig {
-        let machine = MachineConfig {
-            memory: 64 << 20,
-            cpus: 1,
-            command_line: String::new(),
-            run: Run::Init(None),
-            env: std::vec::Vec::new(),
-            verbose: false,
-        };
-        LaunchConfig {
-            image,
-            overlays: None,
-            read_only: false,
-            shares: Vec::new(),
-            trace: None,
-            stats: None,
-            platform: PlatformChoice::Auto,
-            kernel_image: &[],
-            terminal: None,
-            machine,
-        }
-    }
-
     #[test]
     fn an_image_belongs_to_one_machine_that_writes() {
         let path = std::env::temp_dir().join(format!("umkernel-launch-{}", std::process::id()));
         std::fs::write(&path, [0; 512]).unwrap();
-        let writing = config(path.clone());
-        let reading = LaunchConfig { read_only: true, ..writing.clone() };
-        let disk = writing.open_disk().unwrap();
+        let writing = DiskConfig { index: 0, image: path.clone(), overlays: None, read_only: false };
+        let reading = DiskConfig { read_only: true, ..writing.clone() };
+        let disk = writing.open().unwrap();
         assert_eq!((disk.size, disk.read_only), (512, false));
-        assert!(writing.open_disk().unwrap_err().what.contains("in use"));
-        assert!(reading.open_disk().unwrap_err().what.contains("in use"));
+        assert!(writing.open().unwrap_err().what.contains("in use"));
+        assert!(reading.open().unwrap_err().what.contains("in use"));
         drop(disk);
         // Children that other tests start just now may hold the descriptor, and so the lock, until they run their programs.
-        crate::testing::soon(|| reading.open_disk().is_ok());
-        let disks = [reading.open_disk().unwrap(), reading.open_disk().unwrap()];
+        crate::testing::soon(|| reading.open().is_ok());
+        let disks = [reading.open().unwrap(), reading.open().unwrap()];
         assert!(disks.iter().all(|disk| disk.read_only));
         drop(disks);
         std::fs::write(&path, []).unwrap();
-        assert!(writing.open_disk().unwrap_err().what.contains("is empty"));
+        assert!(writing.open().unwrap_err().what.contains("is empty"));
         std::fs::remove_file(&path).unwrap();
-        assert!(writing.open_disk().unwrap_err().what.contains("cannot open"));
-        assert!(config(std::env::temp_dir()).open_disk().is_err());
+        assert!(writing.open().unwrap_err().what.contains("cannot open"));
+        assert!(DiskConfig { image: std::env::temp_dir(), ..writing }.open().is_err());
     }
 }

@@ -19,10 +19,10 @@ pub mod report;
 pub mod shares;
 mod stdio;
 
-use crate::block::{Disk, OverlayFiles};
+use crate::block::{self, Disk, DiskFiles};
 use crate::errno::Errno;
 use crate::fs::hostfs;
-use crate::host::{self, HostFd, process};
+use crate::host::{self, process};
 use crate::kernel::{Config, Ctx, Kernel};
 use crate::log::Level;
 use crate::platform::Platform;
@@ -82,19 +82,15 @@ pub enum Run {
     Command(Vec<String>),
 }
 
-/// The root disk, `/dev/ubda`: a host file, opened and locked by who starts the machine.
+/// A machine's disks.
 #[derive(Debug)]
-pub struct RootDisk {
-    /// The image; open for writing unless `read_only` or below overlays.
-    pub image: HostFd,
-    /// Files above the image that have what is written; the topmost is open for writing unless `read_only`.
-    pub overlays: Option<OverlayFiles>,
-    /// Its size in bytes.
-    pub size: u64,
-    /// The disk and its file system are not written to.
-    pub read_only: bool,
-    /// What the user calls the image, for messages.
-    pub name: String,
+pub struct Disks {
+    /// The one with the root file system.
+    pub root: DiskFiles,
+    /// Number of the partition that has it; `None` for the disk as a whole.
+    pub partition: Option<u32>,
+    /// Further ones.
+    pub others: Vec<DiskFiles>,
 }
 
 /// Directories of the host's that the guest sees.
@@ -144,14 +140,14 @@ pub enum Outcome {
 pub fn run(
     config: &MachineConfig,
     platform: Box<dyn Platform>,
-    disk: RootDisk,
+    disks: Disks,
     shares: Option<Shares>,
     watchers: Watchers,
 ) -> Result<Outcome, BootError> {
     let kernel = new_kernel(config, platform, watchers.trace, watchers.stats.is_some())?;
     let console = console::Console::start(&kernel, config)?;
     boot_messages(&kernel, config);
-    let kernel_task = mount_root(&kernel, disk)?;
+    let kernel_task = mount_root(&kernel, disks)?;
     let stdio = match start(&kernel, &kernel_task, config, shares, &console) {
         Ok(stdio) => stdio,
         Err(e) => {
@@ -205,17 +201,33 @@ fn kernel_task(kernel: &Kernel, root: crate::vfs::Location) -> Arc<Task> {
     FirstTask { pid: 0, name: b"kernel", fs, files: Arc::new(FdTable::default()) }.create(kernel)
 }
 
-fn mount_root(kernel: &Arc<Kernel>, disk: RootDisk) -> Result<Arc<Task>, BootError> {
-    let RootDisk { image, overlays, size, read_only, name: path } = disk;
-    let disk = match overlays {
-        Some(overlays) => Disk::layered(image, overlays, size, read_only, 0)
-            .map_err(|e| BootError::new(format!("{path}: the overlay cannot be read: {e}"), ""))?,
-        None => Disk::new(image, size, read_only, 0),
-    };
+/// Makes devices of a disk and its partitions.
+fn attach(kernel: &Kernel, files: DiskFiles) -> Result<Vec<Arc<Disk>>, BootError> {
+    let name = files.name.clone();
+    let disk = Disk::open(files).map_err(|e| BootError::new(format!("{name}: the overlay cannot be read: {e}"), ""))?;
+    let parts = block::scan(kernel, &disk);
+    let all: Vec<_> = [disk].into_iter().chain(parts).collect();
+    all.iter().for_each(|disk| block::register(&kernel.vfs, disk));
+    Ok(all)
+}
+
+fn mount_root(kernel: &Arc<Kernel>, disks: Disks) -> Result<Arc<Task>, BootError> {
+    let Disks { root, partition, others } = disks;
+    let (path, read_only) = (root.name.clone(), root.read_only);
     fs::register(&kernel.vfs);
     chardev::register(kernel);
-    crate::block::register(&kernel.vfs, &disk);
-    let root = fs::ext4::Ext4Fs::mount(&disk, read_only).map_err(|e| {
+    let disks = attach(kernel, root)?;
+    for other in others {
+        attach(kernel, other)?;
+    }
+    let root_disk = disks.iter().find(|disk| disk.partition() == partition).ok_or_else(|| {
+        let number = partition.unwrap_or(0);
+        BootError::new(
+            format!("{path} has no partition {number}"),
+            format!("`umlfs image info {path}` tells what it has"),
+        )
+    })?;
+    let root = fs::ext4::Ext4Fs::mount(root_disk, read_only).map_err(|e| {
         BootError::new(
             format!("cannot mount {path}: {e}"),
             format!("`umlfs image info {path}` tells what the file holds"),
@@ -227,7 +239,7 @@ fn mount_root(kernel: &Arc<Kernel>, disk: RootDisk) -> Result<Arc<Task>, BootErr
     let location = (kernel.vfs.mount_root(root, b"/dev/root", flags))
         .map_err(|e| BootError::new(format!("cannot mount {path}: {e}"), ""))?;
     let mode = if read_only { "read-only" } else { "read-write" };
-    kernel.message(Level::Info, format!("VFS: mounted root ({name} file system) {mode} on /dev/ubda"));
+    kernel.message(Level::Info, format!("VFS: mounted root ({name} file system) {mode} on /dev/{}", root_disk.name()));
     Ok(kernel_task(kernel, location))
 }
 

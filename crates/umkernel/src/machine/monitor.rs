@@ -187,6 +187,7 @@ fn kernel_process(machine: &Machine<'_>, terminal: &Terminal, pipe: OwnedFd, mon
         unsafe { libc::_exit(BROKEN.into()) }
     }
     no_core_dumps();
+    outlive_file_limit();
     std::panic::set_hook(std::boxed::Box::new(|info| {
         // The terminal may be raw: lines end with both.
         let text = format!("umlfs kernel panic: {info}").replace('\n', "\r\n");
@@ -207,6 +208,12 @@ fn no_core_dumps() {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the limit is ours and readable.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
+}
+
+/// What is written beyond the host's limit for files (`ulimit -f`) is an error of the guest's disk, not the machine's end.
+fn outlive_file_limit() {
+    // SAFETY: no code is named.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 /// The host's terminal, in raw mode while a machine has it.

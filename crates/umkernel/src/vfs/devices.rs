@@ -1,6 +1,7 @@
 //! Device numbers and what is behind them.
 
-use super::{FileOps, FileSystem, Location, OpenFlags};
+use super::mounting::living;
+use super::{FileOps, FileSystem, FileType, Location, NewInode, NotifyEvents, OpenFlags, Vfs, notify};
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::sync::Mutex;
@@ -9,6 +10,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Encodes a device number as `makedev(3)` does.
 pub const fn makedev(major: u32, minor: u32) -> u64 {
@@ -75,10 +77,14 @@ pub struct Devices {
     by_number: Mutex<BTreeMap<(DeviceKind, u64), Arc<dyn Device>>>,
     nodes: Mutex<Vec<DeviceNode>>,
     devtmpfs: Mutex<Option<Arc<dyn FileSystem>>>,
+    /// How often devices have come or gone.
+    generation: AtomicU64,
+    /// Held by who finds out which devices are to come and go.
+    pub(crate) changing: Mutex<()>,
 }
 
 impl Devices {
-    /// Adds a device, with the node that `/dev` gets for it. Devices are added before devtmpfs is mounted.
+    /// Adds a device, with the node that devtmpfs will have for it. Once that is there, [`Vfs::add_device`] is for it.
     pub fn register(
         &self,
         kind: DeviceKind,
@@ -91,6 +97,20 @@ impl Devices {
         let rdev = makedev(major, minor);
         self.by_number.lock().insert((kind, rdev), device);
         self.nodes.lock().push(DeviceNode { name: name.into(), kind, rdev, mode, gid });
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Changes with each device that comes or goes.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn unregister(&self, kind: DeviceKind, rdev: u64) -> Option<DeviceNode> {
+        self.by_number.lock().remove(&(kind, rdev));
+        let mut nodes = self.nodes.lock();
+        let at = nodes.iter().position(|node| (node.kind, node.rdev) == (kind, rdev))?;
+        self.generation.fetch_add(1, Ordering::Release);
+        Some(nodes.remove(at))
     }
 
     /// Adds a device without a node of its own.
@@ -122,6 +142,66 @@ impl Devices {
     /// The nodes of `/dev`.
     pub fn nodes(&self) -> Vec<DeviceNode> {
         self.nodes.lock().clone()
+    }
+}
+
+impl DeviceNode {
+    /// The inode of its node.
+    pub(crate) fn inode(&self) -> NewInode {
+        let file_type = match self.kind {
+            DeviceKind::Char => FileType::CharDevice,
+            DeviceKind::Block => FileType::BlockDevice,
+        };
+        NewInode { file_type, mode: self.mode, uid: 0, gid: self.gid, rdev: self.rdev }
+    }
+}
+
+impl Vfs {
+    /// Adds a device while programs run: its node appears in devtmpfs, where nothing else has its name. Its number is free, and
+    /// its name has no slash.
+    ///
+    /// # Errors
+    /// devtmpfs has no room for the node; the device is there all the same.
+    pub fn add_device(&self, ctx: &Ctx, node: &DeviceNode, device: Arc<dyn Device>) -> Result<()> {
+        self.devices.register(node.kind, (major(node.rdev), minor(node.rdev)), &node.name, node.mode, node.gid, device);
+        let (name, inode) = (node.name.as_bytes(), node.inode());
+        let Some(fs) = self.devices.devtmpfs.lock().clone() else { return Ok(()) };
+        let Some(sb) = living(&self.super_blocks.lock(), |sb| Arc::ptr_eq(&sb.fs, &fs)) else {
+            return fs.root()?.create(name, &inode).map(drop);
+        };
+        let guard = sb.root.lock.lock();
+        if sb.root.lookup_locked(ctx, &self.lru, name)?.is_some() {
+            return Ok(());
+        }
+        let made = sb.root.inode.create(name, &inode)?;
+        drop(sb.root.add(&self.lru, name, made));
+        drop(guard);
+        notify::name(&sb.root.inode, name, NotifyEvents::CREATE, inode.file_type);
+        Ok(())
+    }
+
+    /// Removes a device while programs run, with its node in devtmpfs. Files that are open stay so.
+    ///
+    /// # Errors
+    /// The node cannot be removed; the device is gone all the same.
+    pub fn remove_device(&self, ctx: &Ctx, kind: DeviceKind, rdev: u64) -> Result<()> {
+        let Some(node) = self.devices.unregister(kind, rdev) else { return Ok(()) };
+        let name = node.name.as_bytes();
+        let Some(fs) = self.devices.devtmpfs.lock().clone() else { return Ok(()) };
+        let Some(sb) = living(&self.super_blocks.lock(), |sb| Arc::ptr_eq(&sb.fs, &fs)) else {
+            return fs.root()?.unlink(name);
+        };
+        let guard = sb.root.lock.lock();
+        let is_it = |attr: super::Attr| (attr.file_type, attr.rdev) == (node.inode().file_type, rdev);
+        let found = sb.root.lookup_locked(ctx, &self.lru, name)?;
+        let Some(victim) = found.filter(|dentry| dentry.inode.attr().is_ok_and(is_it)) else { return Ok(()) };
+        sb.root.inode.unlink(name)?;
+        victim.mark_deleted();
+        sb.root.removed(name);
+        drop(guard);
+        notify::inode(&victim.inode, NotifyEvents::ATTRIB);
+        notify::name(&sb.root.inode, name, NotifyEvents::DELETE, node.inode().file_type);
+        Ok(())
     }
 }
 

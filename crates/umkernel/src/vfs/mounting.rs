@@ -41,7 +41,7 @@ impl Mount {
 }
 
 /// A file system that is in use still.
-fn living(known: &[Weak<SuperBlock>], is: impl Fn(&SuperBlock) -> bool) -> Option<Arc<SuperBlock>> {
+pub(super) fn living(known: &[Weak<SuperBlock>], is: impl Fn(&SuperBlock) -> bool) -> Option<Arc<SuperBlock>> {
     known.iter().filter_map(Weak::upgrade).find(|sb| is(sb))
 }
 
@@ -324,7 +324,13 @@ impl Vfs {
     /// `sync(2)`: brings every file system to its disk. Returns the first error, having tried all.
     pub fn sync_all(&self) -> Result<()> {
         let results: Vec<Result<()>> = self.file_systems().iter().map(|sb| sb.fs.sync()).collect();
-        results.into_iter().collect()
+        results.into_iter().chain(self.flush_disks()).collect()
+    }
+
+    /// Brings to the host's disks what was written to disks past any file system.
+    fn flush_disks(&self) -> Vec<Result<()>> {
+        let disks = self.devices.disks();
+        disks.iter().filter(|disk| disk.partition().is_none()).map(|disk| disk.flush()).collect()
     }
 
     /// Writes out what changed since the last time, so that a crash loses seconds only. A timer calls it.
@@ -341,7 +347,7 @@ impl Vfs {
             let done = sb.fs.sync().and_then(|()| sb.remount(true, ""));
             result = result.and(done);
         }
-        result
+        self.flush_disks().into_iter().fold(result, Result::and)
     }
 
     /// The mounts that are seen from the task's root, each with its path.

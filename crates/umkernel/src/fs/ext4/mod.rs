@@ -259,6 +259,10 @@ fn mount(ctx: &Ctx, request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
     if let Some(fs) = vfs.mounted_fs(rdev) {
         return Ok(fs);
     }
+    // As exclusive opens of Linux: a disk and its partitions are not in use at the same time.
+    if crate::block::in_use(vfs, &disk) {
+        bail!(EBUSY, "a file system on the same disk is mounted");
+    }
     if disk.read_only() && !request.read_only {
         bail!(EACCES, "the image was opened read-only");
     }

@@ -1,14 +1,15 @@
-//! The directories of devices: `/sys/devices/virtual/CLASS/NAME`, where all of them lie, as none has a bus.
+//! The directories of devices: `/sys/devices/virtual/CLASS/NAME`, where all of them lie, as none has a bus. Partitions lie in the
+//! directory of their disk.
 //!
 //! What each has: `uevent` (to be read, and to be written by `udevadm trigger`), `dev` where it has a number, `subsystem`, which leads
 //! to its class, and what its class adds.
 
 use super::DirBuilder;
-use crate::block::Disk;
+use crate::block::{self, Disk};
 use crate::errno::Result;
 use crate::kernel::{Ctx, Kernel};
 use crate::net::interface::{self, Loopback};
-use crate::net::netlink::uevent;
+use crate::net::netlink::uevent::{self, VIRTUAL};
 use crate::vfs::{DeviceKind, DeviceNode, major, minor};
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
@@ -39,21 +40,23 @@ pub(super) struct Device {
 
 impl Device {
     fn new(subsystem: &'static str, name: &str, properties: String, number: Option<(DeviceKind, u64)>) -> Device {
-        let path = format!("/devices/virtual/{subsystem}/{name}");
+        let path = format!("{VIRTUAL}/{subsystem}/{name}");
         let event = uevent::Device { path, subsystem, properties };
         Device { event, name: name.to_owned(), number, behind: Behind::Node }
     }
 
     fn character(node: &DeviceNode) -> Device {
         let class = if major(node.rdev) == 1 { "mem" } else { "tty" };
-        let properties = format!("{}DEVNAME={}\nDEVMODE={:04o}\n", numbers(node.rdev), node.name, node.mode);
+        let properties = format!("{}DEVNAME={}\nDEVMODE={:04o}\n", uevent::numbers(node.rdev), node.name, node.mode);
         Device::new(class, &node.name, properties, Some((DeviceKind::Char, node.rdev)))
     }
 
-    fn disk(disk: Arc<Disk>) -> Device {
-        let properties = format!("{}DEVNAME={}\nDEVTYPE=disk\n", numbers(disk.rdev()), disk.name());
+    /// A disk, or a partition of one of `disks`.
+    fn disk(disk: &Arc<Disk>, disks: &[Arc<Disk>]) -> Device {
+        let whole = disks.iter().find(|whole| whole.rdev() == disk.whole()).map_or("", |whole| whole.name());
         let number = Some((DeviceKind::Block, disk.rdev()));
-        Device { behind: Behind::Disk(disk.clone()), ..Device::new("block", disk.name(), properties, number) }
+        let (event, name) = (block::event_of(disk, whole), disk.name().to_owned());
+        Device { event, name, number, behind: Behind::Disk(disk.clone()) }
     }
 
     fn loopback() -> Device {
@@ -65,9 +68,25 @@ impl Device {
         self.event.subsystem
     }
 
-    fn directory(&self, dir: DirBuilder) -> DirBuilder {
+    /// Whether it is a part of another device.
+    pub(super) fn is_part(&self) -> bool {
+        matches!(&self.behind, Behind::Disk(disk) if disk.partition().is_some())
+    }
+
+    /// Adds its directory to another one.
+    fn add_to(&self, dir: DirBuilder, all: &Devices) -> DirBuilder {
+        dir.dir(self.name.clone(), |dir| self.directory(dir, all))
+    }
+
+    /// Its path from where all devices lie.
+    fn place(&self) -> &str {
+        self.event.path.strip_prefix(VIRTUAL).unwrap_or_default()
+    }
+
+    fn directory(&self, dir: DirBuilder, all: &Devices) -> DirBuilder {
         let (shown, event) = (self.event.properties.clone(), self.event.clone());
-        let subsystem = format!("../../../../class/{}", self.subsystem());
+        let up = "../".repeat(self.event.path.matches('/').count());
+        let subsystem = format!("{up}class/{}", self.subsystem());
         let dir = dir
             .file_with(
                 "uevent",
@@ -82,43 +101,51 @@ impl Device {
         };
         match &self.behind {
             Behind::Node => dir,
-            Behind::Disk(disk) => block_files(dir, disk),
+            Behind::Disk(disk) if self.is_part() => partition_files(dir, disk),
+            Behind::Disk(disk) => all.parts_of(disk).fold(disk_files(dir, disk), |dir, part| part.add_to(dir, all)),
             Behind::Loopback => interface_files(dir),
         }
     }
 }
 
-fn numbers(rdev: u64) -> String {
-    format!("MAJOR={}\nMINOR={}\n", major(rdev), minor(rdev))
-}
-
-/// All devices of the machine.
+/// Devices of the machine.
 pub(super) struct Devices {
     all: Vec<Device>,
 }
 
 impl Devices {
-    pub(super) fn new(kernel: &Kernel) -> Devices {
+    /// Those that stay as they are.
+    pub(super) fn lasting(kernel: &Kernel) -> Devices {
         let nodes = kernel.vfs.devices.nodes();
         // Names with a slash are of devices in a directory of their own (/dev/pts), which has no place here.
         let characters = nodes.iter().filter(|node| node.kind == DeviceKind::Char && !node.name.contains('/'));
-        let disks = kernel.vfs.devices.disks();
-        let all = characters.map(Device::character).chain(disks.into_iter().map(Device::disk));
-        Devices { all: all.chain([Device::loopback()]).collect() }
+        Devices { all: characters.map(Device::character).chain([Device::loopback()]).collect() }
     }
 
-    /// The directory of a class's devices.
+    /// The disks and partitions that there are now.
+    pub(super) fn disks(kernel: &Kernel) -> Devices {
+        let disks = kernel.vfs.devices.disks();
+        Devices { all: disks.iter().map(|disk| Device::disk(disk, &disks)).collect() }
+    }
+
+    /// Directories of a class's devices.
     pub(super) fn class(&self, dir: DirBuilder, class: &'static str) -> DirBuilder {
-        dir.dir(class, |dir| {
-            let of_it = self.all.iter().filter(|device| device.subsystem() == class);
-            of_it.fold(dir, |dir, device| dir.dir(device.name.clone(), |dir| device.directory(dir)))
+        let of_it = self.all.iter().filter(|device| device.subsystem() == class && !device.is_part());
+        of_it.fold(dir, |dir, device| device.add_to(dir, self))
+    }
+
+    /// The partitions of a disk.
+    fn parts_of(&self, whole: &Disk) -> impl Iterator<Item = &Device> {
+        let number = whole.rdev();
+        self.all.iter().filter(move |device| {
+            matches!(&device.behind, Behind::Disk(disk) if disk.partition().is_some() && disk.whole() == number)
         })
     }
 
     /// Links by name, from a directory that reaches the devices' classes at `base`.
     pub(super) fn links(&self, dir: DirBuilder, base: &'static str, which: impl Fn(&Device) -> bool) -> DirBuilder {
         self.all.iter().filter(|device| which(device)).fold(dir, |dir, device| {
-            let target = format!("{base}/{}/{}", device.subsystem(), device.name);
+            let target = format!("{base}{}", device.place());
             dir.link(device.name.clone(), move |_| target.clone().into_bytes())
         })
     }
@@ -135,10 +162,25 @@ impl Devices {
     }
 }
 
+/// What disks and partitions have in common.
 fn block_files(dir: DirBuilder, disk: &Arc<Disk>) -> DirBuilder {
     let (sectors, read_only) = (disk.size() / 512, u8::from(disk.read_only()));
     dir.file("size", move |_| format!("{sectors}\n").into_bytes())
         .file("ro", move |_| format!("{read_only}\n").into_bytes())
+        .text("alignment_offset", "0\n")
+        .text("discard_alignment", "0\n")
+        .dir("holders", |dir| dir)
+}
+
+fn partition_files(dir: DirBuilder, disk: &Arc<Disk>) -> DirBuilder {
+    let (number, sector) = (disk.partition().unwrap_or(0), disk.start() / 512);
+    block_files(dir, disk)
+        .file("partition", move |_| format!("{number}\n").into_bytes())
+        .file("start", move |_| format!("{sector}\n").into_bytes())
+}
+
+fn disk_files(dir: DirBuilder, disk: &Arc<Disk>) -> DirBuilder {
+    block_files(dir, disk)
         .text("removable", "0\n")
         .text("range", "16\n")
         .dir("queue", |dir| {
@@ -147,7 +189,6 @@ fn block_files(dir: DirBuilder, disk: &Arc<Disk>) -> DirBuilder {
                 .text("hw_sector_size", "512\n")
                 .text("rotational", "0\n")
         })
-        .dir("holders", |dir| dir)
         .dir("slaves", |dir| dir)
 }
 

@@ -1,8 +1,10 @@
 //! `/sys` (`sysfs(5)`): the devices by class and by number, and the little else of it that programs read.
 
 mod devices;
+mod live;
 
 use self::devices::{CLASSES, Devices};
+use self::live::live;
 use super::proc::list_text;
 use super::pseudo::{DirBuilder, Numbers, PseudoFs};
 use crate::errno::Result;
@@ -15,6 +17,9 @@ use alloc::sync::Arc;
 /// `SYSFS_MAGIC` of `linux/magic.h`.
 const MAGIC: u64 = 0x6265_6572;
 
+/// The class of disks and partitions, which come and go.
+const BLOCK: &str = "block";
+
 /// The type, for `mount(2)`.
 pub const FS_TYPE: FsType = FsType { name: "sysfs", needs_device: false, mount };
 
@@ -22,26 +27,34 @@ fn mount(ctx: &Ctx, _request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> 
     Ok(new(ctx.kernel))
 }
 
-/// A new instance, with the devices that there are now.
+/// A new instance.
 pub fn new(kernel: &Kernel) -> Arc<dyn FileSystem> {
     let numbers = Numbers::new(kernel);
-    let devices = Devices::new(kernel);
+    let devices = Devices::lasting(kernel);
+    let others = CLASSES.into_iter().filter(|class| *class != BLOCK);
     let cpus = kernel.config.cpus.max(1) as usize;
     let root = DirBuilder::new(&numbers)
-        .dir("block", |dir| devices.links(dir, "../devices/virtual", |device| device.subsystem() == "block"))
+        .add(BLOCK, live(&numbers, |disks, dir| disks.links(dir, "../devices/virtual", |disk| !disk.is_part())))
         .dir("bus", |dir| dir)
         .dir("class", |dir| {
-            CLASSES.iter().fold(dir, |dir, class| {
-                dir.dir(*class, |dir| devices.links(dir, "../../devices/virtual", |d| d.subsystem() == *class))
-            })
+            others
+                .clone()
+                .fold(dir, |dir, class| {
+                    dir.dir(class, |dir| devices.links(dir, "../../devices/virtual", |d| d.subsystem() == class))
+                })
+                .add(BLOCK, live(&numbers, |disks, dir| disks.links(dir, "../../devices/virtual", |_| true)))
         })
         .dir("dev", |dir| {
-            dir.dir("block", |dir| devices.numbers(dir, DeviceKind::Block))
+            dir.add(BLOCK, live(&numbers, |disks, dir| disks.numbers(dir, DeviceKind::Block)))
                 .dir("char", |dir| devices.numbers(dir, DeviceKind::Char))
         })
         .dir("devices", |dir| {
-            dir.dir("system", |dir| dir.dir("cpu", |dir| processors(dir, cpus)))
-                .dir("virtual", |dir| CLASSES.iter().fold(dir, |dir, class| devices.class(dir, class)))
+            dir.dir("system", |dir| dir.dir("cpu", |dir| processors(dir, cpus))).dir("virtual", |dir| {
+                others
+                    .clone()
+                    .fold(dir, |dir, class| dir.dir(class, |dir| devices.class(dir, class)))
+                    .add(BLOCK, live(&numbers, |disks, dir| disks.class(dir, BLOCK)))
+            })
         })
         .dir("firmware", |dir| dir)
         .dir("fs", |dir| dir)

@@ -18,9 +18,7 @@ use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::mm::PAGE_SIZE;
 use crate::sync::Mutex;
-use crate::vfs::{
-    DeviceKind, Devices, FileSystem, FileType, FsType, InodeRef, MountRequest, NewInode, StatFs, Timestamp,
-};
+use crate::vfs::{Devices, FileSystem, FileType, FsType, InodeRef, MountRequest, NewInode, StatFs, Timestamp};
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use core::any::Any;
@@ -223,11 +221,7 @@ fn populate(fs: &Arc<TmpFs>, devices: &Devices) -> Result<()> {
             };
             name = &name[slash + 1..];
         }
-        let file_type = match node.kind {
-            DeviceKind::Char => FileType::CharDevice,
-            DeviceKind::Block => FileType::BlockDevice,
-        };
-        dir.create(name, &NewInode { file_type, mode: node.mode, uid: 0, gid: node.gid, rdev: node.rdev })?;
+        dir.create(name, &node.inode())?;
     }
     Ok(())
 }

@@ -61,6 +61,10 @@ impl Node {
         if !self.owners.everybody() {
             return Err(Errno::PERM);
         }
+        // To the host, that would be to leave it as it is.
+        if [uid, gid].contains(&Some(u32::MAX)) {
+            return Err(Errno::INVAL);
+        }
         let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
         rustix::fs::chownat(self.fd(), c"", uid.map(Uid::from_raw), gid.map(Gid::from_raw), flags)
     }

@@ -8,6 +8,8 @@
 //! nobody has the other ends of its sockets any more.
 
 mod attributes;
+#[cfg(any(test, fuzzing))]
+pub mod chance;
 mod content;
 mod names;
 mod node;
@@ -31,6 +33,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::vec;
 use std::vec::Vec;
+
+/// A write's answer has an offset behind the file's state, nothing is longer than data.
+const LONGEST_ANSWER: usize = ANSWER_HEAD + CHUNK + Stat::SIZE;
 
 /// A directory of the host's that the guest is to see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,30 +124,35 @@ impl Server {
 
     fn serve(&self, socket: &OwnedFd) {
         let mut message = vec![0; REQUEST_HEAD + CHUNK];
-        // A write's answer has an offset behind the file's state, nothing is longer than data.
-        let mut answer = vec![0; ANSWER_HEAD + CHUNK + Stat::SIZE];
+        let mut answer = vec![0; LONGEST_ANSWER];
         loop {
             let got = match rustix::io::read(socket, &mut message[..]) {
                 Err(Errno::INTR) => continue,
                 Ok(0) | Err(_) => return,
                 Ok(got) => got,
             };
-            let request = Request::decode(&message[..got]);
-            let payload = &message[REQUEST_HEAD.min(got)..got];
-            if let Some(Request { op: Op::Forget, .. }) = request {
-                self.forget(payload);
-                continue;
-            }
-            let done = request.ok_or(Errno::INVAL).and_then(|r| self.answer(&r, payload, &mut answer[ANSWER_HEAD..]));
-            let serial = request.map_or(0, |r| r.serial);
-            let (head, len) = match done {
-                Ok((value, len)) => (Answer { serial, errno: 0, value }, len),
-                Err(e) => (Answer { serial, errno: e.raw_os_error() as u32, value: 0 }, 0),
-            };
-            head.encode(&mut answer);
+            let Some(len) = self.respond(&message[..got], &mut answer) else { continue };
             // If nobody listens any more, the next read says so.
-            while let Err(Errno::INTR) = rustix::io::write(socket, &answer[..ANSWER_HEAD + len]) {}
+            while let Err(Errno::INTR) = rustix::io::write(socket, &answer[..len]) {}
         }
+    }
+
+    /// Does what a message asks, and puts the answer together; its length, if there is one.
+    fn respond(&self, message: &[u8], answer: &mut [u8]) -> Option<usize> {
+        let request = Request::decode(message);
+        let payload = &message[REQUEST_HEAD.min(message.len())..];
+        if let Some(Request { op: Op::Forget, .. }) = request {
+            self.forget(payload);
+            return None;
+        }
+        let done = request.ok_or(Errno::INVAL).and_then(|r| self.answer(&r, payload, &mut answer[ANSWER_HEAD..]));
+        let serial = request.map_or(0, |r| r.serial);
+        let (head, len) = match done {
+            Ok((value, len)) => (Answer { serial, errno: 0, value }, len),
+            Err(e) => (Answer { serial, errno: e.raw_os_error() as u32, value: 0 }, 0),
+        };
+        head.encode(answer);
+        Some(ANSWER_HEAD + len)
     }
 
     fn node(&self, number: u64) -> Shared<Arc<Node>> {

@@ -1,13 +1,15 @@
 //! `NETLINK_KOBJECT_UEVENT`: what becomes of devices, for udevd to hear (`lib/kobject_uevent.c` of Linux).
 //!
-//! All devices are there before the first program runs, so events are those that programs ask for by writing to a device's
-//! `uevent` file in `/sys`, as `udevadm trigger` does (`Documentation/ABI/testing/sysfs-uevent`).
+//! Partitions come and go as programs change their table. All other devices are there before the first program runs: their events
+//! are those that programs ask for by writing to a device's `uevent` file in `/sys`, as `udevadm trigger` does
+//! (`Documentation/ABI/testing/sysfs-uevent`).
 
 use super::{Message, NETLINK_KOBJECT_UEVENT};
 use crate::bail;
 use crate::errno::Result;
 use crate::kernel::Kernel;
 use crate::net::Ucred;
+use crate::vfs::{major, minor};
 use alloc::format;
 use alloc::string::String;
 use core::sync::atomic::Ordering;
@@ -18,6 +20,9 @@ const GROUP_KERNEL: u32 = 1;
 const ACTIONS: [&str; 8] = ["add", "remove", "change", "move", "online", "offline", "bind", "unbind"];
 /// Characters of a UUID.
 const UUID_LEN: usize = 36;
+
+/// Where all devices lie below `/sys`, in a directory for each class.
+pub(crate) const VIRTUAL: &str = "/devices/virtual";
 
 /// A device as events name it.
 #[derive(Clone, Debug)]
@@ -30,17 +35,31 @@ pub(crate) struct Device {
     pub(crate) properties: String,
 }
 
+/// A device number as properties.
+pub(crate) fn numbers(rdev: u64) -> String {
+    format!("MAJOR={}\nMINOR={}\n", major(rdev), minor(rdev))
+}
+
 /// Makes the event that `request` asks for, `ACTION [UUID [KEY=VALUE ...]]`, and sends it.
 ///
 /// # Errors
 /// `EINVAL` when it asks for something else.
 pub(crate) fn synthesize(kernel: &Kernel, device: &Device, request: &[u8]) -> Result<()> {
     let Some((action, extra)) = parse(request) else { bail!(EINVAL, "not ACTION [UUID [KEY=VALUE ...]]") };
+    send(kernel, device, action, &extra);
+    Ok(())
+}
+
+/// Tells what has become of a device: one of [`ACTIONS`].
+pub(crate) fn announce(kernel: &Kernel, device: &Device, action: &str) {
+    send(kernel, device, action, "");
+}
+
+fn send(kernel: &Kernel, device: &Device, action: &str, extra: &str) {
     let number = kernel.net.netlink.sequence.fetch_add(1, Ordering::Relaxed) + 1;
-    let data = encode(device, action, &extra, number).into_bytes();
+    let data = encode(device, action, extra, number).into_bytes();
     let message = Message { data, from: (0, GROUP_KERNEL), creds: Ucred::default() };
     kernel.net.netlink.broadcast(NETLINK_KOBJECT_UEVENT, GROUP_KERNEL, &message);
-    Ok(())
 }
 
 /// The number of the last event (`/sys/kernel/uevent_seqnum`).

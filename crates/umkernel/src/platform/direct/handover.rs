@@ -1,7 +1,7 @@
 //! What the loader hands over to the kernel image: plain data in the memory that both have, laid out alike in two programs that
 //! are compiled separately.
 
-use crate::block::MAX_OVERLAYS;
+use crate::block::{DiskFiles, MAX_DISKS, MAX_OVERLAYS, OverlayFiles};
 use crate::fs::hostfs::LANES;
 use crate::host::HostFd;
 use crate::host::process::TERMIOS_SIZE;
@@ -37,7 +37,7 @@ pub struct Text {
 
 impl Text {
     /// Bytes that outlive the machine.
-    pub fn new(bytes: &'static [u8]) -> Text {
+    pub const fn new(bytes: &'static [u8]) -> Text {
         Text { start: bytes.as_ptr(), len: bytes.len() }
     }
 
@@ -139,6 +139,82 @@ impl Trace {
     }
 }
 
+/// A disk; see [`DiskFiles`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Disk {
+    /// The image; -1 if there is no such disk.
+    pub image: i32,
+    overlays: [i32; MAX_OVERLAYS],
+    overlay_count: u32,
+    index: u32,
+    read_only: u32,
+    overlay_data_at: u64,
+    overlay_bitmap_at: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    name: Text,
+}
+
+impl Disk {
+    /// The place of a disk that is not there.
+    pub const NONE: Disk = Disk {
+        image: -1,
+        overlays: [-1; MAX_OVERLAYS],
+        overlay_count: 0,
+        index: 0,
+        read_only: 0,
+        overlay_data_at: 0,
+        overlay_bitmap_at: 0,
+        size: 0,
+        name: Text::new(&[]),
+    };
+
+    /// The disk in these files.
+    pub fn of(files: &DiskFiles) -> Disk {
+        let mut disk = Disk {
+            image: files.image.raw(),
+            index: files.index.into(),
+            read_only: files.read_only.into(),
+            size: files.size,
+            name: Text::from(files.name.as_str()),
+            ..Disk::NONE
+        };
+        if let Some(overlays) = &files.overlays {
+            let places = disk.overlays.iter_mut().zip(&overlays.files);
+            disk.overlay_count = places.map(|(place, file)| *place = file.raw()).count() as u32;
+            (disk.overlay_data_at, disk.overlay_bitmap_at) = (overlays.data_at, overlays.bitmap_at);
+        }
+        disk
+    }
+
+    /// All its files.
+    pub fn descriptors(&self) -> impl Iterator<Item = i32> + '_ {
+        self.overlays().chain([self.image]).filter(|file| *file >= 0)
+    }
+
+    fn overlays(&self) -> impl Iterator<Item = i32> + '_ {
+        self.overlays.iter().copied().take(self.overlay_count as usize)
+    }
+
+    /// Takes its files over.
+    pub fn files(&self) -> Option<DiskFiles> {
+        let overlays = OverlayFiles {
+            files: self.overlays().map(HostFd::new).collect(),
+            data_at: self.overlay_data_at,
+            bitmap_at: self.overlay_bitmap_at,
+        };
+        (self.image >= 0).then(|| DiskFiles {
+            index: self.index as u8,
+            image: HostFd::new(self.image),
+            overlays: (self.overlay_count > 0).then_some(overlays),
+            size: self.size,
+            read_only: self.read_only != 0,
+            name: String::from_utf8_lossy(self.name.bytes()).into_owned(),
+        })
+    }
+}
+
 /// Why [`Handover::run`] holds nothing: the machine looks for an init by itself.
 pub const RUN_ANY_INIT: u32 = 0;
 /// [`Handover::run`] names the program to run as process 1.
@@ -165,30 +241,18 @@ pub struct Handover {
     pub share_sockets: [i32; LANES],
     /// What is shared, a list: where the guest sees it, [`READ_ONLY`] or nothing, and so on.
     pub shares: Text,
-    /// The root disk's image.
-    pub image_file: i32,
-    /// Overlay files above the image, the lowest first; see [`OverlayFiles`](crate::block::OverlayFiles).
-    pub overlay_files: [i32; MAX_OVERLAYS],
-    /// How many there are.
-    pub overlay_count: u32,
-    /// Where the disk's bytes begin in each.
-    pub overlay_data_at: u64,
-    /// Where the bitmap begins in each.
-    pub overlay_bitmap_at: u64,
-    /// Bytes of the image.
-    pub image_size: u64,
+    /// The disks; the first has the root file system.
+    pub disks: [Disk; MAX_DISKS],
+    /// Number of the partition that has it; 0 for the disk as a whole.
+    pub root_partition: u32,
     /// Where the outcome is reported.
     pub report_file: i32,
-    /// 1 if the image is only read.
-    pub read_only: u32,
     /// 1 if the kernel's messages go to the console.
     pub verbose: u32,
     /// Processors that the guest sees.
     pub cpus: u32,
     /// Bytes of guest memory.
     pub memory: u64,
-    /// What messages call the image.
-    pub image_name: Text,
     /// The kernel's command line.
     pub command_line: Text,
     /// One of the `RUN` constants.

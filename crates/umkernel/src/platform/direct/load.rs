@@ -4,6 +4,7 @@
 use super::broker;
 use super::handover::{Handover, HostRange, MAX_RESERVED, RANGE_NAMES};
 use super::layout::*;
+use crate::errno::Errno;
 use crate::host;
 use nix::libc;
 use std::arch::asm;
@@ -92,17 +93,21 @@ fn memory_file(name: &std::ffi::CStr, size: u64) -> Result<OwnedFd, String> {
     let fd = host::memfd_create(name).map_err(|e| format!("cannot make a memory file: {e}"))?;
     // SAFETY: a fresh descriptor that nobody else owns.
     let file = unsafe { OwnedFd::from_raw_fd(fd) };
-    host::ftruncate(fd, size).map_err(|e| format!("cannot make a large memory file: {e}"))?;
+    host::ftruncate(fd, size).map_err(|e| {
+        let limit = if e == Errno::EFBIG { " (`ulimit -f` limits the size of files)" } else { "" };
+        format!("cannot make a memory file of {} GiB{limit}: {e}", size >> 30)
+    })?;
     Ok(file)
 }
 
-/// The disk image as the kernel sees it, to read from.
+/// The root disk's image as the kernel sees it, to read from.
 fn view(handover: &Handover) -> Result<(), String> {
-    if handover.image_size > VIEW_SIZE {
+    let root = &handover.disks[0];
+    if root.size > VIEW_SIZE {
         return Ok(());
     }
-    map(VIEW_BASE, handover.image_size, libc::PROT_READ, libc::MAP_SHARED, handover.image_file, 0)?;
-    protect_with_key(VIEW_BASE, handover.image_size, libc::PROT_READ)
+    map(VIEW_BASE, root.size, libc::PROT_READ, libc::MAP_SHARED, root.image, 0)?;
+    protect_with_key(VIEW_BASE, root.size, libc::PROT_READ)
 }
 
 /// The patched texts as the kernel sees them, and the trampolines as guest code does.

@@ -1,7 +1,7 @@
 //! Where the kernel image begins, and where it ends.
 
 use super::arena::{self, Facts, Files, arena};
-use super::handover::{Handover, RANGE_NAMES, READ_ONLY, RUN_ANY_INIT, RUN_INIT, Text};
+use super::handover::{self, Handover, RANGE_NAMES, READ_ONLY, RUN_ANY_INIT, RUN_INIT, Text};
 use super::layout::{KEYS_OPEN, VIEW_SIZE};
 use super::platform::Direct;
 use super::slot::{HostMemory, Own};
@@ -9,10 +9,9 @@ use super::vdso::{Clock, VDSO};
 use super::zygote;
 
 use super::xstate::XState;
-use crate::block::OverlayFiles;
 use crate::fs::hostfs::{Channel, ShareMount};
-use crate::host::{self, HostFd, process};
-use crate::machine::{self, MachineConfig, RootDisk, Run, Shares, Watchers, report};
+use crate::host::{self, process};
+use crate::machine::{self, Disks, MachineConfig, Run, Shares, Watchers, report};
 use crate::platform::Reserved;
 use crate::trace::Tracer;
 use alloc::boxed::Box;
@@ -32,12 +31,13 @@ pub fn main(handover: &Handover) -> ! {
         name: RANGE_NAMES.get(range.name as usize).copied().unwrap_or("[vvar]"),
     });
     let vdso = reserved.iter().find(|range| range.name == VDSO);
+    let root = &handover.disks[0];
     let facts = Facts {
         // SAFETY: the host has mapped it there, in every process, and nothing unmaps it.
         clock: vdso.map_or_else(Clock::default, |range| unsafe { Clock::find(range.start, range.end) }),
         kernel_pid: host::getpid(),
         broker_pid: handover.broker_pid,
-        image_file: if handover.image_size <= VIEW_SIZE { handover.image_file } else { -1 },
+        image_file: if root.size <= VIEW_SIZE { root.image } else { -1 },
         xstate: XState::detect(),
         hardware: handover.hardware.map(|[key, value]| (key, value)),
         reserved,
@@ -59,28 +59,19 @@ pub fn main(handover: &Handover) -> ! {
         }
         Err(e) => panic!("no slot for the first thread: {e}"),
     }
-    let overlay_files = handover.overlay_files.iter().take(handover.overlay_count as usize);
-    let overlays = (handover.overlay_count > 0).then(|| OverlayFiles {
-        files: overlay_files.clone().map(|file| HostFd::new(*file)).collect(),
-        data_at: handover.overlay_data_at,
-        bitmap_at: handover.overlay_bitmap_at,
-    });
-    let disk = RootDisk {
-        image: HostFd::new(handover.image_file),
-        overlays,
-        size: handover.image_size,
-        read_only: handover.read_only != 0,
-        name: text(handover.image_name),
-    };
+    let mut files = handover.disks.iter().filter_map(handover::Disk::files);
+    let Some(root) = files.next() else { panic!("no root disk is handed over") };
+    let partition = (handover.root_partition != 0).then_some(handover.root_partition);
+    let disks = Disks { root, partition, others: files.collect() };
     let trace = handover.trace.stream.open();
     let watchers = Watchers {
         trace: trace.map(|stream| Tracer::new(handover.trace.options(), Box::new(stream))),
         stats: handover.stats.open(),
     };
-    let outcome = machine::run(&config(handover), Box::new(Direct), disk, shares(handover), watchers);
+    let outcome = machine::run(&config(handover), Box::new(Direct), disks, shares(handover), watchers);
     zygote::stop();
     // A process that would not end has the image open longer than this one.
-    overlay_files.chain([&handover.image_file]).for_each(|file| process::unlock(*file));
+    handover.disks.iter().flat_map(handover::Disk::descriptors).for_each(process::unlock);
     // If nobody listens any more, nobody minds.
     let _ = host::write(handover.report_file, &report::encode(&outcome));
     if handover.has_terminal != 0 && host::getppid() != parent {

@@ -1,0 +1,211 @@
+//! Disks as block devices: their nodes, open disks, and what `ioctl(2)` tells of them.
+
+use super::{Disk, in_use, partitions};
+use crate::bail;
+use crate::errno::{Errno, Result};
+use crate::kernel::Ctx;
+use crate::mm::{IoDst, IoSrc};
+use crate::net::netlink::uevent::{self, VIRTUAL};
+use crate::vfs::{Device, DeviceKind, DeviceNode, File, FileOps, Location, OpenFlags, Vfs, major, minor};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::sync::Arc;
+use core::any::Any;
+use core::sync::atomic::Ordering;
+
+/// Group of disk nodes (`disk` in the usual `/etc/group`).
+const DISK_GID: u32 = 6;
+/// Largest piece moved between the host file and guest memory at once.
+const CHUNK: usize = 64 * 1024;
+
+/// The block device of a disk.
+struct DiskDevice(Arc<Disk>);
+
+impl Device for DiskDevice {
+    fn open(&self, ctx: &Ctx, _location: &Location, _rdev: u64, flags: OpenFlags) -> Result<Box<dyn FileOps>> {
+        if self.0.read_only && flags.writable() {
+            bail!(EACCES);
+        }
+        // Who is about to change what lies on it asks so whether that is in use (`open(2)`).
+        if flags.contains(OpenFlags::EXCL) && in_use(&ctx.kernel.vfs, &self.0) {
+            bail!(EBUSY, "a file system on it is mounted");
+        }
+        Ok(Box::new(OpenDisk::new(self.0.clone())))
+    }
+
+    fn block_device(&self) -> Option<Arc<Disk>> {
+        Some(self.0.clone())
+    }
+}
+
+/// An open disk.
+struct OpenDisk(Arc<Disk>);
+
+impl OpenDisk {
+    fn new(disk: Arc<Disk>) -> OpenDisk {
+        disk.opened.fetch_add(1, Ordering::Relaxed);
+        OpenDisk(disk)
+    }
+}
+
+impl Drop for OpenDisk {
+    fn drop(&mut self) {
+        self.0.opened.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// `ioctl(2)` of block devices (`linux/fs.h`).
+const BLKROGET: u32 = 0x125e;
+const BLKRRPART: u32 = 0x125f;
+const BLKGETSIZE: u32 = 0x1260;
+const BLKFLSBUF: u32 = 0x1261;
+const BLKSSZGET: u32 = 0x1268;
+const BLKBSZGET: u32 = 0x8008_1270;
+const BLKGETSIZE64: u32 = 0x8008_1272;
+const BLKDISCARD: u32 = 0x1277;
+const BLKIOMIN: u32 = 0x1278;
+const BLKIOOPT: u32 = 0x1279;
+const BLKALIGNOFF: u32 = 0x127a;
+const BLKPBSZGET: u32 = 0x127b;
+const BLKROTATIONAL: u32 = 0x127e;
+
+/// `linux/hdreg.h`.
+const HDIO_GETGEO: u32 = 0x301;
+/// Heads, and sectors of a track, that User-Mode Linux gives its disks.
+const HEADS: u64 = 128;
+const TRACK: u64 = 32;
+
+/// Bytes of a sector.
+const SECTOR: u64 = partition::SECTOR;
+/// Bytes that the host's page cache, which is the disk's, reads and writes together.
+const BLOCK: i32 = 4096;
+
+impl OpenDisk {
+    /// `struct hd_geometry`: heads, sectors and cylinders together, then where it begins.
+    fn geometry(&self) -> [u64; 2] {
+        let cylinders = (self.0.size / (HEADS * TRACK * SECTOR)) & 0xffff;
+        [HEADS | TRACK << 8 | cylinders << 16, self.0.start() / SECTOR]
+    }
+
+    /// `BLKDISCARD`: the start and length of a range of whole sectors.
+    fn discard(&self, ctx: &Ctx, file: &File, arg: u64) -> Result<()> {
+        if !file.flags().writable() {
+            bail!(EBADF);
+        }
+        let [start, len]: [u64; 2] = ctx.read_val(arg)?;
+        if !(start | len).is_multiple_of(SECTOR) || start.checked_add(len).is_none_or(|end| end > self.0.size) {
+            bail!(EINVAL);
+        }
+        self.0.discard(start, len)
+    }
+}
+
+impl FileOps for OpenDisk {
+    fn read(&self, _ctx: &Ctx, _file: &File, offset: u64, dst: &mut dyn IoDst) -> Result<usize> {
+        let mut buf = alloc::vec![0; dst.remaining().min(CHUNK)];
+        let mut done = 0;
+        while dst.remaining() > 0 {
+            let left = self.0.size.saturating_sub(offset + done as u64);
+            let want = dst.remaining().min(CHUNK).min(usize::try_from(left).unwrap_or(usize::MAX));
+            if want == 0 {
+                break;
+            }
+            self.0.read(offset + done as u64, &mut buf[..want])?;
+            match dst.put(&buf[..want]) {
+                Ok(n) => done += n,
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    fn write(&self, _ctx: &Ctx, _file: &File, offset: u64, src: &mut dyn IoSrc) -> Result<usize> {
+        let mut buf = alloc::vec![0; src.remaining().min(CHUNK)];
+        let mut done = 0;
+        while src.remaining() > 0 {
+            let left = self.0.size.saturating_sub(offset + done as u64);
+            let want = src.remaining().min(CHUNK).min(usize::try_from(left).unwrap_or(usize::MAX));
+            if want == 0 {
+                return if done > 0 { Ok(done) } else { Err(Errno::ENOSPC.into()) };
+            }
+            match src.take(&mut buf[..want]) {
+                Ok(n) => {
+                    self.0.write(offset + done as u64, &buf[..n])?;
+                    done += n;
+                }
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    fn ioctl(&self, ctx: &Ctx, file: &File, cmd: u32, arg: u64) -> Result<usize> {
+        match cmd {
+            BLKROGET => ctx.write_val(arg, &i32::from(self.0.read_only))?,
+            BLKGETSIZE => ctx.write_val(arg, &(self.0.size / SECTOR))?,
+            BLKGETSIZE64 => ctx.write_val(arg, &self.0.size)?,
+            BLKSSZGET | BLKPBSZGET | BLKIOMIN => ctx.write_val(arg, &(SECTOR as u32))?,
+            BLKIOOPT | BLKALIGNOFF => ctx.write_val(arg, &0u32)?,
+            BLKROTATIONAL => ctx.write_val(arg, &0u16)?,
+            BLKBSZGET => ctx.write_val(arg, &BLOCK)?,
+            BLKFLSBUF => self.0.flush()?,
+            BLKDISCARD => self.discard(ctx, file, arg)?,
+            HDIO_GETGEO => ctx.write_val(arg, &self.geometry())?,
+            BLKRRPART => partitions::reread(ctx, &self.0)?,
+            _ => bail!(ENOTTY),
+        }
+        Ok(0)
+    }
+
+    fn seekable(&self) -> bool {
+        true
+    }
+
+    fn size(&self) -> Option<u64> {
+        Some(self.0.size)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.0.flush()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// A disk as events name it; `whole` is the disk that a partition belongs to.
+pub(crate) fn event_of(disk: &Disk, whole: &str) -> uevent::Device {
+    let (name, mut properties) = (disk.name(), uevent::numbers(disk.rdev()));
+    properties += &format!("DEVNAME={name}\n");
+    let path = match disk.partition() {
+        None => {
+            properties += "DEVTYPE=disk\n";
+            format!("{VIRTUAL}/block/{name}")
+        }
+        Some(number) => {
+            properties += &format!("DEVTYPE=partition\nPARTN={number}\n");
+            format!("{VIRTUAL}/block/{whole}/{name}")
+        }
+    };
+    if !disk.label().is_empty() {
+        properties += &format!("PARTNAME={}\n", disk.label());
+    }
+    uevent::Device { path, subsystem: "block", properties }
+}
+
+/// A disk's device and the node that is for it.
+pub(super) fn device(disk: &Arc<Disk>) -> (DeviceNode, Arc<dyn Device>) {
+    let node =
+        DeviceNode { name: disk.name.clone(), kind: DeviceKind::Block, rdev: disk.rdev, mode: 0o660, gid: DISK_GID };
+    (node, Arc::new(DiskDevice(disk.clone())))
+}
+
+/// Makes a disk known as a block device.
+pub fn register(vfs: &Vfs, disk: &Arc<Disk>) {
+    let (node, device) = device(disk);
+    let number = (major(disk.rdev), minor(disk.rdev));
+    vfs.devices.register(node.kind, number, &node.name, node.mode, node.gid, device);
+}
