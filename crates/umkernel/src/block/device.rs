@@ -13,8 +13,6 @@ use alloc::sync::Arc;
 use core::any::Any;
 use core::sync::atomic::Ordering;
 
-/// Group of disk nodes (`disk` in the usual `/etc/group`).
-const DISK_GID: u32 = 6;
 /// Largest piece moved between the host file and guest memory at once.
 const CHUNK: usize = 64 * 1024;
 
@@ -198,8 +196,8 @@ pub(crate) fn event_of(disk: &Disk, whole: &str) -> uevent::Device {
 
 /// A disk's device and the node that is for it.
 pub(super) fn device(disk: &Arc<Disk>) -> (DeviceNode, Arc<dyn Device>) {
-    let node =
-        DeviceNode { name: disk.name.clone(), kind: DeviceKind::Block, rdev: disk.rdev, mode: 0o660, gid: DISK_GID };
+    // As devtmpfs makes it: which group may have disks, udev's rules say.
+    let node = DeviceNode { name: disk.name.clone(), kind: DeviceKind::Block, rdev: disk.rdev, mode: 0o600, gid: 0 };
     (node, Arc::new(DiskDevice(disk.clone())))
 }
 
