@@ -72,7 +72,9 @@ impl Disk {
     pub fn open(files: DiskFiles) -> Result<Arc<Disk>> {
         let DiskFiles { index, image, overlays, size, read_only, .. } = files;
         match overlays {
-            Some(overlays) => Disk::layered(image, overlays, size, read_only, index),
+            Some(overlays) => {
+                Ok(Disk::on(Files::Layered(Layers::open(image, size, overlays)?), size, read_only, index))
+            }
             None => Ok(Disk::new(image, size, read_only, index)),
         }
     }
@@ -80,14 +82,6 @@ impl Disk {
     /// The disk number `index` (0 for `ubda`) on a host descriptor that it takes over.
     pub fn new(fd: HostFd, size: u64, read_only: bool, index: u8) -> Arc<Disk> {
         Disk::on(Files::One(fd), size, read_only, index)
-    }
-
-    /// A disk whose image is only read; overlays have what is written.
-    ///
-    /// # Errors
-    /// The host's, when an overlay is read.
-    fn layered(fd: HostFd, overlays: OverlayFiles, size: u64, read_only: bool, index: u8) -> Result<Arc<Disk>> {
-        Ok(Disk::on(Files::Layered(Layers::open(fd, size, overlays)?), size, read_only, index))
     }
 
     fn on(files: Files, size: u64, read_only: bool, index: u8) -> Arc<Disk> {

@@ -1,23 +1,36 @@
 //! Limits, which `/proc/sys/kernel` shows and sets.
 
+use super::table;
+use crate::bail;
+use crate::errno::Result;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// A limit.
-pub struct Limit(AtomicU64);
+/// A limit, which has one itself: what objects take is the kernel's own memory.
+pub struct Limit {
+    value: AtomicU64,
+    most: u64,
+}
 
 impl Limit {
-    const fn new(value: u64) -> Limit {
-        Limit(AtomicU64::new(value))
+    const fn new(value: u64, most: u64) -> Limit {
+        Limit { value: AtomicU64::new(value), most }
     }
 
     /// What it is now.
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.value.load(Ordering::Relaxed)
     }
 
     /// Sets it.
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
+    ///
+    /// # Errors
+    /// `EINVAL` for more than it may be.
+    pub fn set(&self, value: u64) -> Result<()> {
+        if value > self.most {
+            bail!(EINVAL, "more than the limit may be");
+        }
+        self.value.store(value, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -48,17 +61,33 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         const HUGE: u64 = u64::MAX - (1 << 24);
+        const INT: u64 = i32::MAX as u64;
         Limits {
-            shmmax: Limit::new(HUGE),
-            shmall: Limit::new(HUGE),
-            shmmni: Limit::new(4096),
-            semmsl: Limit::new(32_000),
-            semmns: Limit::new(1_024_000_000),
-            semopm: Limit::new(500),
-            semmni: Limit::new(32_000),
-            msgmax: Limit::new(8192),
-            msgmnb: Limit::new(16_384),
-            msgmni: Limit::new(32_000),
+            shmmax: Limit::new(HUGE, u64::MAX),
+            shmall: Limit::new(HUGE, u64::MAX),
+            shmmni: Limit::new(4096, table::MOST),
+            semmsl: Limit::new(32_000, 1 << 16),
+            semmns: Limit::new(1_024_000_000, INT),
+            semopm: Limit::new(500, 1 << 16),
+            semmni: Limit::new(32_000, table::MOST),
+            msgmax: Limit::new(8192, 16 << 20),
+            msgmnb: Limit::new(16_384, INT),
+            msgmni: Limit::new(32_000, table::MOST),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_have_limits() {
+        let limits = Limits::default();
+        for limit in [&limits.msgmax, &limits.msgmnb, &limits.semmsl, &limits.semopm, &limits.msgmni] {
+            let before = limit.get();
+            assert!(limit.set(u64::MAX).is_err() && limit.get() == before);
+            assert!(limit.set(before + 1).is_ok() && limit.get() == before + 1);
         }
     }
 }

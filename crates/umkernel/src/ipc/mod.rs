@@ -12,7 +12,7 @@ mod table;
 
 pub use limits::{Limit, Limits};
 pub use perm::Perm;
-pub use table::{Object, Table};
+pub use table::{Object, Table, sequence_of};
 
 use alloc::sync::Arc;
 

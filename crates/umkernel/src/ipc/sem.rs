@@ -16,6 +16,8 @@ use core::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 /// The largest value (`SEMVMX`).
 pub const MOST: i32 = 32_767;
+/// What part of the machine's memory all semaphores may take: any user can make them.
+const MEMORY_PART: u64 = 16;
 /// `SEM_UNDO`.
 const UNDO: i32 = 0x1000;
 
@@ -199,6 +201,9 @@ pub fn get(ctx: &Ctx, key: i32, count: i32, flags: i32) -> Result<i32> {
         }
         if all + count as u64 > limits.semmns.get() {
             bail!(ENOSPC);
+        }
+        if (all + count as u64) * size_of::<Semaphore>() as u64 > ctx.kernel.config.memory / MEMORY_PART {
+            bail!(ENOMEM, "more of the kernel's memory than semaphores may take");
         }
         let (values, waiting, undo) = (vec![Semaphore::default(); count], Vec::new(), BTreeMap::new());
         let state = State { perm, values, operated: 0, changed: now(), removed: false, waiting, undo };

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 /// Bits of a number that are the place.
 const PLACE_BITS: u32 = 15;
 /// Places that there are.
-const MOST: u64 = 1 << PLACE_BITS;
+pub(super) const MOST: u64 = 1 << PLACE_BITS;
 /// So many places are used before the first is used again.
 const CYCLE: i32 = 64;
 /// Sequence numbers that there are.
@@ -59,6 +59,11 @@ impl<T> Inner<T> {
         self.last_place = place;
         Some(self.sequence << PLACE_BITS | place)
     }
+}
+
+/// The part of a number that is not its place.
+pub fn sequence_of(id: i32) -> u32 {
+    id as u32 >> PLACE_BITS
 }
 
 fn place_of(id: i32) -> i32 {

@@ -5,7 +5,7 @@ use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::host;
 use crate::ipc::sem::{Operation, Question};
-use crate::ipc::{Object, Perm, Table, msg, sem, shm};
+use crate::ipc::{Object, Perm, Table, msg, sem, sequence_of, shm};
 use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
 use crate::time::read_timespec;
@@ -76,12 +76,14 @@ impl Look {
     }
 }
 
+/// Two neighbours of 32 bits as a word.
+fn pair(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
+}
+
 /// `struct ipc64_perm` as words.
 fn perm_words(perm: &Perm) -> [u64; 6] {
-    /// Bits of a number that are not its sequence.
-    const PLACE: u32 = 15;
-    let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-    let sequence = perm.id as u32 >> PLACE;
+    let sequence = sequence_of(perm.id);
     [pair(perm.key as u32, perm.uid), pair(perm.gid, perm.cuid), pair(perm.cgid, perm.mode), sequence.into(), 0, 0]
 }
 
@@ -132,7 +134,7 @@ fn sys_shmctl(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
         let times = [status.attached, status.detached, status.changed].map(|time| time as u64);
         words.push(status.size);
         words.extend(times);
-        words.extend([u64::from(status.maker as u32) | (status.last as u64) << 32, status.count, 0, 0]);
+        words.extend([pair(status.maker as u32, status.last as u32), status.count, 0, 0]);
         write_words(ctx, addr, &words)?;
         Ok(how.result(id))
     };
@@ -291,7 +293,7 @@ fn sys_msgctl(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
         let mut words = perm_words(&status.perm).to_vec();
         words.extend([status.sent, status.received, status.changed].map(|time| time as u64));
         words.extend([status.bytes, status.count, status.most]);
-        words.extend([u64::from(status.sender as u32) | (status.receiver as u64) << 32, 0, 0]);
+        words.extend([pair(status.sender as u32, status.receiver as u32), 0, 0]);
         write_words(ctx, addr, &words)?;
         Ok(how.result(id))
     };

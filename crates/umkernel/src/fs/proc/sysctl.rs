@@ -115,8 +115,7 @@ fn set_limits(text: &[u8], limits: &[&Limit]) -> Result<()> {
     let numbers: core::result::Result<alloc::vec::Vec<u64>, _> =
         text.split_ascii_whitespace().map(str::parse).collect();
     let numbers = numbers.map_err(|_| crate::Error::new(Errno::EINVAL, "not a number"))?;
-    limits.iter().zip(numbers).for_each(|(limit, number)| limit.set(number));
-    Ok(())
+    limits.iter().zip(numbers).try_for_each(|(limit, number)| limit.set(number))
 }
 
 fn open_files(kernel: &Kernel) -> usize {
