@@ -3,8 +3,9 @@
 use crate::errno::{Errno, Result};
 use crate::platform::Platform;
 use crate::power::Power;
+use crate::settings::Settings;
 use crate::sync::{Mutex, WaitQueue};
-use crate::task::{Task, TaskTable};
+use crate::task::{Pid, Task, TaskTable};
 use crate::vfs::Vfs;
 use crate::{futex, host, ipc, log, net, profile, signal, stats, syscall, time, trace, tty};
 use alloc::boxed::Box;
@@ -47,6 +48,8 @@ pub struct Kernel {
     pub time: time::TimeKeeper,
     /// Tasks that sleep in `futex(2)`.
     pub futexes: futex::FutexTable,
+    /// What an administrator may change.
+    pub settings: Settings,
     /// System V shared memory, semaphores and message queues.
     pub ipc: ipc::Ipc,
     /// Terminals, the console among them.
@@ -170,6 +173,7 @@ impl Kernel {
             unknown_calls: Default::default(),
             time: Default::default(),
             futexes: Default::default(),
+            settings: Default::default(),
             ipc: Default::default(),
             ttys: Default::default(),
             log: Default::default(),
@@ -191,6 +195,14 @@ impl Kernel {
             sink(level, time, &text);
         }
         self.log.add(level, time, text);
+    }
+
+    /// An id for a new task.
+    ///
+    /// # Errors
+    /// `EAGAIN` when there are as many tasks as there may be, or no id is free.
+    pub fn new_pid(&self) -> Result<Pid> {
+        self.tasks.allocate_pid(self.config.max_tasks, self.settings.pid_max.get())
     }
 
     /// A number never given before.

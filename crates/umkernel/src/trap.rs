@@ -3,7 +3,7 @@
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
-use crate::signal::number::SIGBUS;
+use crate::signal::number::{SIGBUS, SIGSEGV};
 use crate::signal::{self, SigDetail, SigInfo, code};
 use crate::syscall;
 use crate::task::{self, WaitStatus};
@@ -30,6 +30,11 @@ pub fn fault(ctx: &Ctx, _frame: &TrapFrame, info: SigInfo) {
     profile::fault(ctx.kernel);
     if let (SIGBUS, code::BUS_ADRERR, SigDetail::Fault { addr }) = (info.signo, info.code, info.detail)
         && ctx.mm().is_ok_and(|space| space.map_grown(ctx, addr))
+    {
+        return;
+    }
+    if let (SIGSEGV, code::SEGV_MAPERR, SigDetail::Fault { addr }) = (info.signo, info.code, info.detail)
+        && ctx.mm().is_ok_and(|space| space.grow_down(ctx, addr))
     {
         return;
     }

@@ -31,9 +31,12 @@ struct Inotify {
 }
 
 /// A new descriptor; `flags` are `O_NONBLOCK` and `O_CLOEXEC`.
-pub fn create(ctx: &Ctx, flags: OpenFlags) -> Arc<File> {
-    let ops = Inotify { group: ctx.kernel.vfs.notify_group() };
-    ctx.kernel.vfs.anon_file("anon_inode:inotify", Box::new(ops), flags & OpenFlags::NONBLOCK)
+///
+/// # Errors
+/// `EMFILE` by the user's limit.
+pub fn create(ctx: &Ctx, flags: OpenFlags) -> Result<Arc<File>> {
+    let ops = Inotify { group: ctx.kernel.vfs.notify_group(ctx)? };
+    Ok(ctx.kernel.vfs.anon_file("anon_inode:inotify", Box::new(ops), flags & OpenFlags::NONBLOCK))
 }
 
 fn group_of(file: &File) -> Result<&Arc<Group>> {
@@ -64,7 +67,7 @@ pub fn add_watch(ctx: &Ctx, file: &File, path: &[u8], mask: u32) -> Result<i32> 
         MASK_ADD => Existing::Add,
         _ => Existing::Refuse,
     };
-    group.mark(&location.dentry.inode, events & kept, existing)
+    group.mark(ctx, &location.dentry.inode, events & kept, existing)
 }
 
 /// `inotify_rm_watch(2)`.

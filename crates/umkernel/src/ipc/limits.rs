@@ -1,38 +1,7 @@
 //! Limits, which `/proc/sys/kernel` shows and sets.
 
 use super::table;
-use crate::bail;
-use crate::errno::Result;
-use core::sync::atomic::{AtomicU64, Ordering};
-
-/// A limit, which has one itself: what objects take is the kernel's own memory.
-pub struct Limit {
-    value: AtomicU64,
-    most: u64,
-}
-
-impl Limit {
-    const fn new(value: u64, most: u64) -> Limit {
-        Limit { value: AtomicU64::new(value), most }
-    }
-
-    /// What it is now.
-    pub fn get(&self) -> u64 {
-        self.value.load(Ordering::Relaxed)
-    }
-
-    /// Sets it.
-    ///
-    /// # Errors
-    /// `EINVAL` for more than it may be.
-    pub fn set(&self, value: u64) -> Result<()> {
-        if value > self.most {
-            bail!(EINVAL, "more than the limit may be");
-        }
-        self.value.store(value, Ordering::Relaxed);
-        Ok(())
-    }
-}
+use crate::settings::Limit;
 
 /// The limits, with Linux's names and defaults (`proc(5)`).
 pub struct Limits {

@@ -10,7 +10,7 @@ pub mod sem;
 pub mod shm;
 mod table;
 
-pub use limits::{Limit, Limits};
+pub use limits::Limits;
 pub use perm::Perm;
 pub use table::{Object, Table, sequence_of};
 

@@ -101,7 +101,7 @@ fn start_init(
     stdio: &Stdio,
     path: Option<&str>,
 ) -> Result<(), BootError> {
-    let pid = kernel.tasks.allocate_pid(1).map_err(|e| BootError::new(format!("no process id for init: {e}"), ""))?;
+    let pid = kernel.new_pid().map_err(|e| BootError::new(format!("no process id for init: {e}"), ""))?;
     let task = new_task(kernel, kernel_task, b"init", pid);
     kernel.tasks.insert(&task);
     give_files(&task, stdio);
@@ -138,7 +138,7 @@ fn start_command(
     argv: &[String],
 ) -> Result<(), BootError> {
     let env = environment(config);
-    let new_pid = || kernel.tasks.allocate_pid(kernel.config.max_tasks);
+    let new_pid = || kernel.new_pid();
     let no_pid = |e| BootError::new(format!("no process id: {e}"), "");
     let init = new_task(kernel, kernel_task, b"init", new_pid().map_err(no_pid)?);
     kernel.tasks.insert(&init);

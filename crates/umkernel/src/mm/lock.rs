@@ -14,6 +14,11 @@ impl SpaceInner {
         self.vmas.values().filter(|vma| vma.flags.contains(MapFlags::LOCKED)).map(Vma::len).sum()
     }
 
+    /// Whether `more` bytes may be locked besides.
+    pub(super) fn check_lock_limit(&self, ctx: &Ctx, more: u64) -> Result<()> {
+        check_limit(ctx, self.locked().saturating_add(more))
+    }
+
     /// Marks `[start, end)` as locked or not. `ENOMEM` at the first gap, with what lies before it marked.
     fn mark_locked(&mut self, start: u64, end: u64, locked: bool) -> Result<()> {
         let mut at = start;
@@ -55,17 +60,25 @@ impl AddressSpace {
         self.inner.lock().mark_locked(start, end, false)
     }
 
-    /// Locks everything that is mapped now (`mlockall(2)`).
-    pub fn lock_all(&self, ctx: &Ctx) -> Result<()> {
+    /// Locks everything that is mapped now, or will be, or both (`mlockall(2)`).
+    ///
+    /// # Errors
+    /// `EPERM` or `ENOMEM` by `RLIMIT_MEMLOCK`.
+    pub fn lock_all(&self, ctx: &Ctx, now: bool, future: bool) -> Result<()> {
         let mut inner = self.inner.lock();
-        check_limit(ctx, inner.total())?;
-        mark_all(&mut inner, true);
+        check_limit(ctx, if now { inner.total() } else { 0 })?;
+        inner.lock_future = future;
+        if now {
+            mark_all(&mut inner, true);
+        }
         Ok(())
     }
 
     /// Unlocks everything (`munlockall(2)`).
     pub fn unlock_all(&self) {
-        mark_all(&mut self.inner.lock(), false);
+        let mut inner = self.inner.lock();
+        inner.lock_future = false;
+        mark_all(&mut inner, false);
     }
 }
 

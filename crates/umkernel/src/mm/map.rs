@@ -22,11 +22,34 @@ pub mod flags {
     pub const FIXED: u64 = 0x10;
     pub const ANONYMOUS: u64 = 0x20;
     pub const BIT32: u64 = 0x40;
+    pub const ABOVE4G: u64 = 0x80;
     pub const GROWSDOWN: u64 = 0x100;
+    pub const DENYWRITE: u64 = 0x800;
+    pub const EXECUTABLE: u64 = 0x1000;
     pub const LOCKED: u64 = 0x2000;
     pub const NORESERVE: u64 = 0x4000;
+    pub const POPULATE: u64 = 0x8000;
+    pub const NONBLOCK: u64 = 0x10000;
+    pub const STACK: u64 = 0x20000;
     pub const HUGETLB: u64 = 0x40000;
+    pub const HUGE_SIZES: u64 = 0x3f << 26;
     pub const FIXED_NOREPLACE: u64 = 0x100000;
+    /// What every kernel has taken without a word; `SHARED_VALIDATE` refuses all else that it does not know.
+    pub const LEGACY: u64 = TYPE
+        | FIXED
+        | ANONYMOUS
+        | BIT32
+        | ABOVE4G
+        | GROWSDOWN
+        | DENYWRITE
+        | EXECUTABLE
+        | LOCKED
+        | NORESERVE
+        | POPULATE
+        | NONBLOCK
+        | STACK
+        | HUGETLB
+        | HUGE_SIZES;
 }
 
 /// Device number of `/dev/zero`.
@@ -64,7 +87,13 @@ impl AddressSpace {
             bail!(ENOMEM, "no huge pages are reserved");
         }
         let shared = match f & flags::TYPE {
-            flags::SHARED | flags::SHARED_VALIDATE => true,
+            flags::SHARED => true,
+            flags::SHARED_VALIDATE if file.is_some() => {
+                if f & !flags::LEGACY != 0 {
+                    bail!(EOPNOTSUPP, "unknown flags with MAP_SHARED_VALIDATE");
+                }
+                true
+            }
             flags::PRIVATE => false,
             _ => bail!(EINVAL, "neither MAP_SHARED nor MAP_PRIVATE"),
         };
@@ -73,17 +102,24 @@ impl AddressSpace {
         if counts && f & flags::NORESERVE == 0 && len > ctx.kernel.config.memory {
             bail!(ENOMEM, "more than the machine has");
         }
+        let mut map_flags = MapFlags::empty();
+        if let Some(file) = &file {
+            map_flags.set(MapFlags::NEVER_WRITABLE, shared && !file.flags().writable());
+            map_flags.set(MapFlags::NEVER_EXECUTABLE, file.location.mount.no_exec());
+        }
         let kind = match file {
             Some(file) => file_kind(ctx, file, offset, len, prot, shared)?,
             None if shared => VmaKind::Shared { memory: Arc::new(SharedMemory::new(len)?), offset: 0 },
             None => VmaKind::Anonymous,
         };
-        let mut map_flags = MapFlags::empty();
         map_flags.set(MapFlags::SHARED, shared);
         map_flags.set(MapFlags::GROWS_DOWN, f & flags::GROWSDOWN != 0);
-        map_flags.set(MapFlags::LOCKED, f & flags::LOCKED != 0);
 
         let mut inner = self.inner.lock();
+        if f & flags::LOCKED != 0 || inner.lock_future {
+            inner.check_lock_limit(ctx, len).map_err(|e| if e.errno == Errno::ENOMEM { Errno::EAGAIN.into() } else { e })?;
+            map_flags.insert(MapFlags::LOCKED);
+        }
         let fixed = f & (flags::FIXED | flags::FIXED_NOREPLACE) != 0;
         let start = if fixed {
             if !addr.is_multiple_of(PAGE_SIZE) {
@@ -155,7 +191,9 @@ impl AddressSpace {
             bail!(ENOMEM, "RLIMIT_AS");
         }
         let kind = VmaKind::Shared { memory, offset: 0 };
-        inner.map(ctx, Vma { start, end: start + len, prot, flags: MapFlags::SHARED, kind })?;
+        let mut flags = MapFlags::SHARED;
+        flags.set(MapFlags::NEVER_WRITABLE, !prot.contains(Prot::WRITE));
+        inner.map(ctx, Vma { start, end: start + len, prot, flags, kind })?;
         Ok(start)
     }
 

@@ -1,13 +1,15 @@
 //! Guest memory: address spaces, their VMAs, and access to user memory.
 
+mod grow;
 mod lock;
 pub mod map;
 mod remap;
+mod seal;
 mod space;
 mod user;
 mod vma;
 
-pub use space::{AddressSpace, MAX_MAP_COUNT, MMAP_MIN, SpaceInner};
+pub use space::{AddressSpace, MMAP_MIN, SpaceInner};
 pub use user::{IoDst, IoSrc, KernelDst, KernelSrc, Pod, UserDst, UserSrc, bytes_of};
 pub use vma::{Attachment, MapFlags, Prot, SharedMemory, Vma, VmaKind};
 

@@ -11,13 +11,16 @@ const MREMAP_FIXED: u64 = 2;
 const MREMAP_DONTUNMAP: u64 = 4;
 
 impl AddressSpace {
-    /// `mremap(2)`; returns the address. `MREMAP_DONTUNMAP` is refused with `EINVAL`, as kernels before 5.7 do.
+    /// `mremap(2)`; returns the address.
+    ///
+    /// # Errors
+    /// Those of the man page.
     pub fn mremap(&self, ctx: &Ctx, old: u64, old_len: u64, new_len: u64, flags: u64, new: u64) -> Result<u64> {
-        if flags & !(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP) != 0 || flags & MREMAP_DONTUNMAP != 0 {
+        if flags & !(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP) != 0 {
             bail!(EINVAL, "unknown flags");
         }
-        if flags & MREMAP_FIXED != 0 && flags & MREMAP_MAYMOVE == 0 {
-            bail!(EINVAL, "MREMAP_FIXED without MREMAP_MAYMOVE");
+        if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) != 0 && flags & MREMAP_MAYMOVE == 0 {
+            bail!(EINVAL, "MREMAP_FIXED or MREMAP_DONTUNMAP without MREMAP_MAYMOVE");
         }
         let old_len = page_up(old_len).ok_or(Errno::EINVAL)?;
         let new_len = page_up(new_len).filter(|&l| l > 0).ok_or(Errno::EINVAL)?;
@@ -30,18 +33,37 @@ impl AddressSpace {
         if matches!(vma.kind, VmaKind::Reserved(_)) {
             bail!(EINVAL, "the kernel's own pages");
         }
-        if old_len == 0 {
-            bail!(EINVAL, "a second mapping of the same pages is not offered");
+        if flags & MREMAP_DONTUNMAP != 0 && old_len != new_len {
+            bail!(EINVAL, "MREMAP_DONTUNMAP with another length");
+        }
+        let duplicate = old_len == 0;
+        if duplicate && !vma.flags.contains(MapFlags::SHARED) {
+            bail!(EINVAL, "a second mapping of private pages");
         }
         if old_end > vma.end {
             bail!(EFAULT, "the range spans several mappings");
         }
-        if flags & MREMAP_FIXED != 0 {
-            let new_end = new.checked_add(new_len).filter(|&end| end <= TASK_SIZE).ok_or(Errno::EINVAL)?;
-            if !new.is_multiple_of(PAGE_SIZE) || new < MMAP_MIN || (new < old_end && old < new_end) {
-                bail!(EINVAL, "the new range is not usable");
+        inner.check_seals(old, old_end.max(old + 1))?;
+        if duplicate || flags & MREMAP_DONTUNMAP != 0 {
+            if flags & MREMAP_MAYMOVE == 0 {
+                bail!(ENOMEM);
             }
-            inner.unmap(ctx, new, new_end)?;
+            let new = self.place(&mut inner, ctx, (old, old_end), new_len, (flags & MREMAP_FIXED != 0).then_some(new))?;
+            let more = new_len;
+            if inner.total().saturating_add(more) > ctx.task.process.limit(super::RLIMIT_AS) {
+                bail!(ENOMEM, "RLIMIT_AS");
+            }
+            if duplicate {
+                inner.map(ctx, Vma { start: new, end: new + new_len, ..tail(&vma, old, old + new_len) })?;
+                return Ok(new);
+            }
+            let left = vma.slice(old, old_end);
+            move_vma(&mut inner, ctx, &left, new, new_len)?;
+            inner.map(ctx, left)?;
+            return Ok(new);
+        }
+        if flags & MREMAP_FIXED != 0 {
+            self.place(&mut inner, ctx, (old, old_end), new_len, Some(new))?;
             if new_len < old_len {
                 inner.unmap(ctx, old + new_len, old_end)?;
             }
@@ -70,6 +92,27 @@ impl AddressSpace {
         let below = inner.mmap_base;
         let new = inner.find_free(new_len, below)?;
         move_vma(&mut inner, ctx, &vma.slice(old, old_end), new, new_len)
+    }
+
+    /// Where a mapping of `len` bytes goes: to `wanted`, which is made free and must not touch `old`, or anywhere.
+    fn place(
+        &self,
+        inner: &mut SpaceInner,
+        ctx: &Ctx,
+        old: (u64, u64),
+        len: u64,
+        wanted: Option<u64>,
+    ) -> Result<u64> {
+        let Some(new) = wanted else {
+            let below = inner.mmap_base;
+            return inner.find_free(len, below);
+        };
+        let end = new.checked_add(len).filter(|&end| end <= TASK_SIZE).ok_or(Errno::EINVAL)?;
+        if !new.is_multiple_of(PAGE_SIZE) || new < MMAP_MIN || (new < old.1 && old.0 < end) {
+            bail!(EINVAL, "the new range is not usable");
+        }
+        inner.unmap(ctx, new, end)?;
+        Ok(new)
     }
 }
 

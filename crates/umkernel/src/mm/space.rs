@@ -16,9 +16,6 @@ use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 /// The lowest address that may be mapped (`vm.mmap_min_addr`).
 pub const MMAP_MIN: u64 = 0x1_0000;
-/// The most VMAs an address space may have (`vm.max_map_count`).
-pub const MAX_MAP_COUNT: usize = 65530;
-
 /// What the threads of a process share as their memory.
 pub struct AddressSpace {
     /// A host process that has this memory: what the platform reads and writes it through.
@@ -53,6 +50,8 @@ pub struct SpaceInner {
     pub env: (u64, u64),
     /// Start of the stack as given to the program.
     pub stack_start: u64,
+    /// What is mapped from now on is locked as well (`mlockall(MCL_FUTURE)`).
+    pub lock_future: bool,
     /// The auxiliary vector as given to the program: `/proc/PID/auxv`.
     pub auxv: Vec<(u64, u64)>,
 }
@@ -109,6 +108,7 @@ impl AddressSpace {
         let mut inner = self.inner.lock().clone();
         inner.vmas.retain(|_, vma| !vma.flags.contains(MapFlags::DONT_FORK));
         inner.vmas.values_mut().for_each(|vma| vma.flags.remove(MapFlags::LOCKED));
+        inner.lock_future = false;
         inner.attach_child(pid);
         let cuts = self.cuts.lock().clone();
         AddressSpace {
@@ -177,14 +177,14 @@ impl SpaceInner {
             if vma.end < top && top - vma.end >= len {
                 return Ok(top - len);
             }
-            top = top.min(vma.start);
+            top = top.min(vma.gap_start());
         }
         if top >= MMAP_MIN && top - MMAP_MIN >= len {
             return Ok(top - len);
         }
         let mut bottom = below;
         for vma in self.overlapping(below, TASK_SIZE) {
-            if vma.start > bottom && vma.start - bottom >= len {
+            if vma.gap_start() > bottom && vma.gap_start() - bottom >= len {
                 return Ok(bottom);
             }
             bottom = bottom.max(vma.end);
@@ -206,7 +206,8 @@ impl SpaceInner {
         if hit.is_empty() {
             return Ok(());
         }
-        if self.vmas.len() >= MAX_MAP_COUNT && hit.len() == 1 && hit[0].start < start && end < hit[0].end {
+        self.check_seals(start, end)?;
+        if self.vmas.len() >= max_map_count(ctx) && hit.len() == 1 && hit[0].start < start && end < hit[0].end {
             bail!(ENOMEM, "too many mappings");
         }
         ctx.kernel.platform.unmap(ctx.task, start, end - start)?;
@@ -232,7 +233,8 @@ impl SpaceInner {
         if self.overlapping(vma.start, vma.end).iter().any(|v| matches!(v.kind, VmaKind::Reserved(_))) {
             bail!(ENOMEM, "the range holds the kernel's own pages");
         }
-        if self.vmas.len() >= MAX_MAP_COUNT {
+        self.check_seals(vma.start, vma.end)?;
+        if self.vmas.len() >= max_map_count(ctx) {
             bail!(ENOMEM, "too many mappings");
         }
         let had_something = !self.is_free(vma.start, vma.end);
@@ -252,25 +254,24 @@ impl SpaceInner {
     /// Changes the protection of `[start, end)` (`mprotect(2)`). `ENOMEM` at the first gap, with what lies before it changed.
     pub fn protect(&mut self, ctx: &Ctx, start: u64, end: u64, prot: Prot) -> Result<()> {
         let hit = self.overlapping(start, end);
+        self.check_seals(start, end)?;
         let mut at = start;
         for vma in hit {
             if vma.start > at {
                 break;
             }
             let piece = vma.slice(start, end);
-            match &vma.kind {
-                VmaKind::Reserved(_) => bail!(EACCES, "the kernel's own pages"),
-                VmaKind::File { file, .. }
-                    if piece.flags.contains(MapFlags::SHARED)
-                        && prot.contains(Prot::WRITE)
-                        && !file.flags().writable() =>
-                {
-                    bail!(EACCES, "a shared mapping of a file that is not open for writing");
-                }
-                _ => {}
+            if matches!(vma.kind, VmaKind::Reserved(_)) {
+                bail!(EACCES, "the kernel's own pages");
+            }
+            if prot.contains(Prot::WRITE) && piece.flags.contains(MapFlags::NEVER_WRITABLE) {
+                bail!(EACCES, "a shared mapping of what is not open for writing");
+            }
+            if prot.contains(Prot::EXEC) && piece.flags.contains(MapFlags::NEVER_EXECUTABLE) {
+                bail!(EACCES, "a file of a mount without execution");
             }
             if piece.prot != prot {
-                if self.vmas.len() + 2 > MAX_MAP_COUNT {
+                if self.vmas.len() + 2 > max_map_count(ctx) {
                     bail!(ENOMEM, "too many mappings");
                 }
                 ctx.kernel.platform.protect(ctx.task, piece.start, piece.len(), prot)?;
@@ -319,14 +320,17 @@ impl SpaceInner {
             let guard = PAGE_SIZE;
             let room = self.total().saturating_add(new_end - old_end) <= ctx.task.process.limit(super::RLIMIT_AS);
             let possible = new_end - old_end <= ctx.kernel.config.memory;
-            if !room || !possible || !self.is_free(old_end, new_end + guard) {
+            let mut flags = MapFlags::empty();
+            flags.set(MapFlags::LOCKED, self.lock_future);
+            let lockable = !self.lock_future || self.check_lock_limit(ctx, new_end - old_end).is_ok();
+            if !room || !lockable || !possible || !self.is_free(old_end, new_end + guard) {
                 return self.brk;
             }
             let vma = Vma {
                 start: old_end,
                 end: new_end,
                 prot: Prot::READ | Prot::WRITE,
-                flags: MapFlags::empty(),
+                flags,
                 kind: VmaKind::Heap,
             };
             if self.map(ctx, vma).is_err() {
@@ -338,6 +342,10 @@ impl SpaceInner {
         self.brk = wanted;
         wanted
     }
+}
+
+fn max_map_count(ctx: &Ctx) -> usize {
+    ctx.kernel.settings.max_map_count.get() as usize
 }
 
 /// Whether `b`, which starts where `a` ends, is the same mapping going on.

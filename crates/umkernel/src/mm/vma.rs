@@ -32,6 +32,12 @@ bitflags::bitflags! {
         const WIPE_ON_FORK = 8;
         /// Locked in memory (`mlock(2)`): counted, and always true here.
         const LOCKED = 16;
+        /// Can never be made writable: a shared mapping of what is not open for writing.
+        const NEVER_WRITABLE = 32;
+        /// Can never be made executable: a file of a `noexec` mount.
+        const NEVER_EXECUTABLE = 64;
+        /// Stays as it is (`mseal(2)`).
+        const SEALED = 128;
     }
 }
 
@@ -120,6 +126,16 @@ pub struct Vma {
 }
 
 impl Vma {
+    /// A stack that faults below it make longer.
+    pub fn grows_down(&self) -> bool {
+        self.flags.contains(MapFlags::GROWS_DOWN)
+    }
+
+    /// Where it begins, with the gap that is kept free below a stack that grows.
+    pub(super) fn gap_start(&self) -> u64 {
+        if self.grows_down() { self.start.saturating_sub(super::grow::STACK_GUARD_GAP) } else { self.start }
+    }
+
     /// Length in bytes.
     pub fn len(&self) -> u64 {
         self.end - self.start

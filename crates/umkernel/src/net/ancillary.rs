@@ -101,10 +101,7 @@ impl Ancillary {
             bail!(EINVAL, "too many files in a message");
         }
         for number in numbers {
-            let file = files.get(i32::from_le_bytes(*number))?;
-            if file.flags().contains(crate::vfs::OpenFlags::PATH) {
-                bail!(EBADF);
-            }
+            let file = files.get_or_path(i32::from_le_bytes(*number))?;
             self.files.push(file);
         }
         Ok(())

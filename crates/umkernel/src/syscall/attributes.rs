@@ -57,9 +57,6 @@ fn named(ctx: &Ctx, path: u64, walk: WalkFlags) -> Result<Location> {
 /// Where an open file is; `EBADF` for one that is open as a path only.
 fn opened(ctx: &Ctx, fd: u64) -> Result<Location> {
     let file = ctx.file(fd as i32)?;
-    if file.flags().contains(OpenFlags::PATH) {
-        bail!(EBADF);
-    }
     Ok(file.location.clone())
 }
 

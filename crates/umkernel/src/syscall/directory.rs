@@ -176,7 +176,7 @@ fn sys_chdir(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
 }
 
 fn sys_fchdir(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    let file = ctx.file(args[0] as i32)?;
+    let file = ctx.file_or_path(args[0] as i32)?;
     if file.inode.file_type() != FileType::Directory {
         bail!(ENOTDIR);
     }
@@ -273,9 +273,6 @@ fn getdents(ctx: &Ctx, args: &[u64; 6], encode: Encode) -> Result<usize> {
     /// More is not filled at once, however large the buffer.
     const BUFFER_MAX: usize = 256 * 1024;
     let file = ctx.file(args[0] as i32)?;
-    if file.flags().contains(OpenFlags::PATH) {
-        bail!(EBADF);
-    }
     if file.inode.file_type() != FileType::Directory {
         bail!(ENOTDIR);
     }

@@ -49,7 +49,7 @@ const FD_CLOEXEC: u64 = 1;
 fn sys_fcntl(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let (fd, command, arg) = (args[0] as i32, args[1] as u32, args[2]);
     let files = ctx.files();
-    let file = files.get(fd)?;
+    let file = files.get_or_path(fd)?;
     let about_descriptor = [cmd::DUPFD, cmd::DUPFD_CLOEXEC, cmd::GETFD, cmd::SETFD, cmd::GETFL].contains(&command);
     if file.flags().contains(OpenFlags::PATH) && !about_descriptor {
         bail!(EBADF);
@@ -244,7 +244,7 @@ fn set_lock(ctx: &Ctx, fd: i32, file: &Arc<File>, addr: u64, wait: bool, descrip
     locks.set_record(ctx, RecordLock { owner, pid, start, end, exclusive: kind == F_WRLCK }, wait)?;
     // Another thread may have closed the descriptor meanwhile: then nobody would ever release the lock.
     let files = ctx.files();
-    if !description && !files.get(fd).is_ok_and(|now| Arc::ptr_eq(&now, file)) {
+    if !description && !files.get_or_path(fd).is_ok_and(|now| Arc::ptr_eq(&now, file)) {
         locks.clear_record(owner, start, end);
         bail!(EBADF);
     }
@@ -264,9 +264,6 @@ fn sys_flock(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
         _ => bail!(EINVAL),
     };
     let file = ctx.file(args[0] as i32)?;
-    if file.flags().contains(OpenFlags::PATH) {
-        bail!(EBADF);
-    }
     let locks = locks(&file)?;
     let id = Arc::as_ptr(&file) as usize;
     match exclusive {

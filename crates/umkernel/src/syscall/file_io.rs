@@ -152,7 +152,7 @@ fn sys_preadv(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
         bail!(EINVAL);
     }
     let (file, space) = file_and_memory(ctx, args[0])?;
-    if !file.seekable() && !file.flags().contains(OpenFlags::PATH) {
+    if !file.seekable() {
         bail!(ESPIPE);
     }
     readable(&file)?;
@@ -165,7 +165,7 @@ fn sys_pwritev(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
         bail!(EINVAL);
     }
     let (file, space) = file_and_memory(ctx, args[0])?;
-    if !file.seekable() && !file.flags().contains(OpenFlags::PATH) {
+    if !file.seekable() {
         bail!(ESPIPE);
     }
     writable(&file)?;
@@ -243,9 +243,6 @@ fn sys_ftruncate(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize>
         bail!(EINVAL);
     }
     let file = ctx.file(args[0] as i32)?;
-    if file.flags().contains(OpenFlags::PATH) {
-        bail!(EBADF);
-    }
     if !file.flags().writable() || file.inode.file_type() != FileType::Regular {
         bail!(EINVAL);
     }
@@ -255,9 +252,6 @@ fn sys_ftruncate(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize>
 fn sys_fallocate(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let [_, mode, offset, len, ..] = *args;
     let file = ctx.file(args[0] as i32)?;
-    if file.flags().contains(OpenFlags::PATH) {
-        bail!(EBADF);
-    }
     if (offset as i64) < 0 || (len as i64) <= 0 {
         bail!(EINVAL);
     }
@@ -291,18 +285,12 @@ fn sys_sync(ctx: &Ctx, _: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
 
 fn sys_syncfs(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let file = ctx.file(args[0] as i32)?;
-    if file.flags().contains(OpenFlags::PATH) {
-        bail!(EBADF);
-    }
     file.location.mount.sb.fs.sync().map(|()| 0)
 }
 
 fn sys_sync_file_range(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     const KNOWN: u64 = 7;
     let file = ctx.file(args[0] as i32)?;
-    if file.flags().contains(OpenFlags::PATH) {
-        bail!(EBADF);
-    }
     let (offset, len) = (args[1] as i64, args[2] as i64);
     if args[3] & !KNOWN != 0 || offset < 0 || len < 0 || offset.checked_add(len).is_none() {
         bail!(EINVAL);
@@ -319,9 +307,6 @@ fn sys_sync_file_range(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<
 fn sys_fadvise64(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     const NOREUSE: u64 = 5;
     let file = ctx.file(args[0] as i32)?;
-    if file.flags().contains(OpenFlags::PATH) {
-        bail!(EBADF);
-    }
     if file.inode.file_type() == FileType::Fifo {
         bail!(ESPIPE);
     }

@@ -20,7 +20,7 @@ pub(super) const TABLE: &[Entry] = &[
 const ADD_WATCH: &[Arg] = &[Arg::Fd, Arg::Path, Arg::Kind("inotify_mask")];
 
 fn sys_inotify_init(ctx: &Ctx, _args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
-    install(ctx, inotify::create(ctx, OpenFlags::empty()), false)
+    install(ctx, inotify::create(ctx, OpenFlags::empty())?, false)
 }
 
 fn sys_inotify_init1(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
@@ -28,7 +28,7 @@ fn sys_inotify_init1(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Resu
     if !(flags - (OpenFlags::CLOEXEC | OpenFlags::NONBLOCK)).is_empty() {
         bail!(EINVAL, "unknown flag");
     }
-    install(ctx, inotify::create(ctx, flags), flags.contains(OpenFlags::CLOEXEC))
+    install(ctx, inotify::create(ctx, flags)?, flags.contains(OpenFlags::CLOEXEC))
 }
 
 fn sys_inotify_add_watch(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {

@@ -22,9 +22,6 @@ fn sys_ioctl(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize
     let (cmd, arg) = (args[1] as u32, args[2]);
     let files = ctx.files();
     let file = files.get(fd)?;
-    if file.flags().contains(OpenFlags::PATH) {
-        bail!(EBADF);
-    }
     match cmd {
         FIOCLEX => files.set_close_on_exec(fd, true).map(|()| 0),
         FIONCLEX => files.set_close_on_exec(fd, false).map(|()| 0),

@@ -14,7 +14,7 @@ pub(super) const TABLE: &[Entry] = &[
     Entry::new(10, "mprotect", Family::Memory, MPROTECT, Support::Full, sys_mprotect),
     Entry::new(11, "munmap", Family::Memory, &[Arg::Ptr, Arg::Uint], Support::Full, sys_munmap),
     Entry::new(12, "brk", Family::Memory, &[Arg::Ptr], Support::Full, sys_brk),
-    Entry::new(25, "mremap", Family::Memory, MREMAP, Support::Partial("no MREMAP_DONTUNMAP"), sys_mremap),
+    Entry::new(25, "mremap", Family::Memory, MREMAP, Support::Full, sys_mremap),
     Entry::new(26, "msync", Family::Memory, &[Arg::Ptr, Arg::Uint, Arg::Kind("msync_flags")], Support::Full, sys_msync),
     Entry::new(
         27,
@@ -25,6 +25,7 @@ pub(super) const TABLE: &[Entry] = &[
         sys_mincore,
     ),
     Entry::new(28, "madvise", Family::Memory, &[Arg::Ptr, Arg::Uint, Arg::Kind("madvise")], Support::Full, sys_madvise),
+    Entry::new(462, "mseal", Family::Memory, &[Arg::Ptr, Arg::Uint, Arg::Hex], Support::Full, sys_mseal),
 ];
 
 const MMAP: &[Arg] = &[Arg::Ptr, Arg::Uint, Arg::Kind("prot"), Arg::Kind("map_flags"), Arg::Fd, Arg::Hex];
@@ -58,15 +59,30 @@ fn sys_mmap(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize>
 }
 
 fn sys_mprotect(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
-    const PROT_GROWS: u64 = 0x0300_0000;
-    if args[2] & !(7 | 8 | PROT_GROWS) != 0 {
+    const PROT_SEM: u64 = 8;
+    const PROT_GROWSDOWN: u64 = 0x0100_0000;
+    const PROT_GROWSUP: u64 = 0x0200_0000;
+    if args[2] & !(7 | PROT_SEM | PROT_GROWSDOWN | PROT_GROWSUP) != 0 {
         bail!(EINVAL, "unknown protection");
     }
-    if let Some((start, end)) = range(args[0], args[1], Errno::ENOMEM)? {
-        let prot = Prot::from_bits_truncate(args[2] as u32);
-        ctx.mm()?.inner.lock().protect(ctx, start, end, prot)?;
+    if args[2] & (PROT_GROWSDOWN | PROT_GROWSUP) == PROT_GROWSDOWN | PROT_GROWSUP {
+        bail!(EINVAL, "down and up");
     }
-    Ok(0)
+    let Some((mut start, end)) = range(args[0], args[1], Errno::ENOMEM)? else { return Ok(0) };
+    let mut inner = ctx.mm()?.inner.lock();
+    if args[2] & PROT_GROWSUP != 0 {
+        bail!(EINVAL, "no stack grows up on this processor");
+    }
+    if args[2] & PROT_GROWSDOWN != 0 {
+        let Some(vma) = inner.vmas.range(..end).next_back().map(|(_, vma)| vma).filter(|vma| vma.end > start) else {
+            bail!(ENOMEM, "not mapped");
+        };
+        if !vma.grows_down() && !matches!(vma.kind, VmaKind::Stack) {
+            bail!(EINVAL, "not a stack that grows");
+        }
+        start = start.min(vma.start).max(vma.start);
+    }
+    inner.protect(ctx, start, end, Prot::from_bits_truncate(args[2] as u32)).map(|()| 0)
 }
 
 fn sys_munmap(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
@@ -130,6 +146,16 @@ fn sys_mincore(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usi
         let n = (pages - done).min(resident.len() as u64);
         ctx.write_user(args[2] + done, &resident[..n as usize])?;
         done += n;
+    }
+    Ok(0)
+}
+
+fn sys_mseal(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
+    if args[2] != 0 {
+        bail!(EINVAL, "unknown flags");
+    }
+    if let Some((start, end)) = range(args[0], args[1], Errno::EINVAL)? {
+        ctx.mm()?.seal(start, end)?;
     }
     Ok(0)
 }

@@ -9,13 +9,12 @@ use crate::platform::TrapFrame;
 
 const RANGE: &[Arg] = &[Arg::Ptr, Arg::Uint];
 const LOCK: Support = Support::Partial("counted; pages are the host's to keep");
-const LOCK_ALL: Support = Support::Partial("counted; MCL_FUTURE is not built");
 
 /// The calls of this family.
 pub(super) const TABLE: &[Entry] = &[
     Entry::new(149, "mlock", Family::Memory, RANGE, LOCK, |ctx, args, _| lock(ctx, args[0], args[1])),
     Entry::new(150, "munlock", Family::Memory, RANGE, Support::Full, sys_munlock),
-    Entry::new(151, "mlockall", Family::Memory, &[Arg::Hex], LOCK_ALL, sys_mlockall),
+    Entry::new(151, "mlockall", Family::Memory, &[Arg::Hex], LOCK, sys_mlockall),
     Entry::new(152, "munlockall", Family::Memory, &[], Support::Full, sys_munlockall),
     Entry::new(325, "mlock2", Family::Memory, &[Arg::Ptr, Arg::Uint, Arg::Hex], LOCK, sys_mlock2),
 ];
@@ -60,10 +59,7 @@ fn sys_mlockall(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<us
     if flags & !(CURRENT | FUTURE | ON_FAULT) != 0 || flags & (CURRENT | FUTURE) == 0 {
         return Err(Errno::EINVAL.into());
     }
-    if flags & FUTURE != 0 {
-        bail!(ENOSYS, "locking of future mappings is not built");
-    }
-    ctx.mm()?.lock_all(ctx)?;
+    ctx.mm()?.lock_all(ctx, flags & CURRENT != 0, flags & FUTURE != 0)?;
     Ok(0)
 }
 

@@ -151,14 +151,14 @@ fn sys_close_range(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usiz
 }
 
 fn sys_dup(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    let file = ctx.file(args[0] as i32)?;
+    let file = ctx.file_or_path(args[0] as i32)?;
     install(ctx, file.clone(), false)
 }
 
 fn sys_dup2(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let (old, new) = (args[0] as i32, args[1] as i32);
     if old == new {
-        return ctx.file(old).map(|_| old as usize);
+        return ctx.file_or_path(old).map(|_| old as usize);
     }
     duplicate_to(ctx, old, new, false)
 }
@@ -177,7 +177,7 @@ fn duplicate_to(ctx: &Ctx, old: i32, new: i32, close_on_exec: bool) -> Result<us
     if new < 0 || new as u64 >= ctx.task.process.limit(RLIMIT_NOFILE) {
         bail!(EBADF);
     }
-    let file = files.get(old)?;
+    let file = files.get_or_path(old)?;
     if let Some(replaced) = files.replace(ctx, new as usize, file, close_on_exec) {
         // dup2(2) silently closes what was there.
         let _ = finish_close(ctx, &replaced);

@@ -76,5 +76,5 @@ fn sys_pidfd_getfd(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usiz
     if !own && !ctx.creds().may_trace(&task.creds()) {
         bail!(EPERM);
     }
-    install(ctx, task.files().get(args[1] as i32)?, true)
+    install(ctx, task.files().get_or_path(args[1] as i32)?, true)
 }

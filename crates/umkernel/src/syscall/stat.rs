@@ -101,7 +101,7 @@ fn sys_lstat(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
 }
 
 fn sys_fstat(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    let file = ctx.file(args[0] as i32)?;
+    let file = ctx.file_or_path(args[0] as i32)?;
     let attr = file.inode.attr()?;
     ctx.write_user(args[1], &stat_bytes(&attr)).map(|()| 0)
 }
@@ -236,7 +236,7 @@ fn sys_statfs(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
 }
 
 fn sys_fstatfs(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    let file = ctx.file(args[0] as i32)?;
+    let file = ctx.file_or_path(args[0] as i32)?;
     statfs(ctx, &file.location, args[1])
 }
 

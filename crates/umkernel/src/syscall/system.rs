@@ -271,7 +271,7 @@ fn sys_kcmp(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize>
     }
     let place = |t: &Task, fd: u64| -> Result<usize> {
         Ok(match args[2] {
-            0 => address(&t.files().get(fd as i32)?),
+            0 => address(&t.files().get_or_path(fd as i32)?),
             1 => t.mm().map_or(0, |mm| address(&mm)),
             2 => address(&t.files()),
             3 => address(&t.fs()),

@@ -138,7 +138,7 @@ pub fn clone(ctx: &Ctx, args: &CloneArgs, frame: &TrapFrame) -> Result<Pid> {
     if flags.contains(CloneFlags::SETTLS) && args.tls >= crate::mm::TASK_SIZE {
         bail!(EPERM, "the thread area's address is not the guest's");
     }
-    let tid = kernel.tasks.allocate_pid(kernel.config.max_tasks)?;
+    let tid = kernel.new_pid()?;
     let mm = parent.mm()?;
     let child_mm = if flags.contains(CloneFlags::VM) { mm } else { Arc::new(mm.fork(kernel.new_id(), tid)) };
     let process = if flags.contains(CloneFlags::THREAD) { parent.process.clone() } else { new_process(ctx, tid, args) };

@@ -22,7 +22,7 @@ pub use creds::{Capabilities, Creds};
 pub use part::{Looks, Part};
 pub use process::{Process, ProcessInner, ProcessState, Rlimit, Rusage, WaitStatus};
 pub use sched::{ProcessSettings, SchedInner, TaskSched, all_cpus};
-pub use table::{PID_MAX, TaskTable};
+pub use table::{PID_MAX, PID_MAX_LIMIT, RESERVED_PIDS, TaskTable};
 
 use crate::errno::{Errno, Error, Result};
 use crate::kernel::{Ctx, Kernel};

@@ -7,10 +7,12 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-/// Highest id, `PID_MAX_DEFAULT` of `linux/threads.h`, exclusive.
+/// Highest id, `PID_MAX_DEFAULT` of `linux/threads.h`, exclusive, until `kernel.pid_max` is set.
 pub const PID_MAX: Pid = 32768;
+/// The most that it can be set to (`PID_MAX_LIMIT`).
+pub const PID_MAX_LIMIT: Pid = 4 << 20;
 /// Where ids start again after the highest.
-const RESERVED_PIDS: Pid = 300;
+pub const RESERVED_PIDS: Pid = 300;
 
 /// The tasks of the machine.
 #[derive(Default)]
@@ -30,15 +32,16 @@ struct Inner {
 }
 
 impl TaskTable {
-    /// Takes a free id. `EAGAIN` when there are `max_tasks` tasks already.
-    pub fn allocate_pid(&self, max_tasks: usize) -> Result<Pid> {
+    /// Takes a free id below `pid_max`. `EAGAIN` when there are `max_tasks` tasks already.
+    pub fn allocate_pid(&self, max_tasks: usize, pid_max: u64) -> Result<Pid> {
+        let pid_max = Pid::try_from(pid_max).unwrap_or(PID_MAX_LIMIT);
         let mut inner = self.inner.lock();
         if inner.tasks.len() >= max_tasks {
             return Err(Errno::EAGAIN.into());
         }
-        for _ in 0..PID_MAX {
+        for _ in 0..pid_max {
             inner.last += 1;
-            if inner.last >= PID_MAX {
+            if inner.last >= pid_max {
                 (inner.last, inner.wrapped) = (RESERVED_PIDS, true);
             }
             let pid = inner.last;
@@ -119,6 +122,6 @@ mod tests {
         let mut inner = member.process.inner.lock();
         (inner.pgid, inner.sid) = (RESERVED_PIDS, RESERVED_PIDS + 1);
         drop(inner);
-        assert_eq!(m.kernel.tasks.allocate_pid(100), Ok(RESERVED_PIDS + 2));
+        assert_eq!(m.kernel.tasks.allocate_pid(100, PID_MAX as u64), Ok(RESERVED_PIDS + 2));
     }
 }

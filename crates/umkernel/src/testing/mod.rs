@@ -195,6 +195,7 @@ fn machine_with(root: Arc<dyn FileSystem>, platform: TestPlatform) -> Machine {
         net: Default::default(),
         log: Default::default(),
         unknown_calls: Default::default(),
+        settings: Default::default(),
         trace: None,
         profile: None,
         power: Default::default(),
@@ -213,7 +214,7 @@ fn machine_with(root: Arc<dyn FileSystem>, platform: TestPlatform) -> Machine {
 impl Machine {
     /// A process with one task that leads a session of its own. The first has process id 1.
     pub(crate) fn task(&self) -> Arc<Task> {
-        let pid = self.kernel.tasks.allocate_pid(100).unwrap();
+        let pid = self.kernel.new_pid().unwrap();
         let fs = Arc::new(FsContext::at_root(self.root.clone()));
         let task = FirstTask { pid, name: b"test", fs, files: Arc::new(FdTable::default()) }.create(&self.kernel);
         task.mm.set(Some(Arc::new(AddressSpace::new(self.kernel.new_id(), &[]))));
@@ -238,7 +239,7 @@ impl Machine {
 
     /// Another thread of the process of `first`.
     pub(crate) fn thread(&self, first: &Arc<Task>) -> Arc<Task> {
-        let tid = self.kernel.tasks.allocate_pid(100).unwrap();
+        let tid = self.kernel.new_pid().unwrap();
         let made = FirstTask { pid: tid, name: b"test", fs: first.fs(), files: first.files() }.create(&self.kernel);
         let mut task = Arc::into_inner({
             made.process.inner.lock().threads.clear();

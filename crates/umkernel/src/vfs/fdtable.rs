@@ -1,6 +1,7 @@
 //! Descriptor tables, and what path walks start from.
 
-use super::{File, Location};
+use super::{File, Location, OpenFlags};
+use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::sync::Mutex;
@@ -78,8 +79,14 @@ impl Slots {
 }
 
 impl FdTable {
-    /// The open file behind a descriptor; `EBADF` if there is none.
+    /// The open file behind a descriptor; `EBADF` if there is none, or only a place (`O_PATH`).
     pub fn get(&self, fd: i32) -> Result<Arc<File>> {
+        let file = self.get_or_path(fd)?;
+        opened(&file).map(|()| file)
+    }
+
+    /// As [`FdTable::get`], also one that is only a place (`O_PATH`).
+    pub fn get_or_path(&self, fd: i32) -> Result<Arc<File>> {
         self.slots.lock().get(fd).map(|s| s.file.clone())
     }
 
@@ -198,6 +205,14 @@ impl FdTable {
     }
 }
 
+/// Refuses what is not open, but only a place.
+fn opened(file: &File) -> Result<()> {
+    if file.flags().contains(OpenFlags::PATH) {
+        bail!(EBADF, "open as a path only");
+    }
+    Ok(())
+}
+
 impl<'a> Ctx<'a> {
     /// Gives a file the lowest free descriptor of the running task.
     ///
@@ -208,12 +223,18 @@ impl<'a> Ctx<'a> {
         self.files().insert(file, close_on_exec, 0, limit)
     }
 
-    /// The open file behind a descriptor of the running task; `EBADF` if there is none.
+    /// The open file behind a descriptor of the running task; `EBADF` if there is none, or only a place (`O_PATH`).
     pub fn file(&self, fd: i32) -> Result<FileRef<'a>> {
+        let file = self.file_or_path(fd)?;
+        opened(&file).map(|()| file)
+    }
+
+    /// As [`Ctx::file`], also one that is only a place (`O_PATH`): for the few calls that take those (`open(2)`).
+    pub fn file_or_path(&self, fd: i32) -> Result<FileRef<'a>> {
         // SAFETY: this thread runs the task, and the reference does not outlive this function.
         let table = unsafe { self.task.files.own() };
         if Arc::strong_count(table) != 1 {
-            return Ok(FileRef { file: ManuallyDrop::new(table.get(fd)?), looker: None });
+            return Ok(FileRef { file: ManuallyDrop::new(table.get_or_path(fd)?), looker: None });
         }
         // What others did with the table is done.
         fence(Ordering::Acquire);

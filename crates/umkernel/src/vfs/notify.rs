@@ -6,6 +6,7 @@
 use super::{FileType, InodeRef, Location, Vfs};
 use crate::bail;
 use crate::errno::{Errno, Result};
+use crate::kernel::Ctx;
 use crate::sync::{Mutex, WaitQueue};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::{Arc, Weak};
@@ -57,9 +58,6 @@ bitflags::bitflags! {
     }
 }
 
-/// The most events that wait for a reader (`/proc/sys/fs/inotify/max_queued_events`).
-const QUEUE_MAX: usize = 16384;
-
 /// Marks there are: while there is none, nothing is to be told to anybody.
 static MARKED: AtomicUsize = AtomicUsize::new(0);
 /// Connects the two events of a name that moves.
@@ -89,8 +87,11 @@ pub struct Event {
 }
 
 /// Marks that one reader hears of.
-#[derive(Default)]
 pub struct Group {
+    /// Whose it is: what the limits count by.
+    uid: u32,
+    /// The most events that wait for the reader.
+    queue_max: usize,
     inner: Mutex<Inner>,
     /// Woken when there is an event.
     pub readable: Arc<WaitQueue>,
@@ -119,11 +120,19 @@ impl Group {
     /// Marks an inode and gives the mark's number.
     ///
     /// # Errors
-    /// `EEXIST`, `EOPNOTSUPP` for files that the kernel makes up (`/proc`, `/sys`).
-    pub fn mark(self: &Arc<Self>, inode: &InodeRef, events: Events, existing: Existing) -> Result<i32> {
+    /// `EEXIST`, `EOPNOTSUPP` for files that the kernel makes up (`/proc`, `/sys`), `ENOSPC` by the user's limit of marks.
+    pub fn mark(
+        self: &Arc<Self>,
+        ctx: &Ctx,
+        inode: &InodeRef,
+        events: Events,
+        existing: Existing,
+    ) -> Result<i32> {
         let Some(common) = inode.common() else {
             bail!(EOPNOTSUPP, "files that the kernel makes up tell of nothing");
         };
+        // Counted ahead: a group that ends meanwhile takes its marks off inodes, this one perhaps.
+        let marks_of_user = ctx.kernel.vfs.marks_of_user(self.uid);
         let mut marks = common.marks.0.lock();
         if let Some(mark) = marks.iter_mut().find(|mark| mark.is_of(self)) {
             match existing {
@@ -132,6 +141,9 @@ impl Group {
                 Existing::Refuse => bail!(EEXIST),
             }
             return Ok(mark.number);
+        }
+        if marks_of_user as u64 >= ctx.kernel.settings.inotify_user_watches.get() {
+            bail!(ENOSPC, "fs.inotify.max_user_watches");
         }
         let mut inner = self.inner.lock();
         let number = inner.last.checked_add(1).ok_or(Errno::ENOSPC)?;
@@ -173,8 +185,8 @@ impl Group {
             return;
         }
         match inner.queue.len() {
-            0..QUEUE_MAX => inner.queue.push_back(Event { number, events, cookie, name: name.to_vec() }),
-            QUEUE_MAX => {
+            len if len < self.queue_max => inner.queue.push_back(Event { number, events, cookie, name: name.to_vec() }),
+            len if len == self.queue_max => {
                 let lost = Event { number: -1, events: Events::Q_OVERFLOW, cookie: 0, name: Vec::new() };
                 inner.queue.push_back(lost);
             }
@@ -315,13 +327,32 @@ pub(super) fn name_dropped(inode: &InodeRef) {
 }
 
 impl Vfs {
-    /// A new group.
-    pub fn notify_group(&self) -> Arc<Group> {
-        let group: Arc<Group> = Arc::default();
+    /// A new group of the running task's user.
+    ///
+    /// # Errors
+    /// `EMFILE` when the user has as many as one may have.
+    pub fn notify_group(&self, ctx: &Ctx) -> Result<Arc<Group>> {
+        let settings = &ctx.kernel.settings;
+        let uid = ctx.creds().uid;
+        let queue_max = settings.inotify_queued_events.get() as usize;
         let mut groups = self.notified.lock();
         groups.retain(|group| group.strong_count() > 0);
+        let users = groups.iter().filter_map(Weak::upgrade).filter(|group| group.uid == uid).count();
+        if users as u64 >= settings.inotify_user_instances.get() {
+            bail!(EMFILE, "fs.inotify.max_user_instances");
+        }
+        let group = Arc::new(Group { uid, queue_max, inner: Mutex::default(), readable: Arc::default() });
         groups.push(Arc::downgrade(&group));
-        group
+        Ok(group)
+    }
+
+    fn marks_of_user(&self, uid: u32) -> usize {
+        let groups = self.notify_groups();
+        groups.iter().filter(|group| group.uid == uid).map(|group| group.inner.lock().marked.len()).sum()
+    }
+
+    fn notify_groups(&self) -> Vec<Arc<Group>> {
+        self.notified.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
     /// The file system with this device number is not to be seen any more: no mark keeps an inode of it.
@@ -329,8 +360,7 @@ impl Vfs {
         if !wanted() {
             return;
         }
-        let groups: Vec<Arc<Group>> = self.notified.lock().iter().filter_map(Weak::upgrade).collect();
-        for group in groups {
+        for group in self.notify_groups() {
             let marked: Vec<InodeRef> = group.inner.lock().marked.values().cloned().collect();
             let of_it = marked.iter().filter(|inode| inode.attr().is_ok_and(|attr| attr.dev == dev));
             of_it.for_each(|inode| gone(inode, Events::UNMOUNT));

@@ -17,8 +17,6 @@ use core::any::Any;
 const DEFAULT_SLOTS: usize = 16;
 /// Bytes of a slot. Writes of up to this many bytes (`PIPE_BUF`) are atomic.
 const SLOT: usize = 4096;
-/// Largest size that `F_SETPIPE_SZ` gives without `CAP_SYS_RESOURCE` (`/proc/sys/fs/pipe-max-size`).
-const UNPRIVILEGED_MAX: usize = 1 << 20;
 /// `FIONREAD` of `ioctl(2)`: bytes that can be read.
 const FIONREAD: u32 = 0x541b;
 /// The largest buffer that is kept for the next write.
@@ -357,7 +355,7 @@ impl Pipe {
         let new = bytes.max(SLOT).next_power_of_two();
         let mut state = self.state.lock();
         let grows = new > state.slots * SLOT;
-        if grows && new > UNPRIVILEGED_MAX && !ctx.creds().capable(Capabilities::SYS_RESOURCE) {
+        if grows && new as u64 > ctx.kernel.settings.pipe_max_size.get() && !ctx.creds().capable(Capabilities::SYS_RESOURCE) {
             bail!(EPERM);
         }
         if state.used > new / SLOT {

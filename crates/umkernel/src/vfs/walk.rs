@@ -101,7 +101,7 @@ impl<'a> Walk<'a> {
             inner.cwd.clone()
         } else {
             drop(inner);
-            let file = ctx.file(dirfd)?;
+            let file = ctx.file_or_path(dirfd)?;
             if !path.is_empty() && file.inode.file_type() != FileType::Directory {
                 bail!(ENOTDIR);
             }

@@ -32,7 +32,7 @@ pub(super) struct FdDir {
 
 fn file(subject: &Subject, fd: i32) -> Result<Arc<File>> {
     let task = subject.task().ok_or(Errno::ENOENT)?;
-    task.files().get(fd).map_err(|_| Errno::ENOENT.into())
+    task.files().get_or_path(fd).map_err(|_| Errno::ENOENT.into())
 }
 
 impl FdDir {

@@ -4,9 +4,10 @@
 use super::global::line;
 use crate::errno::{Errno, Result};
 use crate::fs::pseudo::{DirBuilder, Store};
-use crate::ipc::{Limit, Limits};
+use crate::ipc::Limits;
 use crate::kernel::{Ctx, Kernel};
-use crate::task::{Capabilities, PID_MAX};
+use crate::settings::{Limit, Settings};
+use crate::task::Capabilities;
 use crate::version;
 use alloc::boxed::Box;
 use alloc::format;
@@ -23,15 +24,20 @@ pub(super) fn add(root: DirBuilder, kernel: &Kernel) -> DirBuilder {
                     .file("file-nr", |ctx| {
                         line(ctx, |kernel| format!("{}\t0\t9223372036854775807", open_files(kernel)))
                     })
-                    .text("pipe-max-size", "1048576\n")
                     .text("suid_dumpable", "0\n")
                     .text("protected_hardlinks", "0\n")
                     .text("protected_symlinks", "0\n")
+                    .setting("pipe-max-size", |settings| &settings.pipe_max_size)
+                    .dir("inotify", |dir| {
+                        dir.setting("max_queued_events", |settings| &settings.inotify_queued_events)
+                            .setting("max_user_instances", |settings| &settings.inotify_user_instances)
+                            .setting("max_user_watches", |settings| &settings.inotify_user_watches)
+                    })
             })
             .dir("vm", |dir| {
                 dir.text("overcommit_memory", "0\n")
                     .text("overcommit_ratio", "50\n")
-                    .file("max_map_count", |ctx| line(ctx, |_| crate::mm::MAX_MAP_COUNT.to_string()))
+                    .setting("max_map_count", |settings| &settings.max_map_count)
                     .file("mmap_min_addr", |ctx| line(ctx, |_| crate::mm::MMAP_MIN.to_string()))
                     .text("swappiness", "60\n")
             })
@@ -45,7 +51,7 @@ fn kernel_settings(dir: DirBuilder, boot_id: String) -> DirBuilder {
         .file("version", |_| format!("{}\n", version::VERSION).into_bytes())
         .file_with("hostname", 0o644, |ctx| Ok(line(ctx, |k| k.uts.lock().nodename.clone())), Some(set_name(true)))
         .file_with("domainname", 0o644, |ctx| Ok(line(ctx, |k| k.uts.lock().domainname.clone())), Some(set_name(false)))
-        .file("pid_max", |ctx| line(ctx, |_| PID_MAX.to_string()))
+        .setting("pid_max", |settings| &settings.pid_max)
         .file("threads-max", |ctx| line(ctx, |kernel| kernel.config.max_tasks.to_string()))
         .text("ngroups_max", "65536\n")
         .text("cap_last_cap", "40\n")
@@ -76,7 +82,25 @@ fn kernel_settings(dir: DirBuilder, boot_id: String) -> DirBuilder {
     ipc_limits(dir)
 }
 
-/// System V IPC: the only limits that can be changed.
+impl DirBuilder {
+    /// Adds a setting.
+    fn setting(self, name: &'static str, which: fn(&Settings) -> &Limit) -> DirBuilder {
+        self.limit(name, move |kernel| which(&kernel.settings))
+    }
+
+    /// Adds a number of the kernel's that can be changed.
+    fn limit(
+        self,
+        name: &'static str,
+        which: impl Fn(&Kernel) -> &Limit + Copy + Send + Sync + 'static,
+    ) -> DirBuilder {
+        let show = move |ctx: &Ctx| Ok(line(ctx, |kernel| which(kernel).get().to_string()));
+        let store = move |ctx: &Ctx, text: &[u8]| set_limits(text, &[which(ctx.kernel)]);
+        self.file_with(name, 0o644, show, Some(Box::new(store)))
+    }
+}
+
+/// System V IPC.
 fn ipc_limits(dir: DirBuilder) -> DirBuilder {
     type Which = fn(&Limits) -> &Limit;
     let limits: [(&str, Which); 6] = [
@@ -88,15 +112,7 @@ fn ipc_limits(dir: DirBuilder) -> DirBuilder {
         ("shmmni", |limits| &limits.shmmni),
     ];
     let dir = limits.into_iter().fold(dir, |dir, (name, which)| {
-        let show = move |ctx: &Ctx| -> Result<alloc::vec::Vec<u8>> {
-            Ok(line(ctx, |kernel| which(&kernel.ipc.limits).get().to_string()))
-        };
-        dir.file_with(
-            name,
-            0o644,
-            show,
-            Some(Box::new(move |ctx, text| set_limits(text, &[which(&ctx.kernel.ipc.limits)]))),
-        )
+        dir.limit(name, move |kernel| which(&kernel.ipc.limits))
     });
     fn sem(limits: &Limits) -> [&Limit; 4] {
         [&limits.semmsl, &limits.semmns, &limits.semopm, &limits.semmni]
