@@ -3,9 +3,9 @@
 use crate::errno::{Errno, Result};
 use crate::kernel::{Ctx, Kernel};
 use crate::mm::{IoDst, IoSrc};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, PollTable};
 use crate::vfs::{
-    Attr, DirEntry, DirSink, File, FileOps, FileSystem, FileType, Inode, InodeRef, OpenFlags, SetAttr, StatFs,
+    Attr, DirEntry, DirSink, File, FileOps, FileSystem, FileType, Inode, InodeRef, MountChanges, OpenFlags, PollEvents, SetAttr, StatFs,
     Timestamp,
 };
 use alloc::borrow::Cow;
@@ -101,6 +101,8 @@ pub(super) struct PseudoFile {
     pub(super) attr: Attr,
     pub(super) generate: Arc<Generate>,
     pub(super) store: Option<Arc<Store>>,
+    /// Tells those who poll when there is something new.
+    pub(super) watched: Option<Arc<MountChanges>>,
 }
 
 impl Inode for PseudoFile {
@@ -119,7 +121,8 @@ impl Inode for PseudoFile {
 
     fn open(self: Arc<Self>, _ctx: &Ctx, _flags: OpenFlags) -> Result<Option<Box<dyn FileOps>>> {
         let (generate, store) = (self.generate.clone(), self.store.clone());
-        Ok(Some(Box::new(OpenPseudo { generate, store, contents: Mutex::new(None) })))
+        let watched = self.watched.clone().map(|changes| (AtomicU64::new(changes.count()), changes));
+        Ok(Some(Box::new(OpenPseudo { generate, store, contents: Mutex::new(None), watched })))
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -132,6 +135,8 @@ struct OpenPseudo {
     generate: Arc<Generate>,
     store: Option<Arc<Store>>,
     contents: Mutex<Option<Arc<Vec<u8>>>>,
+    /// What is polled for, and how many changes this file's users have heard of.
+    watched: Option<(AtomicU64, Arc<MountChanges>)>,
 }
 
 impl FileOps for OpenPseudo {
@@ -168,7 +173,18 @@ impl FileOps for OpenPseudo {
     }
 
     fn pollable(&self) -> bool {
-        false
+        self.watched.is_some()
+    }
+
+    fn poll(&self, _ctx: &Ctx, _file: &File, table: Option<&mut PollTable>) -> PollEvents {
+        let mut events = PollEvents::IN | PollEvents::RDNORM;
+        let Some((heard, changes)) = &self.watched else { return events | PollEvents::OUT | PollEvents::WRNORM };
+        if let Some(table) = table {
+            table.register(changes.queue());
+        }
+        let count = changes.count();
+        events.set(PollEvents::ERR | PollEvents::PRI, heard.swap(count, Ordering::SeqCst) != count);
+        events
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -307,7 +323,7 @@ impl DirBuilder {
         store: Option<Store>,
     ) -> DirBuilder {
         let attr = self.numbers.attr(FileType::Regular, mode);
-        let file = PseudoFile { attr, generate: Arc::new(Box::new(generate)), store: store.map(Arc::new) };
+        let file = PseudoFile { attr, generate: Arc::new(Box::new(generate)), store: store.map(Arc::new), watched: None };
         self.entries.push((name.into(), Arc::new(file)));
         self
     }

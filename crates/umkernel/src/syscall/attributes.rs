@@ -7,7 +7,7 @@ use crate::errno::{Errno, Result};
 use crate::host::TimeSpec;
 use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
-use crate::vfs::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Location, NewTime, OpenFlags, Timestamp, WalkFlags};
+use crate::vfs::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Location, NewTime, Timestamp, WalkFlags};
 use alloc::vec::Vec;
 
 /// The calls of this family.

@@ -6,7 +6,7 @@ use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::mm::{AddressSpace, UserDst, UserSrc};
 use crate::platform::TrapFrame;
-use crate::vfs::{File, FileRef, FileType, OpenFlags, WalkFlags};
+use crate::vfs::{File, FileRef, FileType, WalkFlags};
 use alloc::vec::Vec;
 
 /// The calls of this family.

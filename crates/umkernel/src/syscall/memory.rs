@@ -74,13 +74,11 @@ fn sys_mprotect(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<us
         bail!(EINVAL, "no stack grows up on this processor");
     }
     if args[2] & PROT_GROWSDOWN != 0 {
-        let Some(vma) = inner.vmas.range(..end).next_back().map(|(_, vma)| vma).filter(|vma| vma.end > start) else {
-            bail!(ENOMEM, "not mapped");
-        };
+        let Some(vma) = inner.overlapping(start, end).into_iter().next() else { bail!(ENOMEM, "not mapped") };
         if !vma.grows_down() && !matches!(vma.kind, VmaKind::Stack) {
             bail!(EINVAL, "not a stack that grows");
         }
-        start = start.min(vma.start).max(vma.start);
+        start = vma.start;
     }
     inner.protect(ctx, start, end, Prot::from_bits_truncate(args[2] as u32)).map(|()| 0)
 }
@@ -168,6 +166,7 @@ fn sys_madvise(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usi
     const DOFORK: i32 = 11;
     const WIPEONFORK: i32 = 18;
     const KEEPONFORK: i32 = 19;
+    const DONTNEED_LOCKED: i32 = 24;
     let advice = args[2] as i32;
     // Those up to KEEPONFORK, then COLD, PAGEOUT, POPULATE_READ, POPULATE_WRITE, DONTNEED_LOCKED, COLLAPSE.
     if !matches!(advice, 0..=4 | 8..=25) {
@@ -194,6 +193,12 @@ fn sys_madvise(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usi
         }
         match (advice, &piece.kind) {
             (_, VmaKind::Reserved(_)) => bail!(EINVAL, "the kernel's own pages"),
+            // Contents that the owner of the seal cannot write any more are not to be lost by advice either.
+            (DONTNEED | FREE | REMOVE | DONTFORK | WIPEONFORK | DONTNEED_LOCKED, VmaKind::Anonymous | VmaKind::Heap)
+                if piece.flags.contains(MapFlags::SEALED) && !piece.prot.contains(Prot::WRITE) =>
+            {
+                bail!(EPERM, "sealed");
+            }
             (FREE, VmaKind::File { .. } | VmaKind::Shared { .. }) => bail!(EINVAL, "not private anonymous memory"),
             // What changes content or what a child gets; the rest is advice on speed.
             (DONTNEED | FREE | DONTFORK | DOFORK | WIPEONFORK | KEEPONFORK, _) => {

@@ -114,7 +114,14 @@ fn sys_fsconfig(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> 
     with_context(ctx, args[0], |context| match command {
         SET_FLAG => context.set(Parameter::Flag(&text(ctx, key, KEY_MAX)?)),
         SET_STRING => context.set(Parameter::String(&text(ctx, key, KEY_MAX)?, &text(ctx, value, VALUE_MAX)?)),
-        SET_BINARY..=SET_FD => bail!(EINVAL, "no file system here has such a parameter"),
+        // The parameters that all have are taken in any form; no other is a path, a descriptor or bytes.
+        SET_BINARY..=SET_FD => {
+            let key = text(ctx, key, KEY_MAX)?;
+            if !MountContext::is_common(&key) {
+                bail!(EINVAL, "no file system here has such a parameter");
+            }
+            context.set(Parameter::Flag(&key))
+        }
         CMD_RECONFIGURE => {
             check_admin(ctx)?;
             context.reconfigure(ctx)
@@ -213,10 +220,12 @@ fn sys_move_mount(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize
     const T_SYMLINKS: u32 = 0x10;
     const T_AUTOMOUNTS: u32 = 0x20;
     const T_EMPTY_PATH: u32 = 0x40;
+    const BENEATH: u32 = 0x200;
+    const KNOWN: u32 = F_SYMLINKS | F_AUTOMOUNTS | F_EMPTY_PATH | T_SYMLINKS | T_AUTOMOUNTS | T_EMPTY_PATH | BENEATH;
     check_admin(ctx)?;
     let flags = args[4] as u32;
-    if flags & !(F_SYMLINKS | F_AUTOMOUNTS | F_EMPTY_PATH | T_SYMLINKS | T_AUTOMOUNTS | T_EMPTY_PATH) != 0 {
-        bail!(EINVAL, "MOVE_MOUNT_SET_GROUP and MOVE_MOUNT_BENEATH are not built");
+    if flags & !KNOWN != 0 {
+        bail!(EINVAL, "MOVE_MOUNT_SET_GROUP is not built");
     }
     let vfs = &ctx.kernel.vfs;
     let place = |dirfd: u64, path: u64, follow: u32, empty: u32| {
@@ -225,8 +234,7 @@ fn sys_move_mount(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize
     };
     let from = place(args[0], args[1], F_SYMLINKS, F_EMPTY_PATH)?;
     let at = place(args[2], args[3], T_SYMLINKS, T_EMPTY_PATH)?;
-    vfs.move_mount(&from, &at)?;
-    Ok(0)
+    if flags & BENEATH != 0 { vfs.move_beneath(&from, &at) } else { vfs.move_mount(&from, &at) }.map(|()| 0)
 }
 
 fn sys_mount_setattr(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {

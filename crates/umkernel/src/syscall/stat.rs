@@ -245,7 +245,7 @@ fn statfs(ctx: &Ctx, at: &Location, addr: u64) -> Result<usize> {
     /// `ST_VALID`: the flags are filled in.
     const ST_VALID: u64 = 0x20;
     /// What `f_flags` calls the flags of a mount (`linux/statfs.h`).
-    const FLAGS: [(MountFlags, u64); 7] = [
+    const FLAGS: [(MountFlags, u64); 8] = [
         (MountFlags::RDONLY, 1),
         (MountFlags::NOSUID, 2),
         (MountFlags::NODEV, 4),
@@ -253,6 +253,7 @@ fn statfs(ctx: &Ctx, at: &Location, addr: u64) -> Result<usize> {
         (MountFlags::NOATIME, 0x400),
         (MountFlags::NODIRATIME, 0x800),
         (MountFlags::RELATIME, 0x1000),
+        (MountFlags::NOSYMFOLLOW, 0x2000),
     ];
     let s = at.mount.sb.fs.statfs()?;
     let mut mount_flags = at.mount.flags();

@@ -184,6 +184,7 @@ static PROTOTYPES: &[Prototype] = &[
     p("brk", "addr", Address, "moves the end of the heap and gives where it is now"),
     p("madvise", "addr length advice", Success, "tells the kernel what memory is going to be used for"),
     p("msync", "addr length flags", Success, "writes changes of a mapped file to the file"),
+    p("mseal", "addr len flags", Success, "makes mappings stay as they are: no change, move or removal"),
     p("mincore", "addr length vec", Success, "tells which pages of a mapping are in memory"),
     p("mlock", "addr len", Success, "keeps memory from being paged out"),
     p("mlock2", "addr len flags", Success, "keeps memory from being paged out"),

@@ -5,7 +5,7 @@ use super::{File, FileOps, FsType, Location, MountFlags, MountRequest, OpenFlags
 use crate::bail;
 use crate::errno::{Errno, Error, Result};
 use crate::kernel::Ctx;
-use crate::mm::IoDst;
+use crate::mm::{IoDst, PAGE_SIZE};
 use crate::sync::Mutex;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -63,6 +63,11 @@ impl MountContext {
         ctx.kernel.vfs.anon_file("anon_inode:[fscontext]", Box::new(self), OpenFlags::RDWR)
     }
 
+    /// Whether all file systems have this parameter, a flag.
+    pub fn is_common(key: &str) -> bool {
+        matches!(key, "ro" | "rw" | "sync" | "async" | "dirsync" | "lazytime" | "nolazytime" | "mand" | "nomand")
+    }
+
     /// A parameter, not looked at closely before the file system is made or changed.
     ///
     /// # Errors
@@ -76,7 +81,7 @@ impl MountContext {
             Parameter::Flag("ro") => state.read_only = Some(true),
             Parameter::Flag("rw") => state.read_only = Some(false),
             // As the flags of mount(2) that they stand for: known, and without effect.
-            Parameter::Flag("sync" | "async" | "dirsync" | "lazytime" | "nolazytime" | "mand" | "nomand") => {}
+            Parameter::Flag(key) if Self::is_common(key) => {}
             Parameter::String("source", source) => {
                 if state.source.is_some() {
                     state.say(self.fs_type.name, "Multiple sources");
@@ -157,6 +162,9 @@ impl State {
     fn option(&mut self, text: &str) -> Result<()> {
         if text.contains(',') {
             bail!(EINVAL, "a comma in an option");
+        }
+        if self.options.len() + text.len() + 2 > PAGE_SIZE as usize {
+            bail!(EINVAL, "more options than mount(2) takes");
         }
         if !self.options.is_empty() {
             self.options.push(',');

@@ -49,7 +49,7 @@ pub use inode::{
 pub(crate) use io::{SEEK_DATA, SEEK_END, SEEK_SET};
 pub use location::{Location, PathText};
 pub use locks::{FileLocks, LockOwner, RecordLock};
-pub use mount::{Mount, MountFlags};
+pub use mount::{Mount, MountChanges, MountFlags};
 pub use mounting::{MNT_DETACH, MNT_EXPIRE, MNT_FORCE, MountChange};
 pub use names::{RENAME_EXCHANGE, RENAME_NOREPLACE};
 pub use notify::Events as NotifyEvents;

@@ -2,11 +2,11 @@
 
 use super::{Dentry, FileSystem, Location, Propagation, SuperBlock};
 use crate::errno::{Errno, Result};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, WaitQueue};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 bitflags::bitflags! {
     /// Flags of a mount, with the values of `MS_*` (`mount(2)`).
@@ -126,10 +126,35 @@ impl Mount {
 /// The mounts of the machine.
 #[derive(Default)]
 pub(super) struct MountTree {
+    changes: Arc<MountChanges>,
     /// What is mounted on which dentry of which mount.
     by_point: BTreeMap<(u32, usize), Arc<Mount>>,
     /// In the order in which they were mounted.
     order: Vec<Arc<Mount>>,
+}
+
+/// Tells of changes to the tree whoever polls `/proc/PID/mounts` or `mountinfo`.
+#[derive(Default)]
+pub struct MountChanges {
+    count: AtomicU64,
+    queue: Arc<WaitQueue>,
+}
+
+impl MountChanges {
+    /// How many there have been.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// Woken at each.
+    pub fn queue(&self) -> &Arc<WaitQueue> {
+        &self.queue
+    }
+
+    fn one_more(&self) {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        self.queue.wake_all();
+    }
 }
 
 fn key(at: &Location) -> (u32, usize) {
@@ -137,6 +162,15 @@ fn key(at: &Location) -> (u32, usize) {
 }
 
 impl MountTree {
+    pub(super) fn changes(&self) -> &Arc<MountChanges> {
+        &self.changes
+    }
+
+    /// A mount's flags or propagation have changed.
+    pub(super) fn attributes_changed(&self) {
+        self.changes.one_more();
+    }
+
     pub(super) fn all(&self) -> &[Arc<Mount>] {
         &self.order
     }
@@ -156,6 +190,7 @@ impl MountTree {
         if !mount.detached.swap(false, Ordering::AcqRel) {
             self.order.push(mount);
         }
+        self.changes.one_more();
     }
 
     /// Adds a mount that is attached nowhere; [`MountTree::attach`] may do so later.
@@ -172,6 +207,7 @@ impl MountTree {
         }
         mount.detached.store(false, Ordering::Release);
         self.order.retain(|m| !Arc::ptr_eq(m, mount));
+        self.changes.one_more();
     }
 
     /// Moves a mount to another place (`None`: it becomes the root), keeping its age.

@@ -121,6 +121,9 @@ impl Vfs {
             bail!(ENOTDIR);
         }
         Vfs::alive(&at.dentry)?;
+        if at.dentry.inode.file_type() == FileType::Symlink {
+            bail!(ENOENT, "nothing is mounted on links, which only magic links lead to");
+        }
         let mut mounts = self.mounts.lock();
         let mut at = at.clone();
         while let Some(on_top) = mounts.covering(&at) {
@@ -174,6 +177,40 @@ impl Vfs {
         Ok(())
     }
 
+    /// `move_mount(2)` with `MOVE_MOUNT_BENEATH`: puts a mount between another and what that is mounted on.
+    ///
+    /// # Errors
+    /// `EINVAL` where nothing is mounted, or the root, or copies of the other would be left without it.
+    pub fn move_beneath(&self, from: &Location, top: &Location) -> Result<()> {
+        let detached = from.mount.is_detached();
+        if !from.is_mount_root() || from.mount.mount_point().is_none() && !detached || !top.is_mount_root() {
+            bail!(EINVAL, "not a mount point");
+        }
+        let Some(point) = top.mount.mount_point() else { bail!(EINVAL, "the root") };
+        if is_below_shared(&from.mount) || is_below_shared(&top.mount) {
+            bail!(EINVAL, "mounted on a shared mount");
+        }
+        if top.is_within(&from.mount.root_location()) {
+            bail!(EINVAL, "beneath what is mounted on it");
+        }
+        let directory = |l: &Location| l.dentry.inode.file_type() == FileType::Directory;
+        if directory(from) != directory(top) {
+            bail!(EINVAL, "a directory and something else");
+        }
+        let mut mounts = self.mounts.lock();
+        let root = from.mount.root_location();
+        if mounts.covering(&root).is_some() {
+            bail!(EINVAL, "something is mounted on it");
+        }
+        mounts.relocate(&top.mount, Some(&root));
+        if detached {
+            mounts.attach(from.mount.clone(), Some(&point));
+        } else {
+            mounts.relocate(&from.mount, Some(&point));
+        }
+        Ok(())
+    }
+
     /// `mount(2)` with `MS_REMOUNT`: changes the mount's flags and, unless `bind`, the file system's.
     pub fn remount(&self, at: &Location, flags: MountFlags, bind: bool, data: &str) -> Result<()> {
         if !at.is_mount_root() {
@@ -186,7 +223,13 @@ impl Vfs {
             at.mount.check_no_writers()?;
         }
         at.mount.set_flags(flags);
+        self.mounts.lock().attributes_changed();
         Ok(())
+    }
+
+    /// Who polls for changes of the tree of mounts waits here.
+    pub(crate) fn mount_changes(&self) -> Arc<super::MountChanges> {
+        self.mounts.lock().changes().clone()
     }
 
     /// Changes a file system, for all its mounts.
@@ -218,6 +261,7 @@ impl Vfs {
                 mounts.set_type(mount, propagation);
             }
         }
+        mounts.attributes_changed();
         Ok(())
     }
 

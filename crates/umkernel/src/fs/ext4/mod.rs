@@ -246,6 +246,9 @@ fn check_options(data: &str) -> Result<Option<bool>> {
 /// `mount(2)` of a disk.
 fn mount(ctx: &Ctx, request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
     let discard = check_options(request.data)?;
+    if request.source.is_empty() {
+        bail!(EINVAL, "no disk is named");
+    }
     let vfs = &ctx.kernel.vfs;
     let node = vfs.resolve(ctx, AT_FDCWD, request.source, WalkFlags::FOLLOW)?;
     let inode = &node.dentry.inode;

@@ -63,7 +63,7 @@ impl Inode for FdDir {
         if self.view == View::Info {
             let attr = self.numbers.attr_with(self.ino(fd), FileType::Regular, 0o400, owner);
             let generate: crate::fs::pseudo::Generate = Box::new(move |ctx| info(ctx, &subject, fd));
-            return Ok(Arc::new(PseudoFile { attr, generate: Arc::new(generate), store: None }));
+            return Ok(Arc::new(PseudoFile { attr, generate: Arc::new(generate), store: None, watched: None }));
         }
         let mode = if open.flags().readable() { 0o500 } else { 0 } | if open.flags().writable() { 0o300 } else { 0 };
         let attr = self.numbers.attr_with(self.ino(fd), FileType::Symlink, mode, owner);

@@ -20,6 +20,8 @@ type Store = fn(&Ctx, &Subject, &[u8]) -> Result<()>;
 enum Kind {
     /// A file that anyone may read, or with a look at who asks.
     File(u32, Generate),
+    /// A file about mounts: those who poll it hear of changes to them.
+    Mounts(Generate),
     /// A file that can be written.
     Setting(u32, Generate, Store),
     /// The process's memory.
@@ -50,8 +52,8 @@ static ENTRIES: &[(&str, Kind)] = &[
     ("cwd", Kind::Place(links::Place::WorkingDirectory)),
     ("root", Kind::Place(links::Place::Root)),
     ("exe", Kind::Place(links::Place::Program)),
-    ("mounts", Kind::File(0o444, process::mounts)),
-    ("mountinfo", Kind::File(0o444, process::mountinfo)),
+    ("mounts", Kind::Mounts(process::mounts)),
+    ("mountinfo", Kind::Mounts(process::mountinfo)),
     ("wchan", Kind::File(0o444, process::wchan)),
     ("schedstat", Kind::File(0o444, process::schedstat)),
     ("cgroup", Kind::File(0o444, process::cgroup)),
@@ -92,7 +94,7 @@ impl PidDir {
 
 fn file_type(kind: &Kind) -> FileType {
     match kind {
-        Kind::File(..) | Kind::Setting(..) | Kind::Memory => FileType::Regular,
+        Kind::File(..) | Kind::Mounts(_) | Kind::Setting(..) | Kind::Memory => FileType::Regular,
         Kind::Place(_) => FileType::Symlink,
         Kind::Descriptors(_) | Kind::Threads => FileType::Directory,
     }
@@ -107,7 +109,7 @@ impl Inode for PidDir {
         FileType::Directory
     }
 
-    fn lookup(&self, _ctx: &Ctx, name: &[u8]) -> Result<InodeRef> {
+    fn lookup(&self, ctx: &Ctx, name: &[u8]) -> Result<InodeRef> {
         let found = self.entries().find(|(_, n, _)| n.as_bytes() == name);
         let (index, _, kind) = found.ok_or(Errno::ENOENT)?;
         let subject = self.subject.clone();
@@ -115,13 +117,18 @@ impl Inode for PidDir {
         Ok(match *kind {
             Kind::File(mode, generate) => {
                 let attr = attr(mode);
-                Arc::new(PseudoFile { attr, generate: bind(generate, subject), store: None })
+                Arc::new(PseudoFile { attr, generate: bind(generate, subject), store: None, watched: None })
+            }
+            Kind::Mounts(generate) => {
+                let (attr, watched) = (attr(0o444), Some(ctx.kernel.vfs.mount_changes()));
+                Arc::new(PseudoFile { attr, generate: bind(generate, subject), store: None, watched })
             }
             Kind::Setting(mode, generate, store) => {
                 let attr = attr(mode);
                 let whose = subject.clone();
                 let store: pseudo::Store = Box::new(move |ctx, text| store(ctx, &whose, text));
-                Arc::new(PseudoFile { attr, generate: bind(generate, subject), store: Some(Arc::new(store)) })
+                let store = Some(Arc::new(store));
+                Arc::new(PseudoFile { attr, generate: bind(generate, subject), store, watched: None })
             }
             Kind::Memory => Arc::new(memory::MemoryFile { attr: attr(0o600), subject }),
             Kind::Place(place) => Arc::new(links::PlaceLink { attr: attr(0o777), subject, place }),
