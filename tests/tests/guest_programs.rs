@@ -92,6 +92,11 @@ fn access_control_lists() {
 }
 
 #[test]
+fn processor_time_is_told_and_gone_by() {
+    same_as_native("cputime");
+}
+
+#[test]
 fn programs_are_killed_as_they_start() {
     same_as_native("killed");
 }

@@ -7,7 +7,7 @@ use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::loader;
 use crate::platform::Backing;
-use crate::vfs::{File, FileType, InodeRef};
+use crate::vfs::{File, FileType, InodeFlags, InodeRef};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -356,6 +356,9 @@ fn file_kind(ctx: &Ctx, file: Arc<File>, offset: u64, len: u64, prot: Prot, shar
     }
     if shared && prot.contains(Prot::WRITE) && !access.writable() {
         bail!(EACCES, "the file is not open for writing");
+    }
+    if shared && access.writable() && file.inode.flags().contains(InodeFlags::APPEND) {
+        bail!(EACCES, "the file is append-only");
     }
     if prot.contains(Prot::EXEC) && file.location.mount.no_exec() {
         bail!(EPERM, "the file system is mounted noexec");

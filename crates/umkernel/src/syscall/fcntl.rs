@@ -6,7 +6,7 @@ use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
-use crate::vfs::{File, FileLocks, LockOwner, OpenFlags, Pipe, PipeEnd, RecordLock};
+use crate::vfs::{File, FileLocks, InodeFlags, LockOwner, OpenFlags, Pipe, PipeEnd, RecordLock};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
@@ -73,6 +73,10 @@ fn sys_fcntl(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
                 && !ctx.creds().owns(&file.inode.attr()?)
             {
                 bail!(EPERM);
+            }
+            let appends = |flags: OpenFlags| flags.contains(OpenFlags::APPEND);
+            if appends(file.flags()) && !appends(flags) && file.inode.flags().contains(InodeFlags::APPEND) {
+                bail!(EPERM, "the file is append-only");
             }
             file.set_flags(flags);
             Ok(0)

@@ -321,7 +321,8 @@ fn sys_readahead(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize>
     let file = ctx.file(args[0] as i32)?;
     readable(&file)?;
     match file.inode.file_type() {
-        FileType::Regular | FileType::BlockDevice => Ok(0),
+        FileType::Regular if file.ops.is_none() => Ok(0),
+        FileType::BlockDevice => Ok(0),
         _ => bail!(EINVAL),
     }
 }

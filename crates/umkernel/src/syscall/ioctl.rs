@@ -6,7 +6,7 @@ use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
 use crate::task::Capabilities;
-use crate::vfs::{File, FileType, OpenFlags};
+use crate::vfs::{File, FileType, InodeFlags, OpenFlags};
 use linux_raw_sys::ioctl::*;
 
 /// The calls of this family.
@@ -53,9 +53,28 @@ fn plain_file(ctx: &Ctx, file: &File, cmd: u32, arg: u64) -> Result<usize> {
             ctx.write_val(arg, &(left as u32)).map(|()| 0)
         }
         FITRIM => trim(ctx, file, arg),
+        FS_IOC_GETFLAGS if file.inode.has_flags() => ctx.write_val(arg, &file.inode.flags().bits()).map(|()| 0),
+        FS_IOC_SETFLAGS if file.inode.has_flags() => {
+            let flags = InodeFlags::from_bits_retain(ctx.read_val(arg)?);
+            ctx.kernel.vfs.set_inode_flags(ctx, &file.location, flags).map(|()| 0)
+        }
+        FS_IOC_FSGETXATTR if file.inode.has_flags() => {
+            ctx.write_val(arg, &[extended_flags(file.inode.flags()), 0, 0, 0, 0, 0, 0]).map(|()| 0)
+        }
         FIOQSIZE => ctx.write_val(arg, &file.inode.attr()?.size).map(|()| 0),
         _ => Err(Errno::ENOTTY.into()),
     }
+}
+
+/// The flags as `FS_IOC_FSGETXATTR` has them (`FS_XFLAG_*`, `linux/fs.h`).
+fn extended_flags(flags: InodeFlags) -> u32 {
+    let pairs = [
+        (InodeFlags::IMMUTABLE, 0x8),
+        (InodeFlags::APPEND, 0x10),
+        (InodeFlags::NOATIME, 0x40),
+        (InodeFlags::NODUMP, 0x80),
+    ];
+    pairs.into_iter().filter(|(flag, _)| flags.contains(*flag)).fold(0, |all, (_, bit)| all | bit)
 }
 
 /// `fstrim(8)`: start, length and the least run, in bytes (`struct fstrim_range`); the length becomes what was freed.

@@ -5,10 +5,7 @@ use crate::bail;
 use crate::errno::Result;
 use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
-use crate::vfs::{
-    AT_EMPTY_PATH, AT_FDCWD, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, Access, Attr, FileType, Location, MountFlags,
-    Timestamp, WalkFlags, check_access, major, minor,
-};
+use crate::vfs::{AT_EMPTY_PATH, AT_FDCWD, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, Access, Attr, FileType, InodeFlags, Location, MountFlags, Timestamp, WalkFlags, check_access, major, minor};
 
 /// The calls of this family.
 pub(super) const TABLE: &[Entry] = &[
@@ -135,14 +132,16 @@ const AT_STATX_SYNC: u32 = 0x6000;
 const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
 
 /// `struct statx` (`linux/stat.h`).
-fn statx_bytes(a: &Attr, mount_id: u64, mount_root: bool) -> [u8; 256] {
+fn statx_bytes(a: &Attr, inode_flags: InodeFlags, mount_id: u64, mount_root: bool) -> [u8; 256] {
     let mask = STATX_BASIC | STATX_MNT_ID | if a.btime.is_some() { STATX_BTIME } else { 0 };
-    let attributes = if mount_root { STATX_ATTR_MOUNT_ROOT } else { 0 };
+    // The attributes that are flags of the inode have the flags' values.
+    let known = InodeFlags::IMMUTABLE | InodeFlags::APPEND | InodeFlags::NODUMP;
+    let attributes = u64::from((inode_flags & known).bits()) | if mount_root { STATX_ATTR_MOUNT_ROOT } else { 0 };
     let mut layout = Layout::<256>::new();
     layout.u32(mask).u32(a.blksize).u64(attributes);
     layout.u32(a.nlink as u32).u32(a.uid).u32(a.gid);
     layout.u16((a.mode | a.file_type.mode_bits()) as u16).u16(0);
-    layout.u64(a.ino).u64(a.size).u64(a.blocks).u64(STATX_ATTR_MOUNT_ROOT);
+    layout.u64(a.ino).u64(a.size).u64(a.blocks).u64(STATX_ATTR_MOUNT_ROOT | u64::from(known.bits()));
     layout.statx_time(a.atime).statx_time(a.btime.unwrap_or_default());
     layout.statx_time(a.ctime).statx_time(a.mtime);
     layout.u32(major(a.rdev)).u32(minor(a.rdev)).u32(major(a.dev)).u32(minor(a.dev));
@@ -159,7 +158,7 @@ fn sys_statx(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let path = path_or_empty(ctx, args[1], walk)?;
     let at = resolve_at(ctx, args[0] as i32, &path, walk)?;
     let attr = at.dentry.inode.attr()?;
-    let bytes = statx_bytes(&attr, u64::from(at.mount.id), at.is_mount_root());
+    let bytes = statx_bytes(&attr, at.dentry.inode.flags(), u64::from(at.mount.id), at.is_mount_root());
     ctx.write_user(args[4], &bytes).map(|()| 0)
 }
 

@@ -1,7 +1,7 @@
 //! Changing attributes: `chmod(2)`, `chown(2)`, `utimensat(2)`, access times.
 
 use super::acl::{self, Acl, Kind};
-use super::{Access, FileType, Location, MountFlags, NotifyEvents, SetAttr, Timestamp, Vfs, notify};
+use super::{Access, FileType, InodeFlags, Location, MountFlags, NotifyEvents, SetAttr, Timestamp, Vfs, notify};
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::host;
@@ -37,6 +37,7 @@ impl Vfs {
         if !creds.owns(&attr) {
             bail!(EPERM);
         }
+        inode.check_changeable()?;
         let mut mode = mode & 0o7777;
         if !creds.in_group(attr.gid) && !creds.capable(Capabilities::FSETID) {
             mode &= !SET_GID;
@@ -96,6 +97,9 @@ impl Vfs {
                 bail!(EPERM);
             }
         }
+        if uid.is_some() || gid.is_some() {
+            inode.check_changeable()?;
+        }
         let mut set = SetAttr { uid, gid, ctime: Some(Timestamp::now()), ..SetAttr::default() };
         if attr.file_type != FileType::Directory && attr.mode & (SET_UID | SET_GID) != 0 {
             let mut mode = attr.mode & !SET_UID;
@@ -122,6 +126,11 @@ impl Vfs {
         let inode = &location.dentry.inode;
         let creds = ctx.creds();
         let attr = inode.attr()?;
+        if (atime, mtime) == (NewTime::Now, NewTime::Now) {
+            inode.check_mutable()?;
+        } else {
+            inode.check_changeable()?;
+        }
         if !creds.owns(&attr) {
             if (atime, mtime) != (NewTime::Now, NewTime::Now) {
                 bail!(EPERM);
@@ -154,6 +163,7 @@ impl Vfs {
         if flags.contains(MountFlags::NOATIME)
             || flags.contains(MountFlags::NODIRATIME) && inode.file_type() == FileType::Directory
             || !inode.keeps_times()
+            || inode.flags().contains(InodeFlags::NOATIME)
             || location.mount.read_only()
         {
             return;

@@ -1,7 +1,6 @@
 //! Inodes: what a file system offers the VFS.
 
-use super::{FileLocks, Pipe};
-use super::{FileOps, Location, OpenFlags};
+use super::{FileLocks, FileOps, InodeFlags, Location, OpenFlags, Pipe};
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::mm::{IoDst, IoSrc};
@@ -173,6 +172,8 @@ pub struct InodeCommon {
     pub pipe: Mutex<Weak<Pipe>>,
     /// Seals (`fcntl(F_GET_SEALS)`), with [`SEALABLE`] set where the file system knows them.
     seals: AtomicU32,
+    /// Its flags ([`InodeFlags`]), as its file system has them.
+    flags: AtomicU32,
     /// Has been mapped into memory.
     mapped: AtomicBool,
     /// Who wants to hear of what happens to it.
@@ -201,6 +202,16 @@ impl InodeCommon {
     /// State of an inode that has seals, and these already.
     pub fn sealable(seals: u32) -> InodeCommon {
         InodeCommon { seals: AtomicU32::new(seals | SEALABLE), ..InodeCommon::default() }
+    }
+
+    /// The inode's flags.
+    pub fn flags(&self) -> InodeFlags {
+        InodeFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
+    }
+
+    /// Notes what the flags are now.
+    pub fn note_flags(&self, flags: u32) {
+        self.flags.store(flags, Ordering::Relaxed);
     }
 
     /// Notes that the file is being mapped into memory.
@@ -399,6 +410,16 @@ pub trait Inode: Any + Send + Sync {
     /// `mmap(2)`. With `shared`, holes within the file are filled first.
     fn host_extents(&self, _offset: u64, _len: u64, _shared: bool) -> Result<Vec<HostExtent>> {
         Err(Errno::ENODEV.into())
+    }
+
+    /// Sets the inode's flags (`FS_IOC_SETFLAGS`) and notes them ([`InodeCommon::note_flags`]); permissions have been checked.
+    fn set_flags(&self, _flags: u32) -> Result<()> {
+        Err(Errno::ENOTTY.into())
+    }
+
+    /// Whether it can have flags.
+    fn has_flags(&self) -> bool {
+        false
     }
 
     /// Whether extended attributes hold access control lists that this kernel is to follow.

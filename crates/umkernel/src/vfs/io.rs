@@ -323,6 +323,7 @@ impl Vfs {
         if !opened {
             location.permission(ctx.creds(), Access::WRITE)?;
         }
+        inode.check_not_append_only()?;
         hold.acquire(location)?;
         let result = self.truncate_inode(ctx, location, len);
         hold.release(location);
@@ -354,6 +355,10 @@ impl Vfs {
     /// `fallocate(2)` on a regular file that is open for writing.
     pub fn fallocate(&self, ctx: &Ctx, file: &File, mode: u32, offset: u64, len: u64) -> Result<()> {
         const KEEP_SIZE: u32 = 1;
+        file.inode.check_mutable()?;
+        if mode & !KEEP_SIZE != 0 {
+            file.inode.check_not_append_only()?;
+        }
         if mode & KEEP_SIZE == 0 && offset + len > file.inode.attr()?.size {
             file_size_room(ctx, offset + len - 1)?;
         }

@@ -17,6 +17,7 @@ mod fdtable;
 mod file;
 mod flags;
 mod inode;
+mod inode_flags;
 mod io;
 mod location;
 mod locks;
@@ -42,6 +43,7 @@ pub use devices::{Device, DeviceKind, DeviceNode, Devices, major, makedev, minor
 pub use fdtable::{FdTable, FileRef, FsContext, FsInner, TakenFile};
 pub use file::{File, FileOps};
 pub use flags::{OpenFlags, PollEvents};
+pub use inode_flags::InodeFlags;
 pub use inode::{
     Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeRef, NewInode, SEAL_EXEC,
     SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, SEAL_WRITE, SetAttr, StatFs, Timestamp,

@@ -101,6 +101,7 @@ impl Vfs {
             if inode.file_type() == FileType::Directory {
                 bail!(EPERM);
             }
+            inode.check_changeable()?;
             dir.dentry.inode.link(name, inode)?;
             // The number of its names.
             notify::inode(inode, NotifyEvents::ATTRIB);
@@ -112,7 +113,9 @@ impl Vfs {
     /// Checks that a name may be taken out of `dir`, or replaced by a directory or something else (`directory`).
     fn may_remove(&self, creds: &Creds, dir: &Location, victim: &Dentry, directory: bool) -> Result<()> {
         dir.permission(creds, Access::WRITE | Access::EXEC)?;
+        dir.dentry.inode.check_not_append_only()?;
         check_sticky(creds, &dir.dentry.inode.attr()?, &victim.inode.attr()?)?;
+        victim.inode.check_changeable()?;
         let is_directory = victim.inode.file_type() == FileType::Directory;
         match (directory, is_directory) {
             (true, false) => bail!(ENOTDIR),

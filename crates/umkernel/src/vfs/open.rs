@@ -5,7 +5,7 @@ use super::file::Hold;
 use super::walk::{AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW};
 use super::walk::{Last, Walk};
 use super::{
-    Access, Dentry, DeviceKind, File, FileOps, FileType, InodeRef, Location, MountFlags, NewInode, NotifyEvents,
+    Access, Dentry, DeviceKind, File, FileOps, FileType, InodeFlags, InodeRef, Location, MountFlags, NewInode, NotifyEvents,
     OpenFlags, Pipe, Vfs, WalkFlags, check_access, notify,
 };
 use crate::bail;
@@ -253,6 +253,11 @@ impl Vfs {
                 want |= Access::WRITE;
             }
             location.permission(creds, want)?;
+            if inode.flags().contains(InodeFlags::APPEND)
+                && (access.contains(Access::WRITE) && !how.flags.contains(OpenFlags::APPEND) || truncate)
+            {
+                bail!(EPERM, "the file is append-only");
+            }
             if how.flags.contains(OpenFlags::NOATIME) && !creds.owns(&inode.attr()?) {
                 bail!(EPERM);
             }

@@ -18,9 +18,12 @@ bitflags::bitflags! {
     }
 }
 
-/// Checks the permission bits or the access control list, and the capabilities that overrule them; `EACCES` if the access is
-/// not allowed.
+/// Checks the inode's flags, the permission bits or the access control list, and the capabilities that overrule them; `EACCES` if the access is
+/// not allowed, `EPERM` for writing to what is immutable.
 pub fn check_access(creds: &Creds, inode: &InodeRef, want: Access) -> Result<()> {
+    if want.contains(Access::WRITE) {
+        inode.check_mutable()?;
+    }
     let attr = &inode.attr()?;
     let bits = |shift: u32| Access::from_bits_truncate(attr.mode >> shift & 7).contains(want);
     let allowed = if creds.fsuid == attr.uid {

@@ -15,11 +15,12 @@ const SYSTEM: &[u8] = b"system.";
 
 /// Checks an access to an attribute by its name space; the value is then the file system's affair.
 fn permission(ctx: &Ctx, at: &Location, name: &[u8], write: bool) -> Result<()> {
-    if write {
-        at.mount.want_write()?;
-    }
     let creds = ctx.creds();
     let inode = &at.dentry.inode;
+    if write {
+        at.mount.want_write()?;
+        inode.check_changeable()?;
+    }
     if name.starts_with(TRUSTED) {
         if !creds.capable(Capabilities::SYS_ADMIN) {
             return Err(if write { Errno::EPERM } else { Errno::ENODATA }.into());

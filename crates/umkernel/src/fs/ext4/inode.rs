@@ -9,12 +9,15 @@ use crate::kernel::Ctx;
 use crate::mm::{IoDst, IoSrc};
 use crate::sync::{Mutex, RwLock, SeqLock};
 use crate::vfs::{
-    Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeRef, NewInode, SetAttr, Timestamp, makedev,
+    Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeFlags, InodeRef, NewInode, SetAttr, Timestamp, makedev,
 };
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicBool, Ordering};
+
+/// The flags that programs see (`EXT4_FL_USER_VISIBLE`).
+const VISIBLE_FLAGS: u32 = 0x705b_dfff;
 
 /// An inode in memory.
 pub struct Ext4Inode {
@@ -72,6 +75,8 @@ fn to_vfs_attr(a: &ext4::Attr, dev: u64, blksize: u64) -> Attr {
 impl Ext4Inode {
     pub(super) fn new(fs: Arc<Ext4Fs>, attr: ext4::Attr) -> Ext4Inode {
         let vfs_attr = to_vfs_attr(&attr, fs.disk.rdev(), fs.block_size);
+        let common = InodeCommon::default();
+        common.note_flags(attr.flags & VISIBLE_FLAGS);
         Ext4Inode {
             fs,
             ino: attr.ino,
@@ -80,7 +85,7 @@ impl Ext4Inode {
             target: Mutex::new(None),
             extents: RwLock::default(),
             late_times: AtomicBool::new(false),
-            common: InodeCommon::default(),
+            common,
         }
     }
 
@@ -111,6 +116,7 @@ impl Ext4Inode {
     /// Reads the attributes back from the file system.
     pub(super) fn refresh_from(&self, fs: &mut ext4::Fs<Arc<Disk>>) -> Result<()> {
         let attr = fs.attr(self.ino).map_err(error)?;
+        self.common.note_flags(attr.flags & VISIBLE_FLAGS);
         *self.attr.write() = to_vfs_attr(&attr, self.fs.disk.rdev(), self.fs.block_size);
         Ok(())
     }
@@ -262,6 +268,9 @@ impl Inode for Ext4Inode {
         if self.file_type != FileType::Regular {
             bail!(EINVAL);
         }
+        if self.common.flags().contains(InodeFlags::IMMUTABLE) {
+            bail!(EPERM, "the file is immutable");
+        }
         self.write_data(offset, append, src)
     }
 
@@ -284,6 +293,17 @@ impl Inode for Ext4Inode {
             bail!(ENODEV);
         }
         self.mapped_extents(offset, len, shared)
+    }
+
+    fn has_flags(&self) -> bool {
+        true
+    }
+
+    fn set_flags(&self, flags: u32) -> Result<()> {
+        if flags & !VISIBLE_FLAGS != 0 {
+            bail!(EOPNOTSUPP, "unknown flags");
+        }
+        self.change(|fs| fs.set_attr(self.ino, &ext4::SetAttr { flags: Some(flags), ..ext4::SetAttr::default() }))
     }
 
     fn keeps_acls(&self) -> bool {

@@ -9,7 +9,7 @@ use crate::kernel::Ctx;
 use crate::mm::{IoDst, IoSrc, PAGE_SIZE};
 use crate::sync::{Mutex, SeqLock};
 use crate::vfs::{
-    Attr, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeRef, NewInode, RENAME_EXCHANGE, SEAL_EXEC,
+    Attr, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeFlags, InodeRef, NewInode, RENAME_EXCHANGE, SEAL_EXEC,
     SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, SEAL_WRITE, SetAttr, Timestamp,
 };
 use alloc::collections::BTreeMap;
@@ -198,6 +198,19 @@ impl Inode for TmpInode {
 
     fn file_type(&self) -> FileType {
         self.file_type
+    }
+
+    fn has_flags(&self) -> bool {
+        true
+    }
+
+    fn set_flags(&self, flags: u32) -> Result<()> {
+        let known = InodeFlags::IMMUTABLE | InodeFlags::APPEND | InodeFlags::NODUMP | InodeFlags::NOATIME;
+        if flags & !known.bits() != 0 {
+            bail!(EOPNOTSUPP, "flags that tmpfs has not");
+        }
+        self.common.note_flags(flags);
+        Ok(())
     }
 
     fn common(&self) -> Option<&InodeCommon> {
