@@ -5,6 +5,7 @@ use crate::platform::Platform;
 use crate::power::Power;
 use crate::settings::Settings;
 use crate::sync::{Mutex, WaitQueue};
+use crate::task::core_dump::Pattern as CorePattern;
 use crate::task::{Pid, Task, TaskTable};
 use crate::vfs::Vfs;
 use crate::{futex, host, ipc, log, net, profile, signal, stats, syscall, time, trace, tty};
@@ -50,6 +51,8 @@ pub struct Kernel {
     pub futexes: futex::FutexTable,
     /// What an administrator may change.
     pub settings: Settings,
+    /// What core files are called.
+    pub core_pattern: CorePattern,
     /// System V shared memory, semaphores and message queues.
     pub ipc: ipc::Ipc,
     /// Terminals, the console among them.
@@ -174,6 +177,7 @@ impl Kernel {
             time: Default::default(),
             futexes: Default::default(),
             settings: Default::default(),
+            core_pattern: Default::default(),
             ipc: Default::default(),
             ttys: Default::default(),
             log: Default::default(),

@@ -15,8 +15,10 @@ const MAX_PHDRS: u16 = 512;
 const ET_EXEC: u16 = 2;
 const ET_DYN: u16 = 3;
 const EM_X86_64: u16 = 62;
-const PT_LOAD: u32 = 1;
+pub(crate) const PT_LOAD: u32 = 1;
 const PT_INTERP: u32 = 3;
+/// Notes, in core files.
+pub(crate) const PT_NOTE: u32 = 4;
 const PT_GNU_STACK: u32 = 0x6474_e551;
 
 /// What an ELF file's header says.

@@ -19,6 +19,8 @@ pub struct Outgoing<'a> {
     pub no_signal: bool,
     /// Out-of-band data (`MSG_OOB`).
     pub urgent: bool,
+    /// More is to come before it is a whole message (`MSG_MORE`).
+    pub more: bool,
     /// Where to, rather than to the peer.
     pub to: Option<&'a [u8]>,
     /// Files and credentials.

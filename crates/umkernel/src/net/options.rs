@@ -159,14 +159,6 @@ impl Options {
         Ok(number.to_le_bytes().to_vec())
     }
 
-    /// `SO_RCVBUFFORCE`: `SO_RCVBUF` without a limit.
-    pub(super) fn force_receive_buffer(&mut self, raw: &[u8]) -> Result<()> {
-        let Some(first) = raw.first_chunk::<4>() else { bail!(EINVAL, "an option's value has 4 bytes or more") };
-        let wished = i32::from_le_bytes(*first).clamp(0, i32::MAX / 2) as usize;
-        self.receive_buffer = (wished * 2).max(MIN_RECEIVE_BUFFER);
-        Ok(())
-    }
-
     /// Sets such an option.
     pub(super) fn set(&mut self, option: u32, raw: &[u8]) -> Result<()> {
         let Some(first) = raw.first_chunk::<4>() else { bail!(EINVAL, "an option's value has 4 bytes or more") };
@@ -174,10 +166,14 @@ impl Options {
         let options = self;
         // The kernel keeps twice what is asked for, for its own bookkeeping.
         let buffer = |min: usize| (value.max(0) as usize).min(MAX_BUFFER).saturating_mul(2).max(min);
+        // The caller has checked that whoever asks may.
+        let forced = |min: usize| (value.clamp(0, i32::MAX / 2) as usize * 2).max(min);
         match option {
             SO_PASSCRED => options.pass_creds = value != 0,
             SO_SNDBUF => options.send_buffer = buffer(MIN_SEND_BUFFER),
             SO_RCVBUF => options.receive_buffer = buffer(MIN_RECEIVE_BUFFER),
+            SO_SNDBUFFORCE => options.send_buffer = forced(MIN_SEND_BUFFER),
+            SO_RCVBUFFORCE => options.receive_buffer = forced(MIN_RECEIVE_BUFFER),
             SO_PRIORITY => options.priority = value,
             SO_RCVLOWAT => options.low_water = value.max(1),
             SO_LINGER => {

@@ -33,7 +33,7 @@ enum Found {
 pub fn deliver(ctx: &Ctx, regs: &mut TrapFrame, result: Option<Result<usize>>) {
     let mut interrupted = settle(regs, result);
     loop {
-        match next(ctx) {
+        match next(ctx, regs) {
             Found::End => return,
             Found::Handler(info, action) => {
                 if let Some(errno) = interrupted.take() {
@@ -109,7 +109,7 @@ fn handle(ctx: &Ctx, regs: &mut TrapFrame, info: &SigInfo, action: &SigAction) {
 }
 
 /// Takes signals and does their default actions until one has a handler or there are no more.
-fn next(ctx: &Ctx) -> Found {
+fn next(ctx: &Ctx, regs: &TrapFrame) -> Found {
     let (task, process) = (ctx.task, &ctx.task.process);
     loop {
         if task.dying.load(Ordering::SeqCst) {
@@ -154,10 +154,10 @@ fn next(ctx: &Ctx) -> Found {
                     job::begin_stop(ctx, process, sig);
                 }
             }
-            // No core file is written, so none is announced, as on Linux with RLIMIT_CORE at 0.
-            DefaultAction::Terminate | DefaultAction::Core => {
+            action @ (DefaultAction::Terminate | DefaultAction::Core) => {
                 trace::signal_delivered(ctx, &info);
-                task::exit_group(ctx, WaitStatus::Signaled(sig, false));
+                let dumped = action == DefaultAction::Core && task::core_dump::write(ctx, regs, &info);
+                task::exit_group(ctx, WaitStatus::Signaled(sig, dumped));
                 return Found::End;
             }
         }

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 pub(super) const TABLE: &[Entry] = &[
     Entry::new(155, "pivot_root", Family::File, &[Arg::Path, Arg::Path], Support::Full, sys_pivot_root),
     Entry::new(165, "mount", Family::File, MOUNT, UNSYNCED, sys_mount),
-    Entry::new(166, "umount2", Family::File, UMOUNT, Support::Partial("no MNT_EXPIRE"), sys_umount2),
+    Entry::new(166, "umount2", Family::File, UMOUNT, Support::Full, sys_umount2),
 ];
 
 const UNSYNCED: Support = Support::Partial("MS_SYNCHRONOUS, MS_DIRSYNC, MS_LAZYTIME and MS_MANDLOCK have no effect");
@@ -110,8 +110,8 @@ fn sys_umount2(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     if flags & !(MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW) != 0 {
         bail!(EINVAL);
     }
-    if flags & MNT_EXPIRE != 0 {
-        bail!(EINVAL, "MNT_EXPIRE is not built");
+    if flags & MNT_EXPIRE != 0 && flags & (MNT_FORCE | MNT_DETACH) != 0 {
+        bail!(EINVAL, "MNT_EXPIRE goes with no other way to unmount");
     }
     let path = ctx.read_path(args[0])?;
     let follow = if flags & UMOUNT_NOFOLLOW != 0 { WalkFlags::empty() } else { WalkFlags::FOLLOW };

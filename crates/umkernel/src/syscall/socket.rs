@@ -12,6 +12,7 @@ use crate::mm::{UserDst, UserSrc};
 use crate::net::address::{AF_UNIX, SOCKADDR_MAX};
 use crate::net::{self, Ancillary, Endpoint, Kind, Outgoing, Received, RecvFlags, SocketFile};
 use crate::platform::TrapFrame;
+use crate::task::Capabilities;
 use crate::vfs::{FileRef, OpenFlags};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -253,6 +254,10 @@ fn sys_setsockopt(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize
     let Ok(len) = usize::try_from(args[4] as i32) else { bail!(EINVAL) };
     let mut raw = alloc::vec![0; len.min(VALUE_MAX)];
     ctx.read_user(args[3], &mut raw)?;
+    let forced = args[1] as u32 == SOL_SOCKET && [SO_SNDBUFFORCE, SO_RCVBUFFORCE].contains(&(args[2] as u32));
+    if forced && !ctx.creds().capable(Capabilities::NET_ADMIN) {
+        bail!(EPERM, "only an administrator sets buffers beyond their limit");
+    }
     open.socket.set_option(ctx, args[1] as u32, args[2] as u32, &raw).map(|()| 0)
 }
 
@@ -291,6 +296,7 @@ fn send(
         nonblocking: open.nonblocking(flags),
         no_signal: flags & MSG_NOSIGNAL != 0,
         urgent: flags & MSG_OOB != 0,
+        more: flags & MSG_MORE != 0,
         to: to.as_deref(),
         ancillary,
     };

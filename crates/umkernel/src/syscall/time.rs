@@ -56,6 +56,9 @@ fn sys_nanosleep(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<u
 
 fn sys_clock_nanosleep(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
     const ABSOLUTE: u64 = 1;
+    if args[0] as u32 == linux_raw_sys::general::CLOCK_THREAD_CPUTIME_ID {
+        bail!(EOPNOTSUPP, "no sleeping by this clock");
+    }
     let clock = Clock::from_id(ctx, args[0] as i32)?;
     if let Clock::Thread(..) = clock {
         bail!(EINVAL, "a thread cannot wait for its own processor time");

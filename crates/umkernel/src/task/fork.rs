@@ -1,5 +1,6 @@
 //! `fork`, `vfork`, `clone`: new tasks.
 
+use super::Capabilities;
 use super::{Looks, Part, Pid, Process, ProcessInner, ProcessState, Rusage, Task, pidfd};
 use crate::bail;
 use crate::errno::{Errno, Result};
@@ -50,8 +51,10 @@ bitflags::bitflags! {
         const UNTRACED = 0x80_0000;
         /// Store the child's id in the child.
         const CHILD_SETTID = 0x100_0000;
-        /// All namespaces that Linux has beside `NEWNS`: cgroup, uts, ipc, user, pid, net, and time.
-        const NEW_OTHER = 0x7e00_0080;
+        /// All namespaces that Linux has beside `NEWNS` and `NEWUSER`: cgroup, uts, ipc, pid, net, and time.
+        const NEW_OTHER = 0x6e00_0080;
+        /// A user namespace of its own.
+        const NEWUSER = 0x1000_0000;
         /// Share the I/O context.
         const IO = 0x8000_0000;
         /// Reset signal handlers.
@@ -109,7 +112,7 @@ impl CloneArgs {
         if f.contains(CloneFlags::NEWNS | CloneFlags::FS) {
             bail!(EINVAL, "CLONE_NEWNS with CLONE_FS");
         }
-        if f.intersects(CloneFlags::NEWNS | CloneFlags::NEW_OTHER) {
+        if f.intersects(CloneFlags::NEWNS | CloneFlags::NEW_OTHER | CloneFlags::NEWUSER) {
             bail!(EINVAL, "namespaces are not built");
         }
         if f.contains(CloneFlags::CLEAR_SIGHAND | CloneFlags::SIGHAND) {
@@ -130,6 +133,10 @@ impl CloneArgs {
 
 /// `clone(2)`: makes a task and starts it. Returns its id, which the child's own return of 0 mirrors.
 pub fn clone(ctx: &Ctx, args: &CloneArgs, frame: &TrapFrame) -> Result<Pid> {
+    let namespaces = CloneFlags::NEWNS | CloneFlags::NEW_OTHER;
+    if args.flags.intersects(namespaces) && !ctx.creds().capable(Capabilities::SYS_ADMIN) {
+        bail!(EPERM, "namespaces are an administrator's");
+    }
     args.check()?;
     let kernel = ctx.kernel;
     let parent = ctx.task;

@@ -1,5 +1,6 @@
 //! Tasks (threads) and processes (thread groups): what `fork`, `exec`, `exit` and `wait` work on.
 
+pub mod core_dump;
 pub mod creds;
 mod exec;
 mod exit;

@@ -82,6 +82,8 @@ pub struct ProcessSettings {
     pub membarrier: AtomicBool,
     /// The name of the last thread that ended: a zombie's.
     pub last_comm: Mutex<Option<super::Comm>>,
+    /// A core file is being written, or was tried.
+    pub dumping: AtomicBool,
 }
 
 impl Default for ProcessSettings {
@@ -91,6 +93,7 @@ impl Default for ProcessSettings {
             login_uid: AtomicU32::new(u32::MAX),
             membarrier: AtomicBool::new(false),
             last_comm: Mutex::new(None),
+            dumping: AtomicBool::new(false),
         }
     }
 }
@@ -103,6 +106,7 @@ impl ProcessSettings {
             login_uid: AtomicU32::new(self.login_uid.load(Ordering::Relaxed)),
             membarrier: AtomicBool::new(self.membarrier.load(Ordering::Relaxed)),
             last_comm: Mutex::new(None),
+            dumping: AtomicBool::new(false),
         }
     }
 }

@@ -196,6 +196,7 @@ fn machine_with(root: Arc<dyn FileSystem>, platform: TestPlatform) -> Machine {
         log: Default::default(),
         unknown_calls: Default::default(),
         settings: Default::default(),
+        core_pattern: Default::default(),
         trace: None,
         profile: None,
         power: Default::default(),

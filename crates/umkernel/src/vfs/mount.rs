@@ -46,6 +46,8 @@ pub struct Mount {
     flags: AtomicU32,
     /// Where it is mounted; `None` for the root and for what was detached.
     attached: Mutex<Option<(Arc<Mount>, Arc<Dentry>)>>,
+    /// How often it may still be walked into before an expiry (`MNT_EXPIRE`) starts anew; 0 while it was not marked.
+    expiring: AtomicU32,
     /// Has not been attached anywhere yet, and need not ever be.
     detached: AtomicBool,
     /// Files open for writing through it.
@@ -62,11 +64,28 @@ impl Mount {
             root,
             source: source.to_vec(),
             flags: AtomicU32::new(flags.bits()),
+            expiring: AtomicU32::new(0),
             attached: Mutex::new(None),
             detached: AtomicBool::new(false),
             writers: AtomicI32::new(0),
             propagation: Mutex::default(),
         })
+    }
+
+    /// A walk has come into it.
+    pub(super) fn entered(&self) {
+        if self.expiring.load(Ordering::Relaxed) > 0 {
+            self.expiring.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// `umount2(2)` with `MNT_EXPIRE`: whether nobody has come here since the last time; if not, the time begins now.
+    pub(super) fn expires(&self) -> bool {
+        // The walk of the next `umount2` is one that does not count.
+        const MARKED: u32 = 2;
+        let unused = self.expiring.load(Ordering::Relaxed) == MARKED - 1;
+        self.expiring.store(if unused { 0 } else { MARKED }, Ordering::Relaxed);
+        unused
     }
 
     /// How it takes part in propagation; changed only under the mount tree's lock.

@@ -298,6 +298,9 @@ impl Vfs {
         if below.len() > 1 || Arc::strong_count(&mount) > OWN_REFERENCES {
             bail!(EBUSY);
         }
+        if flags & MNT_EXPIRE != 0 && !mount.expires() {
+            bail!(EAGAIN, "marked: it goes if nobody uses it until this is asked again");
+        }
         drop(below);
         // Its copies elsewhere go too, unless something is mounted on them.
         let mut copies = mounts.detached_with(&mount);

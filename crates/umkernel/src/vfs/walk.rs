@@ -349,6 +349,7 @@ impl Vfs {
             let Some(mount) = self.mounts.lock().covering(at) else {
                 break;
             };
+            mount.entered();
             *at = mount.root_location();
             crossed = true;
         }

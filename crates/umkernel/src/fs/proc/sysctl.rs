@@ -57,8 +57,8 @@ fn kernel_settings(dir: DirBuilder, boot_id: String) -> DirBuilder {
         .text("cap_last_cap", "40\n")
         .text("overflowuid", "65534\n")
         .text("overflowgid", "65534\n")
-        .text("core_pattern", "core\n")
-        .text("core_uses_pid", "0\n")
+        .file_with("core_pattern", 0o644, |ctx| Ok(core_pattern(ctx)), Some(Box::new(set_core_pattern)))
+        .file_with("core_uses_pid", 0o644, |ctx| Ok(core_uses_pid(ctx)), Some(Box::new(set_core_uses_pid)))
         .text("dmesg_restrict", "0\n")
         .text("randomize_va_space", "0\n")
         .text("sysrq", "0\n")
@@ -170,6 +170,25 @@ fn number(text: &[u8]) -> Result<u32> {
 
 fn set_printk(ctx: &Ctx, text: &[u8]) -> Result<()> {
     ctx.kernel.log.set_console_level(number(text)?);
+    Ok(())
+}
+
+fn core_pattern(ctx: &Ctx) -> alloc::vec::Vec<u8> {
+    line(ctx, |kernel| kernel.core_pattern.text())
+}
+
+fn set_core_pattern(ctx: &Ctx, text: &[u8]) -> Result<()> {
+    let text = String::from_utf8_lossy(text);
+    ctx.kernel.core_pattern.set(text.lines().next().unwrap_or_default())
+}
+
+fn core_uses_pid(ctx: &Ctx) -> alloc::vec::Vec<u8> {
+    line(ctx, |kernel| u8::from(kernel.core_pattern.with_pid.load(core::sync::atomic::Ordering::Relaxed)).to_string())
+}
+
+fn set_core_uses_pid(ctx: &Ctx, text: &[u8]) -> Result<()> {
+    let on = number(text)? != 0;
+    ctx.kernel.core_pattern.with_pid.store(on, core::sync::atomic::Ordering::Relaxed);
     Ok(())
 }
 

@@ -96,6 +96,8 @@ struct State {
     /// What was received of a stream.
     stream: Stream,
     messages: VecDeque<Datagram>,
+    /// A message that is not whole yet (`MSG_MORE`, `UDP_CORK`), and where it goes.
+    corked: Option<(Addr, Vec<u8>)>,
     /// Bytes of the messages, with what Linux charges for each.
     charged: usize,
     /// The other side sends no more.
@@ -353,8 +355,11 @@ impl Endpoint for Socket {
         self.get_option(level, option)
     }
 
-    fn set_option(&self, _ctx: &Ctx, level: u32, option: u32, value: &[u8]) -> Result<()> {
-        self.change_option(level, option, value)
+    fn set_option(&self, ctx: &Ctx, level: u32, option: u32, value: &[u8]) -> Result<()> {
+        self.change_option(level, option, value)?;
+        let uncorked = (level, option) == (options::IPPROTO_UDP, options::UDP_CORK)
+            && self.state.lock().number(level, option) == Some(0);
+        if uncorked { self.uncork(ctx) } else { Ok(()) }
     }
 
     fn send(self: Arc<Self>, ctx: &Ctx, src: &mut dyn IoSrc, how: Outgoing<'_>) -> Result<usize> {

@@ -31,6 +31,7 @@ pub(super) const IPV6_RECVHOPLIMIT: u32 = 51;
 pub(super) const IPV6_HOPLIMIT: u32 = 52;
 pub(super) const IPV6_RECVTCLASS: u32 = 66;
 pub(super) const IPV6_TCLASS: u32 = 67;
+pub(super) const UDP_CORK: u32 = 1;
 const TCP_MAXSEG: u32 = 2;
 const TCP_INFO: u32 = 11;
 const TCP_CONGESTION: u32 = 13;
@@ -83,7 +84,7 @@ const NUMBERS: &[(u32, u32, i32, i32, i32)] = &[
     (IPPROTO_TCP, 23, 0, 0, i32::MAX),         // TCP_FASTOPEN
     (IPPROTO_TCP, 25, -1, i32::MIN, i32::MAX), // TCP_NOTSENT_LOWAT
     (IPPROTO_TCP, 30, 0, 0, 1),                // TCP_FASTOPEN_CONNECT
-    (IPPROTO_UDP, 1, 0, 0, 1),                 // UDP_CORK
+    (IPPROTO_UDP, UDP_CORK, 0, 0, 1),
 ];
 
 /// The time to live of what a socket sends to an address.

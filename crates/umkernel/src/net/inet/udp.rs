@@ -1,7 +1,7 @@
 //! Messages (`udp(7)`).
 
 use super::address::{Addr, is_any, is_multicast};
-use super::options::{self, IPPROTO_IP, IPPROTO_IPV6};
+use super::options::{self, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, UDP_CORK};
 use super::{Datagram, Errno, Socket, State, Version, count};
 use crate::bail;
 use crate::errno::Result;
@@ -62,7 +62,8 @@ impl Socket {
             bail!(EOPNOTSUPP);
         }
         let len = src.remaining();
-        if len > if self.version == Version::V4 { MAX_MESSAGE } else { MAX_MESSAGE_V6 } {
+        let before = self.state.lock().corked.as_ref().map_or(0, |(_, data)| data.len());
+        if before + len > if self.version == Version::V4 { MAX_MESSAGE } else { MAX_MESSAGE_V6 } {
             bail!(EMSGSIZE);
         }
         let to = match how.to {
@@ -95,11 +96,52 @@ impl Socket {
         if len > 0 && src.take(&mut data)? < len {
             bail!(EFAULT);
         }
+        let (to, data) = {
+            let mut state = self.state.lock();
+            // What a message begun earlier goes to, all of it goes to.
+            let (to, data) = match state.corked.take() {
+                Some((first_to, mut whole)) => {
+                    whole.append(&mut data);
+                    (first_to, whole)
+                }
+                None => (to, data),
+            };
+            if how.more || state.number(IPPROTO_UDP, UDP_CORK).is_some_and(|on| on != 0) {
+                state.corked = Some((to, data));
+                return Ok(len);
+            }
+            (to, data)
+        };
+        self.deliver(ctx, from, to, data, &how.ancillary.others)?;
+        Ok(len)
+    }
+
+    /// Sends the message that was begun, if there is one: `UDP_CORK` was taken back.
+    pub(super) fn uncork(&self, ctx: &Ctx) -> Result<()> {
+        let (corked, local) = {
+            let mut state = self.state.lock();
+            (state.corked.take(), state.local)
+        };
+        let (Some((to, data)), Some(local)) = (corked, local) else { return Ok(()) };
+        let (to, source) = self.route(ctx, to)?;
+        self.deliver(ctx, Addr { ip: source, port: local.port }, to, data, &[])
+    }
+
+    /// Gives a whole message to who listens there.
+    fn deliver(
+        &self,
+        ctx: &Ctx,
+        from: Addr,
+        to: Addr,
+        data: Vec<u8>,
+        control: &[(u32, u32, Vec<u8>)],
+    ) -> Result<()> {
+        let len = data.len();
         let (hops, class) = {
             let state = self.state.lock();
             (options::hops(&state, &to), options::class(&state, &to))
         };
-        let (hops, class) = options::for_message(&how.ancillary.others, (hops, class))?;
+        let (hops, class) = options::for_message(control, (hops, class))?;
         let receiver = ctx.kernel.net.udp.lock().receiver(to, from);
         count(&ctx.kernel.net, len);
         let Some(receiver) = receiver else {
@@ -110,7 +152,7 @@ impl Socket {
                 drop(state);
                 self.wake_all();
             }
-            return Ok(len);
+            return Ok(());
         };
         let mut state = receiver.state.lock();
         // Without room a message is lost.
@@ -120,7 +162,7 @@ impl Socket {
         }
         drop(state);
         receiver.readable.wake_all();
-        Ok(len)
+        Ok(())
     }
 
     pub(super) fn receive_datagram(&self, ctx: &Ctx, dst: &mut dyn IoDst, flags: RecvFlags) -> Result<Received> {

@@ -23,7 +23,7 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::AtomicU64;
 use linux_raw_sys::net::{
-    AF_NETLINK, SO_DOMAIN, SO_ERROR, SO_PROTOCOL, SO_RCVBUFFORCE, SO_TYPE, SOCK_DGRAM, SOCK_RAW, SOL_SOCKET,
+    AF_NETLINK, SO_DOMAIN, SO_ERROR, SO_PROTOCOL, SO_TYPE, SOCK_DGRAM, SOCK_RAW, SOL_SOCKET,
 };
 
 /// The protocols that there are.
@@ -244,7 +244,7 @@ impl Endpoint for Netlink {
         Ok(number.to_le_bytes().to_vec())
     }
 
-    fn set_option(&self, ctx: &Ctx, level: u32, option: u32, value: &[u8]) -> Result<()> {
+    fn set_option(&self, _ctx: &Ctx, level: u32, option: u32, value: &[u8]) -> Result<()> {
         const SOL_NETLINK: u32 = 270;
         const NETLINK_ADD_MEMBERSHIP: u32 = 1;
         const NETLINK_DROP_MEMBERSHIP: u32 = 2;
@@ -262,8 +262,6 @@ impl Endpoint for Netlink {
                 Ok(())
             }
             (SOL_NETLINK, option) if KNOWN.contains(&option) => Ok(()),
-            (SOL_SOCKET, SO_RCVBUFFORCE) if !ctx.creds().capable(Capabilities::NET_ADMIN) => Err(Errno::EPERM.into()),
-            (SOL_SOCKET, SO_RCVBUFFORCE) => state.options.force_receive_buffer(value),
             (SOL_SOCKET, _) => state.options.set(option, value),
             _ => Err(Errno::ENOPROTOOPT.into()),
         }

@@ -1,0 +1,198 @@
+//! Core files (`core(5)`): what a process was when a signal ended it, as an ELF file that debuggers read.
+//!
+//! [`write`] is called by the thread that takes the signal, in its own memory. [`notes`] has what is told of the process and
+//! its registers; of several threads only the one that took the signal is shown. Memory that was never written is left out,
+//! or a hole.
+
+mod notes;
+mod pattern;
+
+use crate::errno::{Errno, Result};
+use crate::kernel::Ctx;
+use crate::loader::elf;
+use crate::mm::{KernelSrc, MapFlags, PAGE_SIZE, Prot, Vma, VmaKind};
+use crate::platform::TrapFrame;
+use crate::signal::SigInfo;
+use crate::vfs::{AT_FDCWD, File, FileType, OpenFlags};
+use crate::{bail, log};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+pub use pattern::Pattern;
+
+/// Memory copied at once.
+const CHUNK: usize = 64 * 1024;
+/// Bytes of an ELF file header and of a program header.
+const HEADER_LEN: u64 = 64;
+const SEGMENT_LEN: u64 = 56;
+/// The most segments: their number has 16 bits, and one is for notes.
+const SEGMENTS_MAX: usize = 65_000;
+
+/// Writes a core file of the running task's process, if its limits and its owner allow one; true if it did.
+pub fn write(ctx: &Ctx, frame: &TrapFrame, info: &SigInfo) -> bool {
+    let limit = ctx.task.process.limit(linux_raw_sys::general::RLIMIT_CORE as usize);
+    // Two threads may be ended by a signal each at the same time.
+    if limit < PAGE_SIZE || !ctx.creds().dumpable || ctx.task.process.settings.dumping.swap(true, Ordering::AcqRel) {
+        return false;
+    }
+    match dump(ctx, frame, info, limit) {
+        Ok(()) => true,
+        Err(e) => {
+            let pid = ctx.task.process.pid;
+            ctx.kernel.message(log::Level::Info, alloc::format!("core dump of process {pid} failed: {e}"));
+            false
+        }
+    }
+}
+
+/// A part of memory in the file.
+struct Part {
+    vma: Vma,
+    /// Bytes that the file has of it; the rest is zero, or the mapped file's.
+    len: u64,
+}
+
+fn dump(ctx: &Ctx, frame: &TrapFrame, info: &SigInfo, limit: u64) -> Result<()> {
+    let space = ctx.mm()?;
+    let vmas: Vec<Vma> = space.inner.lock().vmas.values().cloned().collect();
+    let parts: Vec<Part> = vmas.iter().filter_map(part).take(SEGMENTS_MAX).collect();
+    let notes = notes::all(ctx, frame, info, &vmas)?;
+    let file = create(ctx, &ctx.kernel.core_pattern.name(ctx, info.signo))?;
+    let mut out = Output { ctx, file, at: 0, limit };
+
+    let headers = HEADER_LEN + SEGMENT_LEN * (parts.len() as u64 + 1);
+    out.put(&file_header(parts.len() as u16 + 1))?;
+    out.put(&segment(elf::PT_NOTE, 0, headers, 0, (notes.len() as u64, 0), 4))?;
+    let mut offset = (headers + notes.len() as u64).next_multiple_of(PAGE_SIZE);
+    for Part { vma, len } in &parts {
+        let sizes = (*len, vma.len());
+        out.put(&segment(elf::PT_LOAD, flags(vma.prot), offset, vma.start, sizes, PAGE_SIZE))?;
+        offset += len;
+    }
+    out.put(&notes)?;
+    out.at = out.at.next_multiple_of(PAGE_SIZE);
+    for part in &parts {
+        out.copy(part)?;
+    }
+    // The end may be a hole.
+    let location = &out.file.location;
+    ctx.kernel.vfs.truncate(ctx, location, out.at.min(limit), true)
+}
+
+/// Which part of a VMA goes into the file, as with the default of `/proc/PID/coredump_filter`: anonymous memory, what
+/// may have been changed of private mappings, and the headers of programs and libraries.
+fn part(vma: &Vma) -> Option<Part> {
+    let readable = vma.prot.contains(Prot::READ);
+    let len = match &vma.kind {
+        VmaKind::Reserved("[vdso]") => vma.len(),
+        VmaKind::Reserved(_) => return None,
+        _ if !readable => 0,
+        VmaKind::Anonymous | VmaKind::Heap | VmaKind::Stack | VmaKind::Shared { .. } => vma.len(),
+        VmaKind::File { .. } if vma.flags.contains(MapFlags::SHARED) => 0,
+        VmaKind::File { .. } if vma.prot.contains(Prot::WRITE) => vma.len(),
+        VmaKind::File { offset: 0, .. } => PAGE_SIZE,
+        VmaKind::File { .. } => 0,
+    };
+    Some(Part { vma: vma.clone(), len })
+}
+
+/// `p_flags` of a protection.
+fn flags(prot: Prot) -> u32 {
+    let pairs = [(Prot::EXEC, 1), (Prot::WRITE, 2), (Prot::READ, 4)];
+    pairs.into_iter().filter(|(bit, _)| prot.contains(*bit)).fold(0, |all, (_, flag)| all | flag)
+}
+
+/// The file, empty: a regular file of the process's own user with one name, of mode 0600 if it is new.
+fn create(ctx: &Ctx, path: &[u8]) -> Result<Arc<File>> {
+    let how = OpenFlags::RDWR | OpenFlags::CREAT | OpenFlags::NOFOLLOW | OpenFlags::LARGEFILE | OpenFlags::NONBLOCK;
+    let file = ctx.kernel.vfs.open(ctx, AT_FDCWD, path, how, 0o600)?;
+    let attr = file.inode.attr()?;
+    // As Linux has it: nobody is to be given the memory of another's process to read.
+    let readable_by_others = attr.mode & 0o077 & !0o200 != 0;
+    if attr.file_type != FileType::Regular
+        || attr.nlink != 1
+        || attr.uid != ctx.creds().fsuid
+        || readable_by_others
+    {
+        bail!(EPERM, "what has the name of the core file is something else");
+    }
+    ctx.kernel.vfs.truncate(ctx, &file.location, 0, true)?;
+    Ok(file)
+}
+
+/// The ELF header of a core file with so many program headers.
+fn file_header(segments: u16) -> Vec<u8> {
+    const ET_CORE: u16 = 4;
+    const EM_X86_64: u16 = 62;
+    let mut h = Vec::with_capacity(HEADER_LEN as usize);
+    h.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
+    h.extend_from_slice(&ET_CORE.to_le_bytes());
+    h.extend_from_slice(&EM_X86_64.to_le_bytes());
+    h.extend_from_slice(&1u32.to_le_bytes());
+    // Entry, then where program and section headers are.
+    for word in [0, HEADER_LEN, 0] {
+        h.extend_from_slice(&word.to_le_bytes());
+    }
+    h.extend_from_slice(&0u32.to_le_bytes());
+    for half in [HEADER_LEN as u16, SEGMENT_LEN as u16, segments, 0, 0, 0] {
+        h.extend_from_slice(&half.to_le_bytes());
+    }
+    h
+}
+
+/// A program header; `sizes` are those in the file and in memory.
+fn segment(kind: u32, flags: u32, offset: u64, addr: u64, sizes: (u64, u64), align: u64) -> Vec<u8> {
+    let mut h = Vec::with_capacity(SEGMENT_LEN as usize);
+    h.extend_from_slice(&kind.to_le_bytes());
+    h.extend_from_slice(&flags.to_le_bytes());
+    for word in [offset, addr, 0, sizes.0, sizes.1, align] {
+        h.extend_from_slice(&word.to_le_bytes());
+    }
+    h
+}
+
+/// The file as it grows, up to `RLIMIT_CORE`.
+struct Output<'a> {
+    ctx: &'a Ctx<'a>,
+    file: Arc<File>,
+    at: u64,
+    limit: u64,
+}
+
+impl Output<'_> {
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        let room = self.limit.saturating_sub(self.at).min(bytes.len() as u64) as usize;
+        if room > 0 && self.file.pwrite(self.ctx, self.at, &mut KernelSrc::new(&bytes[..room]))? < room {
+            return Err(Errno::ENOSPC.into());
+        }
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Copies memory; pages of zeros, and those that cannot be read, become holes.
+    fn copy(&mut self, part: &Part) -> Result<()> {
+        let space = self.ctx.mm()?;
+        let mut buf = alloc::vec![0u8; CHUNK];
+        let mut done = 0;
+        while done < part.len && self.at < self.limit {
+            // Someone killed it for good: then nobody wants to wait for its memory.
+            if self.ctx.task.dying.load(Ordering::SeqCst) {
+                return Err(Errno::EINTR.into());
+            }
+            let want = (part.len - done).min(CHUNK as u64) as usize;
+            let got = self.ctx.kernel.platform.read_memory(space, part.vma.start + done, &mut buf[..want]);
+            // What cannot be read is passed over by a page.
+            let step = if got == 0 { want.min(PAGE_SIZE as usize) } else { got };
+            if buf[..got].iter().any(|byte| *byte != 0) {
+                self.put(&buf[..got])?;
+            } else {
+                self.at += got as u64;
+            }
+            self.at += (step - got) as u64;
+            done += step as u64;
+        }
+        self.at += part.len - done;
+        Ok(())
+    }
+}
