@@ -97,6 +97,21 @@ fn processor_time_is_told_and_gone_by() {
 }
 
 #[test]
+fn signals_tell_of_files() {
+    same_as_native("async");
+}
+
+#[test]
+fn immutable_and_append_only_files() {
+    same_as_native("flags");
+}
+
+#[test]
+fn core_files() {
+    same_as_native("cores");
+}
+
+#[test]
 fn programs_are_killed_as_they_start() {
     same_as_native("killed");
 }

@@ -120,6 +120,10 @@ impl FileOps for Inotify {
         Ok(done)
     }
 
+    fn signals(&self) -> bool {
+        true
+    }
+
     fn poll(&self, _ctx: &Ctx, _file: &File, table: Option<&mut PollTable>) -> PollEvents {
         if let Some(table) = table {
             table.register(&self.group.readable);

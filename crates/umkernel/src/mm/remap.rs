@@ -30,6 +30,7 @@ impl AddressSpace {
         let old_end = old.checked_add(old_len).filter(|&end| end <= TASK_SIZE).ok_or(Errno::EINVAL)?;
         let mut inner = self.inner.lock();
         let vma = inner.vma_at(old).cloned().ok_or(Errno::EFAULT)?;
+        inner.check_seals(old, old_end.max(old + 1))?;
         if matches!(vma.kind, VmaKind::Reserved(_)) {
             bail!(EINVAL, "the kernel's own pages");
         }
@@ -43,7 +44,6 @@ impl AddressSpace {
         if old_end > vma.end {
             bail!(EFAULT, "the range spans several mappings");
         }
-        inner.check_seals(old, old_end.max(old + 1))?;
         if duplicate || flags & MREMAP_DONTUNMAP != 0 {
             if flags & MREMAP_MAYMOVE == 0 {
                 bail!(ENOMEM);

@@ -53,6 +53,10 @@ impl FileOps for SocketFile {
         self.socket.clone().send(ctx, src, how)
     }
 
+    fn signals(&self) -> bool {
+        true
+    }
+
     fn poll(&self, _ctx: &Ctx, _file: &File, table: Option<&mut PollTable>) -> PollEvents {
         self.socket.poll(table)
     }

@@ -390,10 +390,10 @@ impl Socket {
         let peer = self.state.lock().peer();
         if let Some(table) = table {
             table.register(&self.readable);
-            table.register(&self.writable);
+            table.register_output(&self.writable);
             // Room comes about in the receiver's queue.
             if let Some(peer) = &peer {
-                table.register(&peer.writable);
+                table.register_output(&peer.writable);
             }
         }
         let room = self.may_send(peer.as_ref());

@@ -27,6 +27,10 @@ pub mod code {
     pub const CLD_STOPPED: i32 = 5;
     /// SIGCHLD: the child continued.
     pub const CLD_CONTINUED: i32 = 6;
+    /// SIGIO or what stands in for it: input is there.
+    pub const POLL_IN: i32 = 1;
+    /// SIGIO: there is room for output.
+    pub const POLL_OUT: i32 = 2;
     /// SIGSEGV: nothing is mapped there.
     pub const SEGV_MAPERR: i32 = 1;
     /// SIGSEGV: the mapping forbids the access.

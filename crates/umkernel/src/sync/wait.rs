@@ -88,27 +88,42 @@ impl WaitQueue {
 
 /// The queues that one poll, select or epoll call has put its waiter on; takes it off them when dropped.
 pub struct PollTable {
+    /// Who hears of input, or of anything else.
     sleeper: Arc<dyn Wake>,
-    queues: Vec<Arc<WaitQueue>>,
+    /// Who hears of room for output.
+    for_output: Arc<dyn Wake>,
+    /// The queues, with whether they are for output.
+    queues: Vec<(Arc<WaitQueue>, bool)>,
 }
 
 impl PollTable {
     /// An empty table for a sleeper.
     pub fn new(sleeper: Arc<dyn Wake>) -> PollTable {
-        PollTable { sleeper, queues: Vec::new() }
+        PollTable::directed(sleeper.clone(), sleeper)
+    }
+
+    /// An empty table for a sleeper that hears of input and one that hears of room for output.
+    pub fn directed(input: Arc<dyn Wake>, output: Arc<dyn Wake>) -> PollTable {
+        PollTable { sleeper: input, for_output: output, queues: Vec::new() }
     }
 
     /// Puts the sleeper on a queue. Called by a file's `poll` before it looks at its state.
     pub fn register(&mut self, queue: &Arc<WaitQueue>) {
         queue.add(self.sleeper.clone());
-        self.queues.push(queue.clone());
+        self.queues.push((queue.clone(), false));
+    }
+
+    /// As [`PollTable::register`], on a queue that is woken when there is room for output.
+    pub fn register_output(&mut self, queue: &Arc<WaitQueue>) {
+        queue.add(self.for_output.clone());
+        self.queues.push((queue.clone(), true));
     }
 }
 
 impl Drop for PollTable {
     fn drop(&mut self) {
-        for queue in &self.queues {
-            queue.remove(&self.sleeper);
+        for (queue, output) in &self.queues {
+            queue.remove(if *output { &self.for_output } else { &self.sleeper });
         }
     }
 }

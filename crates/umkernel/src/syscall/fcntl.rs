@@ -6,9 +6,8 @@ use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
-use crate::vfs::{File, FileLocks, InodeFlags, LockOwner, OpenFlags, Pipe, PipeEnd, RecordLock};
+use crate::vfs::{File, FileLocks, InodeFlags, LockOwner, OpenFlags, Owner, Pipe, PipeEnd, RecordLock};
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
 
 /// The calls of this family.
 pub(super) const TABLE: &[Entry] = &[
@@ -78,24 +77,26 @@ fn sys_fcntl(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
             if appends(file.flags()) && !appends(flags) && file.inode.flags().contains(InodeFlags::APPEND) {
                 bail!(EPERM, "the file is append-only");
             }
-            file.set_flags(flags);
+            file.change_flags(ctx, fd, flags);
             Ok(0)
         }
         cmd::SETOWN => set_owner(ctx, &file, arg as i32),
-        cmd::GETOWN => Ok(file.owner.load(Ordering::Relaxed) as isize as usize),
-        cmd::SETSIG => {
-            if arg > u64::from(crate::signal::number::SIGRTMAX) {
-                bail!(EINVAL);
-            }
-            file.owner_signal.store(arg as i32, Ordering::Relaxed);
-            Ok(0)
-        }
-        cmd::GETSIG => Ok(file.owner_signal.load(Ordering::Relaxed) as usize),
+        cmd::GETOWN => Ok(match owner_of(&file) {
+            Owner::Nobody => 0,
+            Owner::Thread(id) | Owner::Process(id) => id as usize,
+            Owner::Group(pgid) => -(pgid as isize) as usize,
+        }),
+        cmd::SETSIG => file.async_io_for(ctx).set_signal(arg).map(|()| 0),
+        cmd::GETSIG => Ok(file.async_io().map_or(0, |io| io.signal().into())),
         cmd::SETOWN_EX => set_owner_ex(ctx, &file, arg),
         cmd::GETOWN_EX => {
-            let owner = file.owner.load(Ordering::Relaxed);
-            let kind = if owner < 0 { OWNER_GROUP } else { OWNER_PROCESS };
-            ctx.write_val(arg, &[kind, owner.abs()]).map(|()| 0)
+            let owner = match owner_of(&file) {
+                Owner::Nobody => [OWNER_PROCESS, 0],
+                Owner::Thread(tid) => [OWNER_THREAD, tid],
+                Owner::Process(pid) => [OWNER_PROCESS, pid],
+                Owner::Group(pgid) => [OWNER_GROUP, pgid],
+            };
+            ctx.write_val(arg, &owner).map(|()| 0)
         }
         cmd::GETLK | cmd::OFD_GETLK => get_lock(ctx, &file, arg, command == cmd::OFD_GETLK),
         cmd::SETLK | cmd::SETLKW => set_lock(ctx, fd, &file, arg, command == cmd::SETLKW, false),
@@ -133,30 +134,30 @@ const OWNER_THREAD: i32 = 0;
 const OWNER_PROCESS: i32 = 1;
 const OWNER_GROUP: i32 = 2;
 
+fn owner_of(file: &File) -> Owner {
+    file.async_io().map_or(Owner::Nobody, |io| io.owner())
+}
+
 /// Who gets `SIGIO`: a process, or with a negative number a process group.
 fn set_owner(ctx: &Ctx, file: &File, who: i32) -> Result<usize> {
-    if who == i32::MIN {
-        bail!(EINVAL);
-    }
-    let exists = match who {
-        0 => true,
-        pid if pid > 0 => ctx.kernel.tasks.task(pid).is_some(),
-        group => !ctx.kernel.tasks.group(-group).is_empty(),
+    let owner = match who {
+        0 => Owner::Nobody,
+        i32::MIN => bail!(EINVAL),
+        pid if pid > 0 => Owner::Process(pid),
+        group => Owner::Group(-group),
     };
-    if !exists {
-        bail!(ESRCH);
-    }
-    file.owner.store(who, Ordering::Relaxed);
-    Ok(0)
+    file.async_io_for(ctx).set_owner(ctx, owner).map(|()| 0)
 }
 
 fn set_owner_ex(ctx: &Ctx, file: &File, addr: u64) -> Result<usize> {
-    let [kind, pid] = ctx.read_val::<[i32; 2]>(addr)?;
-    match kind {
-        OWNER_THREAD | OWNER_PROCESS => set_owner(ctx, file, pid),
-        OWNER_GROUP => set_owner(ctx, file, -pid),
+    let owner = match ctx.read_val::<[i32; 2]>(addr)? {
+        [OWNER_THREAD | OWNER_PROCESS | OWNER_GROUP, 0] => Owner::Nobody,
+        [OWNER_THREAD, tid] => Owner::Thread(tid),
+        [OWNER_PROCESS, pid] => Owner::Process(pid),
+        [OWNER_GROUP, pgid] => Owner::Group(pgid),
         _ => bail!(EINVAL),
-    }
+    };
+    file.async_io_for(ctx).set_owner(ctx, owner).map(|()| 0)
 }
 
 const F_RDLCK: u16 = 0;

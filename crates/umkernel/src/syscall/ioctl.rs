@@ -25,8 +25,8 @@ fn sys_ioctl(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize
     match cmd {
         FIOCLEX => files.set_close_on_exec(fd, true).map(|()| 0),
         FIONCLEX => files.set_close_on_exec(fd, false).map(|()| 0),
-        FIONBIO => set_flag(ctx, &file, OpenFlags::NONBLOCK, arg),
-        FIOASYNC => set_flag(ctx, &file, OpenFlags::ASYNC, arg),
+        FIONBIO => set_flag(ctx, (fd, &file), OpenFlags::NONBLOCK, arg),
+        FIOASYNC => set_flag(ctx, (fd, &file), OpenFlags::ASYNC, arg),
         _ => match &file.ops {
             Some(ops) => ops.ioctl(ctx, &file, cmd, arg),
             None => plain_file(ctx, &file, cmd, arg),
@@ -35,11 +35,11 @@ fn sys_ioctl(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize
 }
 
 /// Sets or clears a status flag by the number at `arg`.
-fn set_flag(ctx: &Ctx, file: &File, flag: OpenFlags, arg: u64) -> Result<usize> {
+fn set_flag(ctx: &Ctx, (fd, file): (i32, &File), flag: OpenFlags, arg: u64) -> Result<usize> {
     let on: u32 = ctx.read_val(arg)?;
     let mut flags = file.flags();
     flags.set(flag, on != 0);
-    file.set_flags(flags);
+    file.change_flags(ctx, fd, flags);
     Ok(0)
 }
 
@@ -53,17 +53,21 @@ fn plain_file(ctx: &Ctx, file: &File, cmd: u32, arg: u64) -> Result<usize> {
             ctx.write_val(arg, &(left as u32)).map(|()| 0)
         }
         FITRIM => trim(ctx, file, arg),
-        FS_IOC_GETFLAGS if file.inode.has_flags() => ctx.write_val(arg, &file.inode.flags().bits()).map(|()| 0),
-        FS_IOC_SETFLAGS if file.inode.has_flags() => {
+        FS_IOC_GETFLAGS if has_flags(file) => ctx.write_val(arg, &file.inode.flags().bits()).map(|()| 0),
+        FS_IOC_SETFLAGS if has_flags(file) => {
             let flags = InodeFlags::from_bits_retain(ctx.read_val(arg)?);
             ctx.kernel.vfs.set_inode_flags(ctx, &file.location, flags).map(|()| 0)
         }
-        FS_IOC_FSGETXATTR if file.inode.has_flags() => {
+        FS_IOC_FSGETXATTR if has_flags(file) => {
             ctx.write_val(arg, &[extended_flags(file.inode.flags()), 0, 0, 0, 0, 0, 0]).map(|()| 0)
         }
         FIOQSIZE => ctx.write_val(arg, &file.inode.attr()?.size).map(|()| 0),
         _ => Err(Errno::ENOTTY.into()),
     }
+}
+
+fn has_flags(file: &File) -> bool {
+    !file.inode.told_flags().is_empty()
 }
 
 /// The flags as `FS_IOC_FSGETXATTR` has them (`FS_XFLAG_*`, `linux/fs.h`).

@@ -132,11 +132,11 @@ const AT_STATX_SYNC: u32 = 0x6000;
 const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
 
 /// `struct statx` (`linux/stat.h`).
-fn statx_bytes(a: &Attr, inode_flags: InodeFlags, mount_id: u64, mount_root: bool) -> [u8; 256] {
+fn statx_bytes(a: &Attr, inode_flags: (InodeFlags, InodeFlags), mount_id: u64, mount_root: bool) -> [u8; 256] {
     let mask = STATX_BASIC | STATX_MNT_ID | if a.btime.is_some() { STATX_BTIME } else { 0 };
     // The attributes that are flags of the inode have the flags' values.
-    let known = InodeFlags::IMMUTABLE | InodeFlags::APPEND | InodeFlags::NODUMP;
-    let attributes = u64::from((inode_flags & known).bits()) | if mount_root { STATX_ATTR_MOUNT_ROOT } else { 0 };
+    let (set, known) = inode_flags;
+    let attributes = u64::from((set & known).bits()) | if mount_root { STATX_ATTR_MOUNT_ROOT } else { 0 };
     let mut layout = Layout::<256>::new();
     layout.u32(mask).u32(a.blksize).u64(attributes);
     layout.u32(a.nlink as u32).u32(a.uid).u32(a.gid);
@@ -157,8 +157,9 @@ fn sys_statx(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let walk = WalkFlags::from_at(flags & !AT_STATX_SYNC, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH)?;
     let path = path_or_empty(ctx, args[1], walk)?;
     let at = resolve_at(ctx, args[0] as i32, &path, walk)?;
-    let attr = at.dentry.inode.attr()?;
-    let bytes = statx_bytes(&attr, at.dentry.inode.flags(), u64::from(at.mount.id), at.is_mount_root());
+    let inode = &at.dentry.inode;
+    let attr = inode.attr()?;
+    let bytes = statx_bytes(&attr, (inode.flags(), inode.told_flags()), u64::from(at.mount.id), at.is_mount_root());
     ctx.write_user(args[4], &bytes).map(|()| 0)
 }
 
@@ -303,7 +304,8 @@ mod tests {
 
     #[test]
     fn statx_has_its_fields_in_place() {
-        let bytes = statx_bytes(&attr(), 7, true);
+        let flags = (InodeFlags::APPEND | InodeFlags::NOATIME, InodeFlags::APPEND | InodeFlags::IMMUTABLE);
+        let bytes = statx_bytes(&attr(), flags, 7, true);
         let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());
         assert_eq!(word(0) as u32, 0x1fff);
         assert_eq!((word(0x20), word(0x28)), (12, 4097));

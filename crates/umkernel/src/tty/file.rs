@@ -256,10 +256,14 @@ impl FileOps for TtyFile {
         result
     }
 
+    fn signals(&self) -> bool {
+        true
+    }
+
     fn poll(&self, _ctx: &Ctx, _file: &File, table: Option<&mut PollTable>) -> PollEvents {
         if let Some(table) = table {
             table.register(&self.tty.read_wait);
-            table.register(&self.tty.write_wait);
+            table.register_output(&self.tty.write_wait);
         }
         let (input, output) = (PollEvents::IN | PollEvents::RDNORM, PollEvents::OUT | PollEvents::WRNORM);
         let state = self.tty.state.lock();

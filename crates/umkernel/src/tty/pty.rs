@@ -185,10 +185,14 @@ impl FileOps for PtyMaster {
         Ok(written)
     }
 
+    fn signals(&self) -> bool {
+        true
+    }
+
     fn poll(&self, _ctx: &Ctx, _file: &File, table: Option<&mut PollTable>) -> PollEvents {
         if let Some(table) = table {
             table.register(&self.tty.master_read);
-            table.register(&self.tty.input_room);
+            table.register_output(&self.tty.input_room);
         }
         let state = self.tty.state.lock();
         let mut events = PollEvents::empty();

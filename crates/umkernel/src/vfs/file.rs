@@ -1,13 +1,14 @@
 //! Open file descriptions (`open(2)`): what descriptors refer to.
 
-use super::{InodeRef, Location, NotifyEvents, OpenFlags, PollEvents, notify};
+use super::{AsyncIo, InodeRef, Location, NotifyEvents, OpenFlags, PollEvents, notify};
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::mm::{IoDst, IoSrc};
 use crate::sync::{Mutex, MutexGuard, PollTable};
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::any::Any;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// What can be done with an open file that is not plain data on an inode: pipes, terminals, devices, sockets, `/proc`.
 ///
@@ -57,6 +58,11 @@ pub trait FileOps: Any + Send + Sync {
     /// `fsync(2)` on a file that is not plain data; `EINVAL` for what has nothing to sync.
     fn sync(&self) -> Result<()> {
         Err(Errno::EINVAL.into())
+    }
+
+    /// Whether it can tell of its readiness by signals (`O_ASYNC`): what its poll waits for is told so.
+    fn signals(&self) -> bool {
+        false
     }
 
     /// Called at each `close(2)` of a descriptor of it.
@@ -141,10 +147,8 @@ pub struct File {
     flags: AtomicU32,
     /// File position.
     pub position: Position,
-    /// Owner for `SIGIO` (`fcntl(F_SETOWN)`), 0 for none.
-    pub owner: AtomicI32,
-    /// Signal instead of `SIGIO` (`fcntl(F_SETSIG)`), 0 for none.
-    pub owner_signal: AtomicI32,
+    /// Signals that tell of its readiness, once somebody asked for them.
+    async_io: Mutex<Option<Arc<AsyncIo>>>,
     hold: Hold,
     /// Has been locked: locks are to be released with the last reference.
     locked: AtomicBool,
@@ -159,8 +163,7 @@ impl File {
             ops,
             flags: AtomicU32::new(flags.bits()),
             position: Position::default(),
-            owner: AtomicI32::new(0),
-            owner_signal: AtomicI32::new(0),
+            async_io: Mutex::new(None),
             hold: Hold::None,
             locked: AtomicBool::new(false),
         }
@@ -177,7 +180,27 @@ impl File {
         OpenFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
     }
 
-    /// Replaces the changeable status flags (`fcntl(F_SETFL)`).
+    /// Signals that tell of the file's readiness, if anybody has asked for any.
+    pub fn async_io(&self) -> Option<Arc<AsyncIo>> {
+        self.async_io.lock().clone()
+    }
+
+    /// As [`File::async_io`], to ask for them.
+    pub fn async_io_for(&self, ctx: &Ctx) -> Arc<AsyncIo> {
+        self.async_io.lock().get_or_insert_with(|| AsyncIo::new(ctx.kernel)).clone()
+    }
+
+    /// `fcntl(F_SETFL)` on descriptor `fd`: as [`File::set_flags`], and signals begin or end with `O_ASYNC`.
+    pub fn change_flags(&self, ctx: &Ctx, fd: i32, new: OpenFlags) {
+        let was = self.flags();
+        self.set_flags(new);
+        let on = new.contains(OpenFlags::ASYNC);
+        if was.contains(OpenFlags::ASYNC) != on {
+            self.async_io_for(ctx).switch(ctx, self, fd, on);
+        }
+    }
+
+    /// Replaces the changeable status flags.
     pub fn set_flags(&self, new: OpenFlags) {
         let changeable =
             OpenFlags::APPEND | OpenFlags::NONBLOCK | OpenFlags::ASYNC | OpenFlags::DIRECT | OpenFlags::NOATIME;

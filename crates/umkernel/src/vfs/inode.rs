@@ -417,9 +417,9 @@ pub trait Inode: Any + Send + Sync {
         Err(Errno::ENOTTY.into())
     }
 
-    /// Whether it can have flags.
-    fn has_flags(&self) -> bool {
-        false
+    /// Those of its flags that `statx(2)` tells; none where the file system has no flags.
+    fn told_flags(&self) -> InodeFlags {
+        InodeFlags::empty()
     }
 
     /// Whether extended attributes hold access control lists that this kernel is to follow.

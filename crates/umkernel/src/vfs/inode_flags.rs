@@ -10,6 +10,8 @@ bitflags::bitflags! {
     /// The flags that the kernel itself acts on, with the values of `FS_*_FL` (`linux/fs.h`). File systems have more.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct InodeFlags: u32 {
+        /// Compressed.
+        const COMPRESSED = 0x4;
         /// No change at all.
         const IMMUTABLE = 0x10;
         /// Written behind its end only; names of a directory are added only.
@@ -18,6 +20,10 @@ bitflags::bitflags! {
         const NODUMP = 0x40;
         /// Access times are not kept.
         const NOATIME = 0x80;
+        /// Encrypted.
+        const ENCRYPTED = 0x800;
+        /// Checked against a tree of hashes.
+        const VERITY = 0x10_0000;
         const _ = !0;
     }
 }

@@ -5,6 +5,7 @@
 
 mod acl;
 mod anon;
+mod async_io;
 mod attr;
 mod context;
 mod dentry;
@@ -36,6 +37,7 @@ mod tests;
 mod walk;
 mod xattr;
 
+pub use async_io::{AsyncIo, Owner};
 pub use attr::NewTime;
 pub use context::{MountContext, Parameter};
 pub use dentry::Dentry;

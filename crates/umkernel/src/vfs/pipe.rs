@@ -454,13 +454,17 @@ impl FileOps for PipeEnd {
         self.pipe.write(ctx, file.flags(), src)
     }
 
+    fn signals(&self) -> bool {
+        true
+    }
+
     fn poll(&self, _ctx: &Ctx, _file: &File, table: Option<&mut PollTable>) -> PollEvents {
         if let Some(table) = table {
             if self.read {
                 table.register(&self.pipe.readable);
             }
             if self.write {
-                table.register(&self.pipe.writable);
+                table.register_output(&self.pipe.writable);
             }
         }
         let state = self.pipe.state.lock();

@@ -295,8 +295,13 @@ impl Inode for Ext4Inode {
         self.mapped_extents(offset, len, shared)
     }
 
-    fn has_flags(&self) -> bool {
-        true
+    fn told_flags(&self) -> InodeFlags {
+        InodeFlags::IMMUTABLE
+            | InodeFlags::APPEND
+            | InodeFlags::NODUMP
+            | InodeFlags::COMPRESSED
+            | InodeFlags::ENCRYPTED
+            | InodeFlags::VERITY
     }
 
     fn set_flags(&self, flags: u32) -> Result<()> {

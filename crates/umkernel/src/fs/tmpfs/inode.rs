@@ -200,8 +200,8 @@ impl Inode for TmpInode {
         self.file_type
     }
 
-    fn has_flags(&self) -> bool {
-        true
+    fn told_flags(&self) -> InodeFlags {
+        InodeFlags::IMMUTABLE | InodeFlags::APPEND | InodeFlags::NODUMP
     }
 
     fn set_flags(&self, flags: u32) -> Result<()> {

@@ -376,7 +376,7 @@ impl Endpoint for Socket {
     fn poll(&self, table: Option<&mut PollTable>) -> PollEvents {
         if let Some(table) = table {
             table.register(&self.readable);
-            table.register(&self.writable);
+            table.register_output(&self.writable);
         }
         if self.tcp { self.poll_stream() } else { self.poll_datagrams() }
     }

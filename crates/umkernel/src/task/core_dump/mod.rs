@@ -13,8 +13,8 @@ use crate::loader::elf;
 use crate::mm::{KernelSrc, MapFlags, PAGE_SIZE, Prot, Vma, VmaKind};
 use crate::platform::TrapFrame;
 use crate::signal::SigInfo;
-use crate::vfs::{AT_FDCWD, File, FileType, OpenFlags};
-use crate::{bail, log};
+use crate::vfs::{AT_FDCWD, File, OpenFlags};
+use crate::log;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -103,22 +103,13 @@ fn flags(prot: Prot) -> u32 {
     pairs.into_iter().filter(|(bit, _)| prot.contains(*bit)).fold(0, |all, (_, flag)| all | flag)
 }
 
-/// The file, empty: a regular file of the process's own user with one name, of mode 0600 if it is new.
+/// A new file, for its owner alone, in place of what had its name. So nobody is given the memory of another's process to
+/// read, by a link or a file of his that lies there.
 fn create(ctx: &Ctx, path: &[u8]) -> Result<Arc<File>> {
-    let how = OpenFlags::RDWR | OpenFlags::CREAT | OpenFlags::NOFOLLOW | OpenFlags::LARGEFILE | OpenFlags::NONBLOCK;
-    let file = ctx.kernel.vfs.open(ctx, AT_FDCWD, path, how, 0o600)?;
-    let attr = file.inode.attr()?;
-    // As Linux has it: nobody is to be given the memory of another's process to read.
-    let readable_by_others = attr.mode & 0o077 & !0o200 != 0;
-    if attr.file_type != FileType::Regular
-        || attr.nlink != 1
-        || attr.uid != ctx.creds().fsuid
-        || readable_by_others
-    {
-        bail!(EPERM, "what has the name of the core file is something else");
-    }
-    ctx.kernel.vfs.truncate(ctx, &file.location, 0, true)?;
-    Ok(file)
+    // What cannot be removed is there when the file is made.
+    let _ = ctx.kernel.vfs.unlink(ctx, AT_FDCWD, path);
+    let how = OpenFlags::RDWR | OpenFlags::CREAT | OpenFlags::EXCL | OpenFlags::NOFOLLOW | OpenFlags::LARGEFILE;
+    ctx.kernel.vfs.open(ctx, AT_FDCWD, path, how, 0o600)
 }
 
 /// The ELF header of a core file with so many program headers.
