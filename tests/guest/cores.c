@@ -184,7 +184,7 @@ int main(int argc, char **argv)
         SAY(rename("victim", "core"));
         crash("readable by others", SIGABRT, RLIM_INFINITY, NULL);
         SAY(stat("core", &st));
-        printf("%ld bytes\n", (long)st.st_size);
+        printf("written: %d\n", st.st_size > 4096);
         unlink("core");
         SAY(mkfifo("core", 0600));
         crash("a FIFO", SIGABRT, RLIM_INFINITY, NULL);

@@ -16,9 +16,14 @@
 #include <utime.h>
 #include "say.h"
 
+/* Those of the flags that this is about; the others, of how ext4 stores it, stay. */
+#define ABOUT (FS_IMMUTABLE_FL | FS_APPEND_FL | FS_NODUMP_FL | FS_NOATIME_FL)
+
 static int set(const char *path, int flags)
 {
-    int fd = open(path, O_RDONLY);
+    int fd = open(path, O_RDONLY), old = 0;
+    ioctl(fd, FS_IOC_GETFLAGS, &old);
+    flags |= old & ~ABOUT;
     int result = ioctl(fd, FS_IOC_SETFLAGS, &flags);
     int error = errno;
     close(fd);
@@ -33,8 +38,7 @@ static int get(const char *path)
     int error = errno;
     close(fd);
     errno = error;
-    /* How the file is stored is the file system's affair. */
-    return result < 0 ? result : flags & (FS_IMMUTABLE_FL | FS_APPEND_FL | FS_NODUMP_FL | FS_NOATIME_FL);
+    return result < 0 ? result : flags & ABOUT;
 }
 
 static void told(const char *path)

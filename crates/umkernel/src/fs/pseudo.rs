@@ -5,8 +5,8 @@ use crate::kernel::{Ctx, Kernel};
 use crate::mm::{IoDst, IoSrc};
 use crate::sync::{Mutex, PollTable};
 use crate::vfs::{
-    Attr, DirEntry, DirSink, File, FileOps, FileSystem, FileType, Inode, InodeRef, MountChanges, OpenFlags, PollEvents, SetAttr, StatFs,
-    Timestamp,
+    Attr, DirEntry, DirSink, File, FileOps, FileSystem, FileType, Inode, InodeRef, MountChanges, OpenFlags, PollEvents,
+    SetAttr, StatFs, Timestamp,
 };
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -323,7 +323,8 @@ impl DirBuilder {
         store: Option<Store>,
     ) -> DirBuilder {
         let attr = self.numbers.attr(FileType::Regular, mode);
-        let file = PseudoFile { attr, generate: Arc::new(Box::new(generate)), store: store.map(Arc::new), watched: None };
+        let file =
+            PseudoFile { attr, generate: Arc::new(Box::new(generate)), store: store.map(Arc::new), watched: None };
         self.entries.push((name.into(), Arc::new(file)));
         self
     }

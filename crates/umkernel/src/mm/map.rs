@@ -117,7 +117,9 @@ impl AddressSpace {
 
         let mut inner = self.inner.lock();
         if f & flags::LOCKED != 0 || inner.lock_future {
-            inner.check_lock_limit(ctx, len).map_err(|e| if e.errno == Errno::ENOMEM { Errno::EAGAIN.into() } else { e })?;
+            inner
+                .check_lock_limit(ctx, len)
+                .map_err(|e| if e.errno == Errno::ENOMEM { Errno::EAGAIN.into() } else { e })?;
             map_flags.insert(MapFlags::LOCKED);
         }
         let fixed = f & (flags::FIXED | flags::FIXED_NOREPLACE) != 0;

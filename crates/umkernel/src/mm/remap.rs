@@ -48,7 +48,8 @@ impl AddressSpace {
             if flags & MREMAP_MAYMOVE == 0 {
                 bail!(ENOMEM);
             }
-            let new = self.place(&mut inner, ctx, (old, old_end), new_len, (flags & MREMAP_FIXED != 0).then_some(new))?;
+            let new =
+                self.place(&mut inner, ctx, (old, old_end), new_len, (flags & MREMAP_FIXED != 0).then_some(new))?;
             let more = new_len;
             if inner.total().saturating_add(more) > ctx.task.process.limit(super::RLIMIT_AS) {
                 bail!(ENOMEM, "RLIMIT_AS");
@@ -95,14 +96,7 @@ impl AddressSpace {
     }
 
     /// Where a mapping of `len` bytes goes: to `wanted`, which is made free and must not touch `old`, or anywhere.
-    fn place(
-        &self,
-        inner: &mut SpaceInner,
-        ctx: &Ctx,
-        old: (u64, u64),
-        len: u64,
-        wanted: Option<u64>,
-    ) -> Result<u64> {
+    fn place(&self, inner: &mut SpaceInner, ctx: &Ctx, old: (u64, u64), len: u64, wanted: Option<u64>) -> Result<u64> {
         let Some(new) = wanted else {
             let below = inner.mmap_base;
             return inner.find_free(len, below);

@@ -326,13 +326,7 @@ impl SpaceInner {
             if !room || !lockable || !possible || !self.is_free(old_end, new_end + guard) {
                 return self.brk;
             }
-            let vma = Vma {
-                start: old_end,
-                end: new_end,
-                prot: Prot::READ | Prot::WRITE,
-                flags,
-                kind: VmaKind::Heap,
-            };
+            let vma = Vma { start: old_end, end: new_end, prot: Prot::READ | Prot::WRITE, flags, kind: VmaKind::Heap };
             if self.map(ctx, vma).is_err() {
                 return self.brk;
             }

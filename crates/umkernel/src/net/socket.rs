@@ -268,7 +268,7 @@ impl Socket {
         own.peer_creds = listener_creds;
         own.closed = false;
         drop(own);
-        listener.readable.wake_all();
+        listener.readable.wake_one();
         self.wake_all();
         Ok(Some(()))
     }
@@ -390,7 +390,7 @@ impl Socket {
         let peer = self.state.lock().peer();
         if let Some(table) = table {
             table.register(&self.readable);
-            table.register_output(&self.writable);
+            table.register_state(&self.writable);
             // Room comes about in the receiver's queue.
             if let Some(peer) = &peer {
                 table.register_output(&peer.writable);

@@ -114,7 +114,7 @@ impl Socket {
             match result {
                 Ok(n) => {
                     sent += n;
-                    peer.readable.wake_all();
+                    peer.readable.wake_one();
                 }
                 Err(_) if sent > 0 => break,
                 Err(e) => return Err(e),
@@ -179,7 +179,7 @@ impl Socket {
         receiver.queued += len;
         receiver.queue.push_back(packet);
         drop(receiver);
-        peer.readable.wake_all();
+        peer.readable.wake_one();
         Ok(len)
     }
 

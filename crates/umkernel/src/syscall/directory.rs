@@ -7,8 +7,7 @@ use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
 use crate::task::Capabilities;
 use crate::vfs::{
-    AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_FOLLOW, Access, DirEntry, FileType, Location, NotifyEvents,
-    WalkFlags, notify,
+    AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_FOLLOW, Access, DirEntry, FileType, Location, NotifyEvents, WalkFlags, notify,
 };
 use alloc::vec::Vec;
 

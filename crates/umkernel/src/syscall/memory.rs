@@ -194,9 +194,10 @@ fn sys_madvise(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usi
         match (advice, &piece.kind) {
             (_, VmaKind::Reserved(_)) => bail!(EINVAL, "the kernel's own pages"),
             // Contents that the owner of the seal cannot write any more are not to be lost by advice either.
-            (DONTNEED | FREE | REMOVE | DONTFORK | WIPEONFORK | DONTNEED_LOCKED, VmaKind::Anonymous | VmaKind::Heap)
-                if piece.flags.contains(MapFlags::SEALED) && !piece.prot.contains(Prot::WRITE) =>
-            {
+            (
+                DONTNEED | FREE | REMOVE | DONTFORK | WIPEONFORK | DONTNEED_LOCKED,
+                VmaKind::Anonymous | VmaKind::Heap,
+            ) if piece.flags.contains(MapFlags::SEALED) && !piece.prot.contains(Prot::WRITE) => {
                 bail!(EPERM, "sealed");
             }
             (FREE, VmaKind::File { .. } | VmaKind::Shared { .. }) => bail!(EINVAL, "not private anonymous memory"),

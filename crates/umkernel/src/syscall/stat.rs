@@ -5,7 +5,10 @@ use crate::bail;
 use crate::errno::Result;
 use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
-use crate::vfs::{AT_EMPTY_PATH, AT_FDCWD, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, Access, Attr, FileType, InodeFlags, Location, MountFlags, Timestamp, WalkFlags, check_access, major, minor};
+use crate::vfs::{
+    AT_EMPTY_PATH, AT_FDCWD, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, Access, Attr, FileType, InodeFlags, Location,
+    MountFlags, Timestamp, WalkFlags, check_access, major, minor,
+};
 
 /// The calls of this family.
 pub(super) const TABLE: &[Entry] = &[

@@ -124,7 +124,6 @@ impl AsyncIo {
             *self.heard.lock() = Some(table);
         }
     }
-
 }
 
 impl Shared {

@@ -272,6 +272,8 @@ impl Hold {
 
 impl Drop for File {
     fn drop(&mut self) {
+        // Of its end nobody is told.
+        *self.async_io.get_mut() = None;
         let flags = self.flags();
         if !flags.contains(OpenFlags::PATH) {
             let closed = if flags.writable() { NotifyEvents::CLOSE_WRITE } else { NotifyEvents::CLOSE_NOWRITE };

@@ -45,11 +45,11 @@ pub use devices::{Device, DeviceKind, DeviceNode, Devices, major, makedev, minor
 pub use fdtable::{FdTable, FileRef, FsContext, FsInner, TakenFile};
 pub use file::{File, FileOps};
 pub use flags::{OpenFlags, PollEvents};
-pub use inode_flags::InodeFlags;
 pub use inode::{
     Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeRef, NewInode, SEAL_EXEC,
     SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, SEAL_WRITE, SetAttr, StatFs, Timestamp,
 };
+pub use inode_flags::InodeFlags;
 pub(crate) use io::{SEEK_DATA, SEEK_END, SEEK_SET};
 pub use location::{Location, PathText};
 pub use locks::{FileLocks, LockOwner, RecordLock};

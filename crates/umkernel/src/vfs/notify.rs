@@ -121,13 +121,7 @@ impl Group {
     ///
     /// # Errors
     /// `EEXIST`, `EOPNOTSUPP` for files that the kernel makes up (`/proc`, `/sys`), `ENOSPC` by the user's limit of marks.
-    pub fn mark(
-        self: &Arc<Self>,
-        ctx: &Ctx,
-        inode: &InodeRef,
-        events: Events,
-        existing: Existing,
-    ) -> Result<i32> {
+    pub fn mark(self: &Arc<Self>, ctx: &Ctx, inode: &InodeRef, events: Events, existing: Existing) -> Result<i32> {
         let Some(common) = inode.common() else {
             bail!(EOPNOTSUPP, "files that the kernel makes up tell of nothing");
         };

@@ -5,8 +5,8 @@ use super::file::Hold;
 use super::walk::{AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW};
 use super::walk::{Last, Walk};
 use super::{
-    Access, Dentry, DeviceKind, File, FileOps, FileType, InodeFlags, InodeRef, Location, MountFlags, NewInode, NotifyEvents,
-    OpenFlags, Pipe, Vfs, WalkFlags, check_access, notify,
+    Access, Dentry, DeviceKind, File, FileOps, FileType, InodeFlags, InodeRef, Location, MountFlags, NewInode,
+    NotifyEvents, OpenFlags, Pipe, Vfs, WalkFlags, check_access, notify,
 };
 use crate::bail;
 use crate::errno::{Errno, Result};

@@ -325,7 +325,7 @@ impl Pipe {
                     continue;
                 }
             }
-            self.readable.wake_all();
+            self.readable.wake_one();
             if done == total || src.remaining() == 0 {
                 return Ok(done);
             }
@@ -355,7 +355,10 @@ impl Pipe {
         let new = bytes.max(SLOT).next_power_of_two();
         let mut state = self.state.lock();
         let grows = new > state.slots * SLOT;
-        if grows && new as u64 > ctx.kernel.settings.pipe_max_size.get() && !ctx.creds().capable(Capabilities::SYS_RESOURCE) {
+        if grows
+            && new as u64 > ctx.kernel.settings.pipe_max_size.get()
+            && !ctx.creds().capable(Capabilities::SYS_RESOURCE)
+        {
             bail!(EPERM);
         }
         if state.used > new / SLOT {

@@ -134,7 +134,9 @@ impl Epoll {
         drop(members);
         gone.clear();
         // The queues are taken without the set's lock: a wake-up may come at once.
-        let mut registered = PollTable::new(waker.clone());
+        let exclusive = interest.events & behaviour::EXCLUSIVE != 0;
+        let table_for = if exclusive { PollTable::exclusive } else { PollTable::new };
+        let mut registered = table_for(waker.clone());
         let events = file.poll(ctx, Some(&mut registered));
         *table.lock() = Some(registered);
         if events.intersects(wanted(&interest)) {

@@ -73,4 +73,10 @@ impl Wake for Waker {
         self.list.waiting.wake_all();
         self.list.polled.wake_all();
     }
+
+    fn wake_exclusively(&self) -> bool {
+        let somebody = self.list.waiting.has_sleepers() || self.list.polled.has_sleepers();
+        self.wake();
+        somebody
+    }
 }

@@ -9,7 +9,8 @@ use crate::kernel::Ctx;
 use crate::mm::{IoDst, IoSrc};
 use crate::sync::{Mutex, RwLock, SeqLock};
 use crate::vfs::{
-    Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeFlags, InodeRef, NewInode, SetAttr, Timestamp, makedev,
+    Attr, DirEntry, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeFlags, InodeRef, NewInode, SetAttr,
+    Timestamp, makedev,
 };
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;

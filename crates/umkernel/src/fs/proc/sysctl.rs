@@ -89,11 +89,7 @@ impl DirBuilder {
     }
 
     /// Adds a number of the kernel's that can be changed.
-    fn limit(
-        self,
-        name: &'static str,
-        which: impl Fn(&Kernel) -> &Limit + Copy + Send + Sync + 'static,
-    ) -> DirBuilder {
+    fn limit(self, name: &'static str, which: impl Fn(&Kernel) -> &Limit + Copy + Send + Sync + 'static) -> DirBuilder {
         let show = move |ctx: &Ctx| Ok(line(ctx, |kernel| which(kernel).get().to_string()));
         let store = move |ctx: &Ctx, text: &[u8]| set_limits(text, &[which(ctx.kernel)]);
         self.file_with(name, 0o644, show, Some(Box::new(store)))
@@ -111,9 +107,8 @@ fn ipc_limits(dir: DirBuilder) -> DirBuilder {
         ("shmmax", |limits| &limits.shmmax),
         ("shmmni", |limits| &limits.shmmni),
     ];
-    let dir = limits.into_iter().fold(dir, |dir, (name, which)| {
-        dir.limit(name, move |kernel| which(&kernel.ipc.limits))
-    });
+    let dir =
+        limits.into_iter().fold(dir, |dir, (name, which)| dir.limit(name, move |kernel| which(&kernel.ipc.limits)));
     fn sem(limits: &Limits) -> [&Limit; 4] {
         [&limits.semmsl, &limits.semmns, &limits.semopm, &limits.semmni]
     }

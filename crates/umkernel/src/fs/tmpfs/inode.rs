@@ -9,8 +9,8 @@ use crate::kernel::Ctx;
 use crate::mm::{IoDst, IoSrc, PAGE_SIZE};
 use crate::sync::{Mutex, SeqLock};
 use crate::vfs::{
-    Attr, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeFlags, InodeRef, NewInode, RENAME_EXCHANGE, SEAL_EXEC,
-    SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, SEAL_WRITE, SetAttr, Timestamp,
+    Attr, DirSink, FileType, HostExtent, Inode, InodeCommon, InodeFlags, InodeRef, NewInode, RENAME_EXCHANGE,
+    SEAL_EXEC, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, SEAL_WRITE, SetAttr, Timestamp,
 };
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};

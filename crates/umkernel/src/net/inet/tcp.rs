@@ -215,7 +215,7 @@ impl Socket {
         waiting.push_back(accepted.clone());
         drop(state);
         self.established(accepted);
-        listener.readable.wake_all();
+        listener.readable.wake_one();
         true
     }
 
@@ -403,7 +403,7 @@ impl Socket {
                     receiver.stream.push_urgent(data[n - 1], inline);
                 }
             }
-            peer.readable.wake_all();
+            peer.readable.wake_one();
             count(&ctx.kernel.net, n);
             sent += n;
         }

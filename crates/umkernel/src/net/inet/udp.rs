@@ -128,14 +128,7 @@ impl Socket {
     }
 
     /// Gives a whole message to who listens there.
-    fn deliver(
-        &self,
-        ctx: &Ctx,
-        from: Addr,
-        to: Addr,
-        data: Vec<u8>,
-        control: &[(u32, u32, Vec<u8>)],
-    ) -> Result<()> {
+    fn deliver(&self, ctx: &Ctx, from: Addr, to: Addr, data: Vec<u8>, control: &[(u32, u32, Vec<u8>)]) -> Result<()> {
         let len = data.len();
         let (hops, class) = {
             let state = self.state.lock();
@@ -161,7 +154,7 @@ impl Socket {
             state.messages.push_back(Datagram { data, from, to, hops, class });
         }
         drop(state);
-        receiver.readable.wake_all();
+        receiver.readable.wake_one();
         Ok(())
     }
 

@@ -22,9 +22,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::AtomicU64;
-use linux_raw_sys::net::{
-    AF_NETLINK, SO_DOMAIN, SO_ERROR, SO_PROTOCOL, SO_TYPE, SOCK_DGRAM, SOCK_RAW, SOL_SOCKET,
-};
+use linux_raw_sys::net::{AF_NETLINK, SO_DOMAIN, SO_ERROR, SO_PROTOCOL, SO_TYPE, SOCK_DGRAM, SOCK_RAW, SOL_SOCKET};
 
 /// The protocols that there are.
 const NETLINK_ROUTE: u32 = 0;

@@ -10,11 +10,11 @@ mod pattern;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::loader::elf;
+use crate::log;
 use crate::mm::{KernelSrc, MapFlags, PAGE_SIZE, Prot, Vma, VmaKind};
 use crate::platform::TrapFrame;
 use crate::signal::SigInfo;
 use crate::vfs::{AT_FDCWD, File, OpenFlags};
-use crate::log;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -56,7 +56,7 @@ struct Part {
 fn dump(ctx: &Ctx, frame: &TrapFrame, info: &SigInfo, limit: u64) -> Result<()> {
     let space = ctx.mm()?;
     let vmas: Vec<Vma> = space.inner.lock().vmas.values().cloned().collect();
-    let parts: Vec<Part> = vmas.iter().filter_map(part).take(SEGMENTS_MAX).collect();
+    let parts: Vec<Part> = vmas.iter().filter_map(|vma| part(vma, frame.rsp)).take(SEGMENTS_MAX).collect();
     let notes = notes::all(ctx, frame, info, &vmas)?;
     let file = create(ctx, &ctx.kernel.core_pattern.name(ctx, info.signo))?;
     let mut out = Output { ctx, file, at: 0, limit };
@@ -82,7 +82,10 @@ fn dump(ctx: &Ctx, frame: &TrapFrame, info: &SigInfo, limit: u64) -> Result<()> 
 
 /// Which part of a VMA goes into the file, as with the default of `/proc/PID/coredump_filter`: anonymous memory, what
 /// may have been changed of private mappings, and the headers of programs and libraries.
-fn part(vma: &Vma) -> Option<Part> {
+/// Of the stack that `stack_pointer` is in, what is in use.
+fn part(vma: &Vma, stack_pointer: u64) -> Option<Part> {
+    /// What functions may use below the stack pointer (System V ABI for x86-64).
+    const RED_ZONE: u64 = 128;
     let readable = vma.prot.contains(Prot::READ);
     let len = match &vma.kind {
         VmaKind::Reserved("[vdso]") => vma.len(),
@@ -94,6 +97,10 @@ fn part(vma: &Vma) -> Option<Part> {
         VmaKind::File { offset: 0, .. } => PAGE_SIZE,
         VmaKind::File { .. } => 0,
     };
+    let used = (stack_pointer - RED_ZONE.min(stack_pointer)) & !(PAGE_SIZE - 1);
+    if matches!(vma.kind, VmaKind::Stack) && (vma.start..vma.end).contains(&used) {
+        return Some(Part { vma: vma.slice(used, vma.end), len: vma.end - used });
+    }
     Some(Part { vma: vma.clone(), len })
 }
 

@@ -79,8 +79,8 @@ fn status(ctx: &Ctx, frame: &TrapFrame, info: &SigInfo) -> Vec<u8> {
 /// `struct user_regs_struct`.
 fn registers(f: &TrapFrame) -> [u64; 27] {
     [
-        f.r15, f.r14, f.r13, f.r12, f.rbp, f.rbx, f.r11, f.r10, f.r9, f.r8, f.rax, f.rcx, f.rdx, f.rsi, f.rdi, f.orig_rax,
-        f.rip, f.cs, f.eflags, f.rsp, f.ss, f.fs_base, f.gs_base, f.ds, f.es, f.fs, f.gs,
+        f.r15, f.r14, f.r13, f.r12, f.rbp, f.rbx, f.r11, f.r10, f.r9, f.r8, f.rax, f.rcx, f.rdx, f.rsi, f.rdi,
+        f.orig_rax, f.rip, f.cs, f.eflags, f.rsp, f.ss, f.fs_base, f.gs_base, f.ds, f.es, f.fs, f.gs,
     ]
 }
 
