@@ -36,8 +36,10 @@ fn file(subject: &Subject, fd: i32) -> Result<Arc<File>> {
 }
 
 impl FdDir {
+    /// The directory's number has no room left for the descriptor's: both are spread over all bits.
     fn ino(&self, fd: i32) -> u64 {
-        self.attr.ino << 20 | fd as u64
+        const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+        (self.attr.ino.wrapping_add(fd as u64).wrapping_mul(SPREAD) ^ fd as u64) >> 1
     }
 }
 

@@ -66,7 +66,8 @@ static ENTRIES: &[(&str, Kind)] = &[
 
 /// The inode number of an entry of a thread's directory; 0 is the directory's own.
 pub(super) fn ino(pid: Pid, tid: Pid, entry: usize) -> u64 {
-    (1 << 48) | (pid as u64) << 32 | (tid as u64) << 16 | entry as u64
+    // Ids are below 2^22 ([`crate::task::PID_MAX_LIMIT`]), entries below 2^14.
+    (1 << 62) | (pid as u64) << 38 | (tid as u64) << 14 | entry as u64
 }
 
 /// The directory of a process or thread.
