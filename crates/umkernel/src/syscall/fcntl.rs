@@ -33,6 +33,7 @@ mod cmd {
     pub(super) const GETSIG: u32 = 11;
     pub(super) const SETOWN_EX: u32 = 15;
     pub(super) const GETOWN_EX: u32 = 16;
+    pub(super) const CREATED_QUERY: u32 = 1028;
     pub(super) const OFD_GETLK: u32 = 36;
     pub(super) const OFD_SETLK: u32 = 37;
     pub(super) const OFD_SETLKW: u32 = 38;
@@ -107,6 +108,7 @@ fn sys_fcntl(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
             }
             pipe_of(&file)?.set_capacity(ctx, arg as u32 as usize)
         }
+        cmd::CREATED_QUERY => Ok(file.was_created().into()),
         cmd::GETPIPE_SZ => Ok(pipe_of(&file)?.capacity()),
         cmd::ADD_SEALS => {
             let Some(common) = file.inode.common() else {

@@ -93,7 +93,15 @@ impl Limit {
 
     /// Stores what is left. Where that is not possible, an interrupted call cannot be restarted with it.
     fn finish(&self, ctx: &Ctx, result: Result<usize>) -> Result<usize> {
+        /// `STICKY_TIMEOUTS` of `personality(2)`: the limit stays as it was.
+        const STICKY: u32 = 0x400_0000;
         let Some(deadline) = self.deadline else { return result };
+        if ctx.task.sched.inner.lock().personality & STICKY != 0 {
+            return match result {
+                Err(e) if e == Errno::ERESTARTNOHAND => bail!(EINTR),
+                other => other,
+            };
+        }
         let left = deadline.saturating_sub(host::monotonic_ns());
         let mut value = TimeSpec { sec: (left / 1_000_000_000) as i64, nsec: (left % 1_000_000_000) as i64 };
         if self.unit == Unit::Micro {

@@ -150,6 +150,8 @@ pub struct File {
     /// Signals that tell of its readiness, once somebody asked for them.
     async_io: Mutex<Option<Arc<AsyncIo>>>,
     hold: Hold,
+    /// Opening it has made it (`fcntl(F_CREATED_QUERY)`).
+    created: bool,
     /// Has been locked: locks are to be released with the last reference.
     locked: AtomicBool,
 }
@@ -165,6 +167,7 @@ impl File {
             position: Position::default(),
             async_io: Mutex::new(None),
             hold: Hold::None,
+            created: false,
             locked: AtomicBool::new(false),
         }
     }
@@ -173,6 +176,17 @@ impl File {
     pub(super) fn holding(mut self, hold: Hold) -> File {
         self.hold = hold;
         self
+    }
+
+    /// Notes whether opening the file has made it.
+    pub(super) fn created_by(mut self, open: bool) -> File {
+        self.created = open;
+        self
+    }
+
+    /// Whether opening the file has made it.
+    pub fn was_created(&self) -> bool {
+        self.created
     }
 
     /// Status flags and access mode.

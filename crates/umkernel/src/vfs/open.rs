@@ -274,7 +274,10 @@ impl Vfs {
             Ok(ops)
         })();
         match opened {
-            Ok(ops) => Ok(Arc::new(File::new(location, inode, ops, kept_flags(how.flags)).holding(hold))),
+            Ok(ops) => {
+                let file = File::new(location, inode, ops, kept_flags(how.flags));
+                Ok(Arc::new(file.holding(hold).created_by(created)))
+            }
             Err(e) => {
                 hold.release(&location);
                 Err(e)
