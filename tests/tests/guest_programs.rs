@@ -107,6 +107,11 @@ fn immutable_and_append_only_files() {
 }
 
 #[test]
+fn mappings_grow_move_and_stay() {
+    same_as_native("memory");
+}
+
+#[test]
 fn core_files() {
     same_as_native("cores");
 }

@@ -37,6 +37,9 @@ impl AddressSpace {
         if flags & MREMAP_DONTUNMAP != 0 && old_len != new_len {
             bail!(EINVAL, "MREMAP_DONTUNMAP with another length");
         }
+        if flags & MREMAP_DONTUNMAP != 0 && !new.is_multiple_of(PAGE_SIZE) {
+            bail!(EINVAL, "the new address is not a multiple of the page size");
+        }
         let duplicate = old_len == 0;
         if duplicate && !vma.flags.contains(MapFlags::SHARED) {
             bail!(EINVAL, "a second mapping of private pages");
@@ -48,12 +51,13 @@ impl AddressSpace {
             if flags & MREMAP_MAYMOVE == 0 {
                 bail!(ENOMEM);
             }
-            let new =
-                self.place(&mut inner, ctx, (old, old_end), new_len, (flags & MREMAP_FIXED != 0).then_some(new))?;
-            let more = new_len;
-            if inner.total().saturating_add(more) > ctx.task.process.limit(super::RLIMIT_AS) {
+            if inner.total().saturating_add(new_len) > ctx.task.process.limit(super::RLIMIT_AS) {
                 bail!(ENOMEM, "RLIMIT_AS");
             }
+            let wish = flags & MREMAP_DONTUNMAP != 0 && new >= MMAP_MIN;
+            let free = wish && new.checked_add(new_len).is_some_and(|end| end <= TASK_SIZE && inner.is_free(new, end));
+            let wanted = (flags & MREMAP_FIXED != 0 || free).then_some(new);
+            let new = place(&mut inner, ctx, (old, old_end), new_len, wanted)?;
             if duplicate {
                 inner.map(ctx, Vma { start: new, end: new + new_len, ..tail(&vma, old, old + new_len) })?;
                 return Ok(new);
@@ -64,7 +68,7 @@ impl AddressSpace {
             return Ok(new);
         }
         if flags & MREMAP_FIXED != 0 {
-            self.place(&mut inner, ctx, (old, old_end), new_len, Some(new))?;
+            place(&mut inner, ctx, (old, old_end), new_len, Some(new))?;
             if new_len < old_len {
                 inner.unmap(ctx, old + new_len, old_end)?;
             }
@@ -94,20 +98,20 @@ impl AddressSpace {
         let new = inner.find_free(new_len, below)?;
         move_vma(&mut inner, ctx, &vma.slice(old, old_end), new, new_len)
     }
+}
 
-    /// Where a mapping of `len` bytes goes: to `wanted`, which is made free and must not touch `old`, or anywhere.
-    fn place(&self, inner: &mut SpaceInner, ctx: &Ctx, old: (u64, u64), len: u64, wanted: Option<u64>) -> Result<u64> {
-        let Some(new) = wanted else {
-            let below = inner.mmap_base;
-            return inner.find_free(len, below);
-        };
-        let end = new.checked_add(len).filter(|&end| end <= TASK_SIZE).ok_or(Errno::EINVAL)?;
-        if !new.is_multiple_of(PAGE_SIZE) || new < MMAP_MIN || (new < old.1 && old.0 < end) {
-            bail!(EINVAL, "the new range is not usable");
-        }
-        inner.unmap(ctx, new, end)?;
-        Ok(new)
+/// Where a mapping of `len` bytes goes: to `wanted`, which is made free and must not touch `old`, or anywhere.
+fn place(inner: &mut SpaceInner, ctx: &Ctx, old: (u64, u64), len: u64, wanted: Option<u64>) -> Result<u64> {
+    let Some(new) = wanted else {
+        let below = inner.mmap_base;
+        return inner.find_free(len, below);
+    };
+    let end = new.checked_add(len).filter(|&end| end <= TASK_SIZE).ok_or(Errno::EINVAL)?;
+    if !new.is_multiple_of(PAGE_SIZE) || new < MMAP_MIN || (new < old.1 && old.0 < end) {
+        bail!(EINVAL, "the new range is not usable");
     }
+    inner.unmap(ctx, new, end)?;
+    Ok(new)
 }
 
 /// What `vma` would be from its end at `start` on to `end`.
