@@ -3,6 +3,8 @@
 use super::{Pid, Process, ProcessState, Rusage, WaitStatus};
 use crate::errno::{Errno, Result};
 use crate::kernel::{Ctx, Kernel};
+use crate::ptrace::wait::Seen;
+use crate::ptrace;
 use crate::signal::number::SIGCHLD;
 use alloc::sync::Arc;
 
@@ -67,8 +69,11 @@ pub fn wait(ctx: &Ctx, which: Which, options: WaitOptions) -> Result<Option<Foun
 
 fn look(ctx: &Ctx, which: Which, options: WaitOptions) -> Result<Option<Found>> {
     let process = &ctx.task.process;
+    let mut any = match ptrace::wait::look(ctx, which, options) {
+        Seen::Found(found) => return Ok(Some(found)),
+        seen => matches!(seen, Seen::Nothing),
+    };
     let children = process.inner.lock().children.clone();
-    let mut any = false;
     for child in children {
         let mut inner = child.inner.lock();
         let chosen = match which {
@@ -82,7 +87,15 @@ fn look(ctx: &Ctx, which: Which, options: WaitOptions) -> Result<Option<Found>> 
             continue;
         }
         any = true;
+        let tracer = inner.tracer.as_ref();
+        if tracer.is_some_and(|tracer| Arc::ptr_eq(&tracer.process, process)) {
+            // Looked at as a tracee.
+            continue;
+        }
+        let traced = tracer.is_some();
         let status = match (inner.state, inner.event) {
+            // Its tracer is told first.
+            (ProcessState::Zombie(_), _) if traced => continue,
             (ProcessState::Zombie(status), _) if options.contains(WaitOptions::EXITED) => status,
             (_, Some(status @ WaitStatus::Stopped(_))) if options.contains(WaitOptions::STOPPED) => status,
             (_, Some(status @ WaitStatus::Continued)) if options.contains(WaitOptions::CONTINUED) => status,
@@ -111,13 +124,14 @@ fn look(ctx: &Ctx, which: Which, options: WaitOptions) -> Result<Option<Found>> 
 }
 
 /// Removes a dead child for good; false if it was removed before.
-pub(super) fn forget(kernel: &Kernel, parent: &Process, child: &Arc<Process>) -> bool {
+pub(crate) fn forget(kernel: &Kernel, parent: &Process, child: &Arc<Process>) -> bool {
     let mut inner = parent.inner.lock();
     let before = inner.children.len();
     inner.children.retain(|c| !Arc::ptr_eq(c, child));
     let removed = inner.children.len() < before;
     drop(inner);
     if removed {
+        ptrace::link::reaped(child);
         kernel.tasks.remove_process(child.pid);
         // Who polls a descriptor of it.
         child.exit_event.wake_all();
