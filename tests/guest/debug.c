@@ -534,6 +534,7 @@ static void sleeps(void) {
 static void seized(void) {
     puts("seize");
     pid_t pid = start(sleeps);
+    state("sleeps", pid);
     SAY(RAW(PTRACE_SEIZE, pid, 8, 0));
     SAY(RAW(PTRACE_SEIZE, pid, 0, 0x1000));
     SAY(RAW(PTRACE_SEIZE, pid, 0, PTRACE_O_TRACESYSGOOD));
@@ -581,6 +582,7 @@ static void attached(void) {
     SAY(RAW(PTRACE_ATTACH, -1, 0, 0));
     SAY(RAW(PTRACE_PEEKDATA, getppid(), &variable, &word));
     pid_t pid = start(sleeps);
+    state("sleeps", pid);
     SAY(RAW(PTRACE_PEEKDATA, pid, &variable, &word));
     SAY(RAW(PTRACE_ATTACH, pid, 0, 0));
     SAY(RAW(PTRACE_ATTACH, pid, 0, 0));
@@ -653,8 +655,10 @@ static void foreign(int exits_first) {
         RAW(PTRACE_SETOPTIONS, pid, 0, exits_first == 2 ? PTRACE_O_EXITKILL : 0);
         fflush(stdout);
         hand(back);
-        take(there);
-        if (exits_first) _exit(0);
+        if (exits_first) {
+            take(there);
+            _exit(0);
+        }
         await("tracer", pid);
         fflush(stdout);
         hand(back);
@@ -664,6 +668,7 @@ static void foreign(int exits_first) {
     take(back);
     SAY(waitpid(pid, &status, WNOHANG | WUNTRACED));
     state("traced by another", pid);
+    fflush(stdout);
     if (exits_first) {
         hand(there);
         waitpid(tracer, NULL, 0);

@@ -93,8 +93,11 @@ pub fn attach(ctx: &Ctx, task: &Arc<Task>) -> Result<()> {
 /// `PTRACE_SEIZE`: as [`attach`], without stopping it.
 ///
 /// # Errors
-/// `EPERM`, and as of [`Options::checked`].
+/// `EIO` for bits that are no option; `EPERM`, and as of [`Options::checked`].
 pub fn seize(ctx: &Ctx, task: &Arc<Task>, options: u64) -> Result<()> {
+    if options & !u64::from(Options::all().bits()) != 0 {
+        bail!(EIO, "no such option");
+    }
     begin(ctx, task, true, Options::checked(options)?)?;
     wait_for_stopped(ctx, task);
     Ok(())

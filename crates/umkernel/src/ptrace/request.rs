@@ -12,7 +12,6 @@ use crate::task::Task;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
 
 /// The largest error that a system call's result stands for (`MAX_ERRNO`).
 const MAX_ERRNO: i64 = 4095;

@@ -67,7 +67,7 @@ pub fn exec(ctx: &Ctx, file: Arc<File>, path: &[u8], mut strings: Strings, frame
     };
     kernel.platform.set_extended_state(task, &[])?;
     // Tracers see which call it was.
-    *frame = TrapFrame { orig_rax: frame.orig_rax, ..TrapFrame::start(entry, sp) };
+    *frame = TrapFrame { orig_rax: frame.orig_rax, rax: frame.rax, ..TrapFrame::start(entry, sp) };
 
     become_program(ctx, &image.file, path, new_creds);
     ptrace::stop::event(ctx, frame, ptrace::Event::Exec, old_tid as u64);
