@@ -100,3 +100,8 @@ fn programs_are_killed_as_they_start() {
 fn system_v_objects() {
     same_as_native("ipc");
 }
+
+#[test]
+fn processes_trace_each_other() {
+    same_as_native("debug");
+}

@@ -159,7 +159,7 @@ impl TaskTrace {
 
     /// Whether the task rests in a stop for its tracer (state `t` in `/proc/PID/stat`).
     pub fn is_stopped(&self) -> bool {
-        self.is_traced() && self.link.lock().stop.is_some()
+        self.is_traced() && self.link.lock().stop.as_ref().is_some_and(|stop| stop.resume.is_none())
     }
 
     /// Whether the tracer asked for the tracee in the new way.
