@@ -528,6 +528,8 @@ static void executed(void) {
 }
 
 static void sleeps(void) {
+    /* Hosts that let only parents trace, let others by request. */
+    prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);
     for (;;) pause();
 }
 
@@ -818,6 +820,252 @@ static void interrupted_read(void) {
     close(go[1]);
 }
 
+/* The thread that calls execve becomes the process's first. */
+static void *execs(void *argument) {
+    (void)argument;
+    take(go);
+    execv("/proc/self/exe", arguments);
+    return NULL;
+}
+
+static void threaded_exec(void) {
+    pthread_t id;
+    trace_me_and_stop();
+    pthread_create(&id, NULL, execs, NULL);
+    for (;;) pause();
+}
+
+static void exec_by_thread(int leader_too) {
+    pipe(go);
+    pid_t pid = start(threaded_exec), other = 0;
+    await("first stop", pid);
+    RAW(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_TRACEEXIT);
+    RAW(PTRACE_CONT, pid, 0, 0);
+    await("clone", pid);
+    long message = 0;
+    RAW(PTRACE_GETEVENTMSG, pid, 0, &message);
+    other = message;
+    await("thread", other);
+    if (!leader_too) RAW(PTRACE_DETACH, pid, 0, 0);
+    else RAW(PTRACE_CONT, pid, 0, 0);
+    RAW(PTRACE_CONT, other, 0, 0);
+    hand(go);
+    for (int status;;) {
+        pid_t got = waitpid(-1, &status, __WALL);
+        if (got < 0) break;
+        printf("%s", got == pid ? "first" : got == other ? "other" : "?");
+        tell("", status);
+        if (!WIFSTOPPED(status)) continue;
+        if (status >> 16 == PTRACE_EVENT_EXEC) {
+            RAW(PTRACE_GETEVENTMSG, got, 0, &message);
+            printf("was the other %d\n", message == other);
+        }
+        RAW(PTRACE_CONT, got, 0, 0);
+    }
+    SAY(RAW(PTRACE_CONT, other, 0, 0));
+    close(go[0]);
+    close(go[1]);
+}
+
+/* The first thread ends before the others. */
+static void *lasts(void *argument) {
+    (void)argument;
+    take(go);
+    _exit(8);
+}
+
+static void leader_ends(void) {
+    pthread_t id;
+    trace_me_and_stop();
+    pthread_create(&id, NULL, lasts, NULL);
+    syscall(SYS_exit, 2);
+}
+
+static void first_thread_ends(void) {
+    pipe(go);
+    pid_t pid = start(leader_ends);
+    await("first stop", pid);
+    RAW(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACEEXIT);
+    RAW(PTRACE_CONT, pid, 0, 0);
+    await("its end", pid);
+    long message;
+    RAW(PTRACE_GETEVENTMSG, pid, 0, &message);
+    printf("message %lx\n", message);
+    RAW(PTRACE_CONT, pid, 0, 0);
+    usleep(50000);
+    SAY(waitpid(pid, NULL, WNOHANG | __WALL));
+    hand(go);
+    await("all", pid);
+    close(go[0]);
+    close(go[1]);
+}
+
+static pid_t traced_by_first;
+static void *another(void *argument) {
+    (void)argument;
+    long word;
+    SAY(RAW(PTRACE_PEEKDATA, traced_by_first, &variable, &word));
+    SAY(RAW(PTRACE_CONT, traced_by_first, 0, 0));
+    SAY(waitpid(traced_by_first, NULL, __WALL | __WNOTHREAD | WNOHANG));
+    await("waited for by another thread", traced_by_first);
+    return NULL;
+}
+
+static void ends_soon(void *argument) { *(int *)argument = 1; }
+static void *attaches(void *argument) {
+    SAY(RAW(PTRACE_SEIZE, traced_by_first, 0, 0));
+    ends_soon(argument);
+    return NULL;
+}
+
+static void tracing_threads(void) {
+    puts("threads that trace");
+    pthread_t id;
+    traced_by_first = start(trace_me_and_stop);
+    siginfo_t info;
+    waitid(P_PID, traced_by_first, &info, WSTOPPED | WNOWAIT);
+    pthread_create(&id, NULL, another, NULL);
+    pthread_join(id, NULL);
+    finish(traced_by_first);
+    traced_by_first = start(sleeps);
+    int done = 0;
+    state("sleeps", traced_by_first);
+    pthread_create(&id, NULL, attaches, &done);
+    pthread_join(id, NULL);
+    usleep(20000);
+    state("its tracing thread is gone", traced_by_first);
+    finish(traced_by_first);
+}
+
+static void naps(void) {
+    struct timespec time = {0, 300000000};
+    _exit(nanosleep(&time, NULL) == 0 ? 3 : 4);
+}
+
+static void restarted_sleep(void) {
+    pid_t pid = start(naps);
+    state("naps", pid);
+    RAW(PTRACE_SEIZE, pid, 0, PTRACE_O_TRACESYSGOOD);
+    RAW(PTRACE_INTERRUPT, pid, 0, 0);
+    await("a nap, interrupted", pid);
+    printf("nr %ld, rax %ld\n", word_of(pid, REG(orig_rax)), word_of(pid, REG(rax)));
+    RAW(PTRACE_SYSCALL, pid, 0, 0);
+    await("goes on", pid);
+    printf("nr %ld, rax %ld\n", word_of(pid, REG(orig_rax)), word_of(pid, REG(rax)));
+    RAW(PTRACE_SYSCALL, pid, 0, 0);
+    await("is over", pid);
+    printf("nr %ld, rax %ld\n", word_of(pid, REG(orig_rax)), word_of(pid, REG(rax)));
+    RAW(PTRACE_CONT, pid, 0, 0);
+    await("end", pid);
+    /* As debuggers do that call functions: no restart. */
+    pid = start(naps);
+    state("naps", pid);
+    RAW(PTRACE_SEIZE, pid, 0, 0);
+    RAW(PTRACE_INTERRUPT, pid, 0, 0);
+    await("a nap, interrupted", pid);
+    RAW(PTRACE_POKEUSER, pid, REG(orig_rax), -1L);
+    RAW(PTRACE_POKEUSER, pid, REG(rax), -EINTR);
+    RAW(PTRACE_CONT, pid, 0, 0);
+    await("with a result of the tracer's", pid);
+}
+
+static void handles(void) {
+    signal(SIGUSR1, handler);
+    trace_me_and_stop();
+    raise(SIGUSR1);
+    _exit(0);
+}
+
+static void way_back(void) {
+    pid_t pid = start(handles);
+    await("first stop", pid);
+    RAW(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACESYSGOOD);
+    RAW(PTRACE_CONT, pid, 0, 0);
+    await("USR1", pid);
+    RAW(PTRACE_SYSCALL, pid, 0, SIGUSR1);
+    await("sigreturn", pid);
+    printf("nr %ld\n", word_of(pid, REG(orig_rax)));
+    RAW(PTRACE_SYSCALL, pid, 0, 0);
+    await("its end", pid);
+    printf("nr %ld, rax %ld\n", word_of(pid, REG(orig_rax)), word_of(pid, REG(rax)));
+    /* A SIGKILL comes to an end's stop, which another one does not end. */
+    RAW(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACEEXIT);
+    kill(pid, SIGKILL);
+    await("killed", pid);
+    long message;
+    SAY(RAW(PTRACE_GETEVENTMSG, pid, 0, &message));
+    printf("message %lx\n", message);
+    kill(pid, SIGKILL);
+    state("killed again", pid);
+    RAW(PTRACE_CONT, pid, 0, 0);
+    await("end", pid);
+}
+
+static void untraced_child(void) {
+    trace_me_and_stop();
+    pid_t pid = syscall(SYS_clone, CLONE_UNTRACED | SIGCHLD, 0, 0, 0, 0);
+    if (pid == 0) _exit(1);
+    waitpid(pid, NULL, 0);
+    pid = syscall(SYS_clone, CLONE_PTRACE | SIGCHLD, 0, 0, 0, 0);
+    if (pid == 0) _exit(2);
+    waitpid(pid, NULL, 0);
+    _exit(0);
+}
+
+static void clone_flags(void) {
+    pid_t pid = start(untraced_child);
+    await("first stop", pid);
+    RAW(PTRACE_CONT, pid, 0, 0);
+    for (int i = 0, status; i < 12; i++) {
+        pid_t got = waitpid(-1, &status, __WALL);
+        if (got < 0) break;
+        tell(got == pid ? "parent" : "child", status);
+        if (WIFSTOPPED(status)) RAW(PTRACE_CONT, got, 0, status >> 8 == SIGSTOP ? 0 : status >> 8);
+    }
+}
+
+/* The real parent of a tracee that another process stops and lets go on. */
+static void stopped_elsewhere(void) {
+    fflush(stdout);
+    pipe(there);
+    pipe(back);
+    pid_t pid = start(sleeps), tracer = fork();
+    if (tracer == 0) {
+        RAW(PTRACE_SEIZE, pid, 0, 0);
+        hand(back);
+        await("tracer", pid);
+        RAW(PTRACE_CONT, pid, 0, SIGSTOP);
+        await("tracer", pid);
+        fflush(stdout);
+        RAW(PTRACE_LISTEN, pid, 0, 0);
+        hand(back);
+        await("tracer", pid);
+        RAW(PTRACE_CONT, pid, 0, 0);
+        await("tracer", pid);
+        RAW(PTRACE_CONT, pid, 0, SIGCONT);
+        fflush(stdout);
+        hand(back);
+        take(there);
+        _exit(0);
+    }
+    int status;
+    take(back);
+    kill(pid, SIGSTOP);
+    take(back);
+    waitpid(pid, &status, WUNTRACED);
+    tell("parent", status);
+    state("stopped for both", pid);
+    fflush(stdout);
+    kill(pid, SIGCONT);
+    take(back);
+    waitpid(pid, &status, WCONTINUED);
+    tell("parent", status);
+    hand(there);
+    waitpid(tracer, NULL, 0);
+    finish(pid);
+    for (int i = 0; i < 2; i++) close(there[i]), close(back[i]);
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], "again") == 0) return 6;
     system_calls();
@@ -835,5 +1083,19 @@ int main(int argc, char **argv) {
     threads();
     notices();
     interrupted_read();
+    puts("execve by a thread");
+    exec_by_thread(0);
+    exec_by_thread(1);
+    puts("a first thread that ends first");
+    first_thread_ends();
+    tracing_threads();
+    puts("sleep");
+    restarted_sleep();
+    puts("signals and ends");
+    way_back();
+    puts("clone's flags");
+    clone_flags();
+    puts("stopped by another");
+    stopped_elsewhere();
     return 0;
 }

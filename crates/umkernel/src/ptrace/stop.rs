@@ -46,7 +46,7 @@ pub struct Stop {
     pub(super) resume: Option<u8>,
     /// Something to do for the tracer.
     pub(super) job: Option<Job>,
-    /// The tracee is at its end anyway; only a further `SIGKILL` takes it out of this stop.
+    /// The tracee is at its end anyway: no `SIGKILL` takes it out of this stop.
     at_exit: bool,
 }
 
@@ -313,16 +313,6 @@ pub fn arm(ctx: &Ctx, frame: &mut TrapFrame) {
     if trace.has_mode(Mode::STEP) && frame.eflags & TRAP_FLAG == 0 {
         trace.set_mode(Mode::TRAP_FLAG, true);
         frame.eflags |= TRAP_FLAG;
-    }
-}
-
-/// A `SIGKILL` for a task that is at its end already takes it out of its last stop.
-pub fn kill_exiting(task: &Task) {
-    if let Some(stop) = &mut task.trace.link.lock().stop
-        && stop.at_exit
-    {
-        stop.resume.get_or_insert(0);
-        task.waiter.wake();
     }
 }
 

@@ -140,9 +140,6 @@ fn send(
         bail!(ESRCH);
     }
     if inner.exiting.is_some() {
-        if sig == SIGKILL {
-            inner.threads.iter().filter(|t| t.trace.is_traced()).for_each(|t| ptrace::stop::kill_exiting(t));
-        }
         return Ok(());
     }
     let judge = task.unwrap_or(&leader);
