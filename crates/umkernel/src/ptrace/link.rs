@@ -62,7 +62,7 @@ fn untie_locked(tracee: &Arc<Task>, inner: &mut task::ProcessInner) -> bool {
     // A stop of its process that is in effect is its own, too, from now on.
     signal::rejoin_stop(&tracee.process, tracee);
     if let Some(stop) = &mut link.stop {
-        stop.resume.get_or_insert(0);
+        stop.resume = stop.resume.or(Some(stop.left_signal()));
     }
     drop(link);
     tracee.attention.store(true, Ordering::SeqCst);

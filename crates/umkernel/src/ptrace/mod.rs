@@ -117,7 +117,7 @@ pub struct TaskTrace {
     traps: AtomicU32,
     link: Mutex<Link>,
     tracees: Mutex<Tracees>,
-    /// What the thread said to `exit(2)`, and [`EXITED`]: its tracer is told.
+    /// What the thread said to `exit(2)`: its tracer is told.
     exit_code: AtomicU32,
 }
 
@@ -143,13 +143,10 @@ struct Tracees {
     closed: bool,
 }
 
-/// Set with the code of a thread that ends by `exit(2)`.
-const EXITED: u32 = 0x100;
-
 impl TaskTrace {
     /// The thread ends by `exit(2)`, with this code.
     pub(crate) fn exits(&self, code: u8) {
-        self.exit_code.store(EXITED | u32::from(code), Ordering::Relaxed);
+        self.exit_code.store(code.into(), Ordering::Relaxed);
     }
 
     /// Whether somebody traces the task.

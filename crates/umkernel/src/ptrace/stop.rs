@@ -51,6 +51,13 @@ pub struct Stop {
 }
 
 impl Stop {
+    /// The signal that comes of the stop if its tracer is gone without a word: the one that was about to be delivered, unless
+    /// the tracer has been told of it.
+    pub(super) fn left_signal(&self) -> u8 {
+        let delivers = self.info.is_some_and(|info| info.code as u32 != self.code);
+        if delivers && !self.reported { self.code as u8 } else { 0 }
+    }
+
     /// What `PTRACE_GETEVENTMSG` tells.
     pub fn message(&self) -> u64 {
         self.message
@@ -282,11 +289,8 @@ pub fn exit_status(ctx: &Ctx) -> WaitStatus {
     let inner = ctx.task.process.inner.lock();
     let own = ctx.task.trace.exit_code.load(Ordering::Relaxed);
     let leaders = inner.leader_status.filter(|_| is_leader(ctx.task));
-    // A thread that execve(2) ends is killed.
-    inner.exiting.or(leaders).unwrap_or(match own {
-        0 => WaitStatus::Signaled(signal::number::SIGKILL, false),
-        own => WaitStatus::Exited(own as u8),
-    })
+    // A thread that execve(2) ends has said nothing: it ends with 0.
+    inner.exiting.or(leaders).unwrap_or(WaitStatus::Exited(own as u8))
 }
 
 /// The running task goes to a handler while it is stepped through: it stops at the handler's first instruction.

@@ -96,6 +96,8 @@ pub fn take_stop(task: &Task) {
 
 /// The signal by which a process is stopped or about to; 0 for none.
 pub fn stopping_signal(process: &Process) -> u8 {
+    // A stop that is just being begun has its signal last.
+    let _inner = process.inner.lock();
     process.signals.stop.lock().signal
 }
 

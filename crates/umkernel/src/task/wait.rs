@@ -1,12 +1,13 @@
 //! `wait4(2)` and `waitid(2)`.
 
-use super::{Pid, Process, ProcessState, Rusage, WaitStatus};
+use super::{Pid, Process, ProcessInner, ProcessState, Rusage, WaitStatus};
 use crate::errno::{Errno, Result};
 use crate::kernel::{Ctx, Kernel};
-use crate::ptrace::wait::Seen;
 use crate::ptrace;
+use crate::ptrace::wait::Seen;
 use crate::signal::number::SIGCHLD;
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 bitflags::bitflags! {
     /// Options of the wait calls (`linux/wait.h`).
@@ -22,7 +23,7 @@ bitflags::bitflags! {
         const CONTINUED = 8;
         /// Leave the child as it is.
         const NOWAIT = 0x0100_0000;
-        /// Not children of other threads: accepted; this kernel keeps children by process.
+        /// Not children that other threads have made.
         const NOTHREAD = 0x2000_0000;
         /// Children of all kinds.
         const ALL = 0x4000_0000;
@@ -83,7 +84,7 @@ fn look(ctx: &Ctx, which: Which, options: WaitOptions) -> Result<Option<Found>> 
         };
         let is_clone = inner.exit_signal != SIGCHLD;
         let right_kind = options.contains(WaitOptions::ALL) || is_clone == options.contains(WaitOptions::CLONE);
-        if !chosen || !right_kind {
+        if !chosen || !right_kind || options.contains(WaitOptions::NOTHREAD) && is_anothers(ctx, &inner) {
             continue;
         }
         any = true;
@@ -121,6 +122,14 @@ fn look(ctx: &Ctx, which: Which, options: WaitOptions) -> Result<Option<Found>> 
         return Ok(Some(found));
     }
     if any { Ok(None) } else { Err(Errno::ECHILD.into()) }
+}
+
+/// Whether a child is another thread's: that thread has made it, and lives.
+fn is_anothers(ctx: &Ctx, child: &ProcessInner) -> bool {
+    child.maker.upgrade().is_some_and(|maker| {
+        let lives = !maker.dying.load(Ordering::SeqCst);
+        lives && Arc::ptr_eq(&maker.process, &ctx.task.process) && !Arc::ptr_eq(&maker, ctx.task)
+    })
 }
 
 /// Removes a dead child for good; false if it was removed before.

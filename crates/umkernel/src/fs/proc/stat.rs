@@ -18,7 +18,9 @@ pub(super) fn state(subject: &Subject) -> (char, &'static str) {
     let Some(task) = subject.task() else { return ('Z', "zombie") };
     if task.trace.is_stopped() {
         ('t', "tracing stop")
-    } else if task.signals.is_stopped() || subject.process.inner.lock().state == ProcessState::Stopped {
+    } else if task.signals.is_stopped()
+        || !task.trace.is_traced() && subject.process.inner.lock().state == ProcessState::Stopped
+    {
         ('T', "stopped")
     } else if task.is_running() {
         ('R', "running")
