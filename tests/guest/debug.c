@@ -1,4 +1,5 @@
-/* ptrace(2), both sides of it: stops, registers, memory, events, who is told what. Prints what it sees; no numbers of processes. */
+/* ptrace(2), both sides of it: stops, registers, memory, events, who is told what. Prints what it sees; no numbers of processes.
+   Stands down (77) where nobody may trace. */
 #define _GNU_SOURCE
 #include <elf.h>
 #include <errno.h>
@@ -173,6 +174,12 @@ static void memory_of(void) {
     SAY(RAW(PTRACE_PEEKDATA, pid, 0x10, &word));
     SAY(RAW(PTRACE_POKEDATA, pid, 0x10, 1));
     SAY(RAW(PTRACE_PEEKDATA, pid, -8L, &word));
+    /* Nothing of the program's lies there, whatever else does. */
+    SAY(RAW(PTRACE_PEEKDATA, pid, 0x600010000000, &word));
+    SAY(RAW(PTRACE_POKEDATA, pid, 0x600010000000, 1));
+    struct iovec into = {&word, 8}, from = {(void *)0x600010000000, 8};
+    SAY(process_vm_readv(pid, &into, 1, &from, 1, 0));
+    SAY(process_vm_writev(pid, &into, 1, &from, 1, 0));
     /* Text: not writable, but for a tracer, who gets a copy of its own. */
     long here = *(long *)&memory_of;
     SAY(RAW(PTRACE_PEEKTEXT, pid, &memory_of, &word));
@@ -938,7 +945,7 @@ static void tracing_threads(void) {
 }
 
 static void naps(void) {
-    struct timespec time = {0, 300000000};
+    struct timespec time = {1, 0};
     _exit(nanosleep(&time, NULL) == 0 ? 3 : 4);
 }
 
@@ -1068,6 +1075,10 @@ static void stopped_elsewhere(void) {
 
 int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], "again") == 0) return 6;
+    pid_t first = start(trace_me_and_stop);
+    int status;
+    if (waitpid(first, &status, WUNTRACED) < 0 || RAW(PTRACE_SETOPTIONS, first, 0, 0) < 0) return 77;
+    finish(first);
     system_calls();
     results();
     memory_of();
