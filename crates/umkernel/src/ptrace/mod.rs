@@ -17,6 +17,9 @@ pub mod memory;
 pub mod registers;
 pub mod request;
 pub mod stop;
+#[cfg(test)]
+#[cfg(feature = "ptrace")]
+mod tests;
 pub mod wait;
 
 pub use link::{attach, new_child, seize, trace_me};

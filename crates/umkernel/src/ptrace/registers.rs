@@ -14,9 +14,8 @@ use alloc::vec::Vec;
 const WORDS: usize = size_of::<TrapFrame>() / 8;
 /// Bytes of `struct user` in the kernel's eyes: two words more than the C library's has.
 const USER_SIZE: u64 = 928;
-/// Where `struct user` has `u_debugreg`, and how many these are.
+/// Where `struct user` has `u_debugreg`.
 const DEBUG_REGISTERS: u64 = 848;
-const DEBUG_REGISTER_COUNT: u64 = 8;
 /// The bits of the debug status register that always read as 1.
 const DR6_RESERVED: u64 = 0xffff_0ff0;
 
@@ -116,10 +115,11 @@ pub fn peek_user(ctx: &Ctx, task: &Task, addr: u64) -> Result<u64> {
     })?
 }
 
-/// `PTRACE_POKEUSER`. The guest has no debug registers: they take what they hold anyway, 0.
+/// `PTRACE_POKEUSER`. The guest has no debug registers: they take 0, which switches them off, and say to anything else what they
+/// say on Linux when all are in use.
 ///
 /// # Errors
-/// As of [`peek_user`], and `EIO` for what cannot be changed.
+/// As of [`peek_user`], `EIO` for what cannot be changed, `ENOSPC` for a breakpoint.
 pub fn poke_user(ctx: &Ctx, task: &Task, addr: u64, value: u64) -> Result<()> {
     with_stop(ctx, task, |stop| {
         if !addr.is_multiple_of(8) {
@@ -135,7 +135,7 @@ pub fn poke_user(ctx: &Ctx, task: &Task, addr: u64, value: u64) -> Result<()> {
         match addr.checked_sub(DEBUG_REGISTERS).map(|offset| offset / 8) {
             Some(0..=3 | 7) if value == 0 => Ok(()),
             Some(6) => Ok(()),
-            Some(n) if n < DEBUG_REGISTER_COUNT => bail!(EIO, "no debug registers"),
+            Some(0..=3 | 7) => bail!(ENOSPC, "no debug registers"),
             _ => bail!(EIO, "cannot be changed"),
         }
     })?
