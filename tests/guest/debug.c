@@ -1073,6 +1073,41 @@ static void stopped_elsewhere(void) {
     for (int i = 0; i < 2; i++) close(there[i]), close(back[i]);
 }
 
+/* A call to which a jump leads, made twice; the second one sleeps. */
+extern char twice[];
+static void calls_twice(void) {
+    prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);
+    asm volatile(".globl twice\n mov $39, %%eax\n jmp 1f\n .balign 16\n 0: mov $34, %%eax\n 1: nop\n twice: syscall\n"
+                 "nop\n nop\n nop\n nop\n nop\n nop\n nop\n nop\n jmp 0b\n" ::: "rax", "rcx", "r11", "memory");
+}
+
+static void place_of_a_call(void) {
+    puts("where a call is made");
+    pid_t pid = start(calls_twice);
+    state("sleeps", pid);
+    RAW(PTRACE_SEIZE, pid, 0, 0);
+    RAW(PTRACE_INTERRUPT, pid, 0, 0);
+    await("interrupted", pid);
+    long word = 0;
+    RAW(PTRACE_PEEKTEXT, pid, twice, &word);
+    printf("at %ld, code %lx, here %lx\n", word_of(pid, REG(rip)) - (long)twice, word, *(long *)twice);
+    RAW(PTRACE_POKEUSER, pid, REG(orig_rax), -1L);
+    RAW(PTRACE_POKEUSER, pid, REG(rax), 0L);
+    RAW(PTRACE_POKETEXT, pid, twice + 4, 0xcc);
+    for (int i = 0; i < 3; i++) {
+        RAW(PTRACE_SINGLESTEP, pid, 0, 0);
+        await("step", pid);
+        printf("at %ld\n", word_of(pid, REG(rip)) - (long)twice);
+    }
+    RAW(PTRACE_POKETEXT, pid, twice + 4, *(long *)(twice + 4));
+    RAW(PTRACE_CONT, pid, 0, 0);
+    state("sleeps again", pid);
+    RAW(PTRACE_INTERRUPT, pid, 0, 0);
+    await("interrupted", pid);
+    printf("at %ld\n", word_of(pid, REG(rip)) - (long)twice);
+    finish(pid);
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], "again") == 0) return 6;
     pid_t first = start(trace_me_and_stop);
@@ -1094,6 +1129,7 @@ int main(int argc, char **argv) {
     threads();
     notices();
     interrupted_read();
+    place_of_a_call();
     puts("execve by a thread");
     exec_by_thread(0);
     exec_by_thread(1);
