@@ -162,6 +162,11 @@ impl TaskTrace {
         self.is_traced() && self.link.lock().stop.as_ref().is_some_and(|stop| stop.resume.is_none())
     }
 
+    /// Whether the task has been let go on from a stop and is about to: it runs, for whoever looks.
+    pub fn is_resumed(&self) -> bool {
+        self.link.lock().stop.as_ref().is_some_and(|stop| stop.resume.is_some())
+    }
+
     /// Whether the tracer asked for the tracee in the new way.
     pub(crate) fn is_seized(&self) -> bool {
         self.is_traced() && self.link.lock().seized

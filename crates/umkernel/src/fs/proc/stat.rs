@@ -22,7 +22,7 @@ pub(super) fn state(subject: &Subject) -> (char, &'static str) {
         || !task.trace.is_traced() && subject.process.inner.lock().state == ProcessState::Stopped
     {
         ('T', "stopped")
-    } else if task.is_running() {
+    } else if task.is_running() || task.trace.is_resumed() {
         ('R', "running")
     } else {
         ('S', "sleeping")
