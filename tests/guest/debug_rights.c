@@ -20,6 +20,7 @@
 
 static int program;
 static char *const arguments[] = {"debug_rights", "who", NULL};
+static char *const wishes[] = {"debug_rights", "trace me", NULL};
 static long variable = 5;
 
 static void drop(uid_t uid) {
@@ -110,10 +111,35 @@ static void execute_for_user(pid_t unused) {
     }
     while (waitpid(pid, &status, 0) == pid && WIFSTOPPED(status)) RAW(PTRACE_CONT, pid, 0, 0);
     printf("traced by its user: %d\n", WEXITSTATUS(status));
+
+    /* One that has more rights than its parent. */
+    if (fork() == 0) {
+        execveat(program, "", wishes, NULL, AT_EMPTY_PATH);
+        _exit(1);
+    }
+    wait(&status);
+    printf("asks its parent to trace it: %s\n", WIFEXITED(status) ? strerrorname_np(WEXITSTATUS(status)) : "traced");
+
+    /* One that has something to hide: only its memory is closed to its tracer. */
+    pid = fork();
+    if (pid == 0) {
+        ptrace(PTRACE_TRACEME, 0, 0, 0);
+        prctl(PR_SET_DUMPABLE, 0);
+        raise(SIGSTOP);
+        _exit(0);
+    }
+    waitpid(pid, &status, 0);
+    long word;
+    SAY(RAW(PTRACE_PEEKDATA, pid, &variable, &word));
+    SAY(RAW(PTRACE_POKEDATA, pid, &variable, 1));
+    SAY(RAW(PTRACE_PEEKUSER, pid, 8, &word));
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
 }
 
 int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], "who") == 0) return geteuid() == 0 ? 10 : 11;
+    if (argc > 1 && strcmp(argv[1], "trace me") == 0) return ptrace(PTRACE_TRACEME, 0, 0, 0) == 0 ? 0 : errno;
     if (geteuid() != 0) return 77;
     char path[4096];
     snprintf(path, sizeof path, "%s/set-user-id", argv[1]);

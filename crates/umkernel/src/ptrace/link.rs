@@ -137,7 +137,7 @@ fn wait_for_stopped(ctx: &Ctx, task: &Arc<Task>) {
 /// `PTRACE_TRACEME`: the thread that made the running task's process traces it from now on.
 ///
 /// # Errors
-/// `EPERM` if somebody does already.
+/// `EPERM` if somebody does already, or if that thread lacks capabilities that the task has.
 pub fn trace_me(ctx: &Ctx) -> Result<()> {
     if ctx.task.trace.is_traced() {
         bail!(EPERM, "already traced");
@@ -150,6 +150,10 @@ pub fn trace_me(ctx: &Ctx) -> Result<()> {
     drop(inner);
     // A parent that is ending traces nobody, and that is no error.
     if let Some(tracer) = tracer {
+        let creds = tracer.creds();
+        if !creds.permitted.contains(ctx.creds().permitted) && !creds.capable(Capabilities::SYS_PTRACE) {
+            bail!(EPERM, "the parent may do less");
+        }
         tie(&tracer, ctx.task, false, Options::empty());
     }
     Ok(())

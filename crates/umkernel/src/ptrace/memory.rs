@@ -27,8 +27,16 @@ pub(super) fn show_own_text(ctx: &Ctx) {
     }
 }
 
+/// Whether a tracer may look at its tracee's memory: that has no secrets (it is dumpable), or the tracer may trace anybody.
+fn may_look(tracee: &Task) -> bool {
+    tracee.creds().dumpable || tracee.trace.link.lock().capable
+}
+
 /// Reads a stopped tracee's memory: the bytes read before the first that is not there.
 pub fn read(ctx: &Ctx, tracee: &Arc<Task>, space: &Arc<AddressSpace>, addr: u64, buf: &mut [u8]) -> usize {
+    if !may_look(tracee) {
+        return 0;
+    }
     let mut done = ctx.kernel.platform.read_memory(space, addr, buf);
     while done < buf.len() {
         let at = addr.wrapping_add(done as u64);
@@ -43,6 +51,9 @@ pub fn read(ctx: &Ctx, tracee: &Arc<Task>, space: &Arc<AddressSpace>, addr: u64,
 
 /// Writes a stopped tracee's memory: the bytes written before the first that may not be written.
 pub fn write(ctx: &Ctx, tracee: &Arc<Task>, space: &Arc<AddressSpace>, addr: u64, bytes: &[u8]) -> usize {
+    if !may_look(tracee) {
+        return 0;
+    }
     let mut done = ctx.kernel.platform.write_memory(space, addr, bytes);
     while done < bytes.len() {
         let at = addr.wrapping_add(done as u64);

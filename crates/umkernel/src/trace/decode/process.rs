@@ -146,7 +146,7 @@ fn wait_status(p: &mut Printer, addr: u64) {
     if matches!(p.result, Some(Ok(0))) {
         return p.address(addr);
     }
-    p.structure(addr, |p, status: u32| p.push(&format!("[{{{}}}]", status_text(status))));
+    p.structure(addr, |p, status: u32| p.push(&format!("[{{{}}}{}]", status_text(status), event_text(status))));
 }
 
 fn status_text(status: u32) -> String {
@@ -154,12 +154,31 @@ fn status_text(status: u32) -> String {
     match (status & 0x7f, status >> 8 & 0xff) {
         (0, code) => format!("WIFEXITED(s) && WEXITSTATUS(s) == {code}"),
         (0x7f, 0xff) if status == 0xffff => "WIFCONTINUED(s)".into(),
-        (0x7f, stop) => format!("WIFSTOPPED(s) && WSTOPSIG(s) == {}", sig(stop)),
+        (0x7f, stop) => {
+            let call = if stop & 0x80 != 0 { " | 0x80" } else { "" };
+            format!("WIFSTOPPED(s) && WSTOPSIG(s) == {}{call}", sig(stop & 0x7f))
+        }
         (signo, _) => {
             let core = if status & 0x80 != 0 { " && WCOREDUMP(s)" } else { "" };
             format!("WIFSIGNALED(s) && WTERMSIG(s) == {}{core}", sig(signo))
         }
     }
+}
+
+/// The event of a tracee's stop in a status, if there is one.
+fn event_text(status: u32) -> String {
+    let event = match status >> 16 {
+        0 => return String::new(),
+        1 => "PTRACE_EVENT_FORK",
+        2 => "PTRACE_EVENT_VFORK",
+        3 => "PTRACE_EVENT_CLONE",
+        4 => "PTRACE_EVENT_EXEC",
+        5 => "PTRACE_EVENT_VFORK_DONE",
+        6 => "PTRACE_EVENT_EXIT",
+        128 => "PTRACE_EVENT_STOP",
+        other => return format!(" | {other:#x} /* PTRACE_EVENT_??? */ << 16"),
+    };
+    format!(" | {event} << 16")
 }
 
 /// Requests of `ptrace(2)`, as strace names them.
