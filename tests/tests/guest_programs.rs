@@ -6,14 +6,22 @@
 use std::fs;
 
 use umlfs_tests::guest::GuestProgram;
+use umlfs_tests::machine::platforms;
 use umlfs_tests::{expect_clean_ext, judge, run, umlfs};
 
 /// Exit status of a program that may not do natively what it is to compare.
 const CANNOT: i32 = 77;
 
-/// Runs `guest/NAME.c` here and there, with a directory on a disk and one on a tmpfs as its arguments, and compares.
+/// Runs `guest/NAME.c` here and there, on the platform that is the default here. See [`same_as_native_on`].
 #[track_caller]
 fn same_as_native(name: &str) {
+    same_as_native_on(name, &[]);
+}
+
+/// Runs `guest/NAME.c` here and there, on each of these platforms, or the default one without any; with a directory on a disk and
+/// one on a tmpfs as its arguments, and compares.
+#[track_caller]
+fn same_as_native_on(name: &str, platforms: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let GuestProgram { program, image } = GuestProgram::new(name, dir.path());
     for made in ["disk", "memory"] {
@@ -30,14 +38,20 @@ fn same_as_native(name: &str) {
     }
     let native = native.expect_success();
 
-    let mut guest = umlfs();
-    guest.arg("boot").arg(&image).arg("--").arg(format!("/{name}")).args(["/tmp", "/dev/shm"]);
-    let guest = run(&mut guest).expect_success();
     assert!(native.stdout.lines().count() > 10, "{native:?}");
-    for (n, (native, guest)) in native.stdout.lines().zip(guest.stdout.lines()).enumerate() {
-        assert_eq!(guest, native, "{name}, line {} of its output (right: native)", n + 1);
+    let chosen: Vec<Vec<&str>> = match platforms {
+        [] => vec![Vec::new()],
+        all => all.iter().map(|platform| vec!["--platform", platform]).collect(),
+    };
+    for platform in chosen {
+        let mut guest = umlfs();
+        guest.arg("boot").args(&platform).arg(&image).arg("--").arg(format!("/{name}")).args(["/tmp", "/dev/shm"]);
+        let guest = run(&mut guest).expect_success();
+        for (n, (native, guest)) in native.stdout.lines().zip(guest.stdout.lines()).enumerate() {
+            assert_eq!(guest, native, "{name} {platform:?}, line {} of its output (right: native)", n + 1);
+        }
+        assert_eq!(guest.stdout, native.stdout, "{name} {platform:?}");
     }
-    assert_eq!(guest.stdout, native.stdout, "{name}");
     expect_clean_ext(&image);
 }
 
@@ -124,4 +138,14 @@ fn programs_are_killed_as_they_start() {
 #[test]
 fn system_v_objects() {
     same_as_native("ipc");
+}
+
+#[test]
+fn processes_trace_each_other() {
+    same_as_native_on("debug", platforms());
+}
+
+#[test]
+fn not_everybody_may_trace() {
+    same_as_native_on("debug_rights", platforms());
 }

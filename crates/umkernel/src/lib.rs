@@ -29,6 +29,7 @@ pub mod net;
 pub mod platform;
 pub mod power;
 pub mod profile;
+pub mod ptrace;
 pub mod settings;
 pub mod sync;
 

@@ -7,7 +7,7 @@ use crate::signal::number::{SIGBUS, SIGSEGV};
 use crate::signal::{self, SigDetail, SigInfo, code};
 use crate::syscall;
 use crate::task::{self, WaitStatus};
-use crate::{profile, trace};
+use crate::{profile, ptrace, trace};
 use core::sync::atomic::Ordering;
 
 /// What happens to a task next.
@@ -22,6 +22,9 @@ pub enum Next {
 /// A system call: services it. The result goes to [`return_to_user`], which puts it into the frame.
 pub fn syscall(ctx: &Ctx, frame: &mut TrapFrame) -> Result<usize> {
     ctx.task.in_syscall.store(frame.orig_rax as u32, Ordering::Relaxed);
+    if ctx.task.trace.is_traced() {
+        return ptrace::stop::syscall(ctx, frame);
+    }
     syscall::dispatch(ctx, frame)
 }
 
@@ -54,7 +57,8 @@ pub fn return_to_user(ctx: &Ctx, frame: &mut TrapFrame, result: Option<Result<us
     }
     // SAFETY: the call is over, and this thread runs the task.
     unsafe { ctx.task.drop_kept() };
-    if !ctx.task.attention.load(Ordering::SeqCst) {
+    let traced = ctx.task.trace.is_traced();
+    if !traced && !ctx.task.attention.load(Ordering::SeqCst) {
         match result {
             None => return Next::Run,
             Some(Ok(value)) => {
@@ -69,11 +73,38 @@ pub fn return_to_user(ctx: &Ctx, frame: &mut TrapFrame, result: Option<Result<us
             }
         }
     }
+    if traced {
+        return tracee_to_user(ctx, frame, result);
+    }
     if ctx.task.dying.load(Ordering::SeqCst) {
         return Next::End;
     }
     signal::deliver(ctx, frame, result);
+    // Somebody may have begun to trace it while it was stopped.
+    if ctx.task.trace.is_traced() {
+        return tracee_to_user(ctx, frame, None);
+    }
     if ctx.task.dying.load(Ordering::SeqCst) { Next::End } else { Next::Run }
+}
+
+/// As [`return_to_user`], with the stops that a tracer wants.
+#[cold]
+fn tracee_to_user(ctx: &Ctx, frame: &mut TrapFrame, result: Option<Result<usize>>) -> Next {
+    ptrace::stop::disarm(ctx, frame);
+    if let Some(result) = result
+        && !ctx.task.dying.load(Ordering::SeqCst)
+    {
+        ptrace::stop::leave_syscall(ctx, frame, result);
+    }
+    if !ctx.task.dying.load(Ordering::SeqCst) {
+        signal::deliver(ctx, frame, None);
+    }
+    if ctx.task.dying.load(Ordering::SeqCst) {
+        ptrace::stop::exiting(ctx, frame);
+        return Next::End;
+    }
+    ptrace::stop::arm(ctx, frame);
+    Next::Run
 }
 
 /// The task has left guest code for good: undoes all that it was.

@@ -172,7 +172,7 @@ fn reap_until(ctx: &Ctx, pid: i32) {
                 break match found.status {
                     WaitStatus::Exited(code) => code,
                     WaitStatus::Signaled(signal, _) => 128 + signal,
-                    WaitStatus::Stopped(_) | WaitStatus::Continued => continue,
+                    WaitStatus::Stopped(_) | WaitStatus::Trapped(_) | WaitStatus::Continued => continue,
                 };
             }
             Ok(_) => {}

@@ -393,8 +393,12 @@ fn note_tail(ctx: &Ctx) {
     }
 }
 
+fn is_debugged(ctx: &Ctx) -> bool {
+    ctx.mm().is_ok_and(|space| space.debugged.load(Ordering::Relaxed))
+}
+
 /// Makes the host's mappings for a VMA.
-pub(super) fn back_vma(ctx: &Ctx, vma: &Vma) -> Result<()> {
+pub(crate) fn back_vma(ctx: &Ctx, vma: &Vma) -> Result<()> {
     let platform = &*ctx.kernel.platform;
     let shared = vma.flags.contains(MapFlags::SHARED);
     match &vma.kind {
@@ -405,7 +409,11 @@ pub(super) fn back_vma(ctx: &Ctx, vma: &Vma) -> Result<()> {
             let backing = Backing::File { fd: memory.fd.raw(), offset: *offset, shared: true };
             platform.map(ctx.task, vma.start, vma.len(), vma.prot, backing)
         }
-        VmaKind::File { .. } if vma.prot.contains(Prot::EXEC) && !shared && platform.map_text(ctx.task, vma)? => Ok(()),
+        VmaKind::File { .. }
+            if vma.prot.contains(Prot::EXEC) && !shared && !is_debugged(ctx) && platform.map_text(ctx.task, vma)? =>
+        {
+            Ok(())
+        }
         VmaKind::File { file, offset } => {
             let mut at = *offset;
             for extent in file.inode.host_extents(*offset, vma.len(), shared)? {

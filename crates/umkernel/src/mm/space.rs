@@ -31,6 +31,8 @@ pub struct AddressSpace {
     /// Pages behind the end of a mapped file have been mapped: should the file have grown, kernel copies see to them as
     /// guest faults do.
     pub(super) tails: AtomicBool,
+    /// A tracer has looked, or may: the program's own text is mapped, never a copy of the platform's with jumps in it.
+    pub(crate) debugged: AtomicBool,
 }
 
 /// The changeable part of an [`AddressSpace`].
@@ -73,6 +75,7 @@ impl AddressSpace {
             cuts: Mutex::default(),
             has_cuts: AtomicBool::new(false),
             tails: AtomicBool::new(false),
+            debugged: AtomicBool::new(false),
         }
     }
 
@@ -118,6 +121,7 @@ impl AddressSpace {
             has_cuts: AtomicBool::new(!cuts.is_empty()),
             cuts: Mutex::new(cuts),
             tails: AtomicBool::new(self.tails.load(Ordering::Relaxed)),
+            debugged: AtomicBool::new(self.debugged.load(Ordering::Relaxed)),
         }
     }
 

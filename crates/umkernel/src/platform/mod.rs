@@ -140,6 +140,16 @@ pub trait Platform: Send + Sync {
         Ok(false)
     }
 
+    /// Whether a VMA may show a copy of the platform's own rather than the file: see [`Platform::map_text`].
+    fn has_text_copy(&self, _vma: &Vma) -> bool {
+        false
+    }
+
+    /// Where a task is in the program's own text that is at `rip`, should that be in code of the platform's which stands for it.
+    fn program_counter(&self, rip: u64) -> u64 {
+        rip
+    }
+
     /// Where the platform wants a relocatable program or library of `span` bytes to lie in every address space, if it cares.
     fn place_text(&self, _file: &File, _span: u64) -> Option<u64> {
         None

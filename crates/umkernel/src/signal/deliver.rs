@@ -7,6 +7,7 @@ use crate::errno::{Errno, Error, Result};
 use crate::kernel::Ctx;
 use crate::mm;
 use crate::platform::TrapFrame;
+use crate::ptrace;
 use crate::task::{self, WaitStatus};
 use crate::trace;
 use core::sync::atomic::Ordering;
@@ -31,18 +32,19 @@ enum Found {
 ///
 /// Sleeps while the process is stopped.
 pub fn deliver(ctx: &Ctx, regs: &mut TrapFrame, result: Option<Result<usize>>) {
-    let mut interrupted = settle(regs, result);
+    settle(regs, result);
     loop {
         match next(ctx, regs) {
             Found::End => return,
             Found::Handler(info, action) => {
-                if let Some(errno) = interrupted.take() {
+                if let Some(errno) = interrupted(regs) {
                     restart(regs, errno, Some(action.flags()));
                 }
                 handle(ctx, regs, &info, &action);
+                ptrace::stop::at_handler(ctx, regs);
             }
             Found::Nothing => {
-                if let Some(errno) = interrupted.take() {
+                if let Some(errno) = interrupted(regs) {
                     restart(regs, errno, None);
                 }
                 mm::map::take_cuts(ctx);
@@ -57,18 +59,23 @@ pub fn deliver(ctx: &Ctx, regs: &mut TrapFrame, result: Option<Result<usize>>) {
     }
 }
 
-/// Puts the result into `rax`, unless it is one of the numbers that ask for a restart, which are returned.
-fn settle(regs: &mut TrapFrame, result: Option<Result<usize>>) -> Option<Errno> {
-    match result? {
-        Ok(value) => regs.rax = value as u64,
-        Err(Error { errno, .. }) if wants_restart(errno) => return Some(errno),
-        Err(Error { errno, .. }) => regs.rax = negated(errno),
+/// Puts the result into `rax`, be it one of the numbers that ask for a restart, which tracers see there.
+fn settle(regs: &mut TrapFrame, result: Option<Result<usize>>) {
+    match result {
+        Some(Ok(value)) => regs.rax = value as u64,
+        Some(Err(Error { errno, .. })) => regs.rax = negated(errno),
+        None => {}
     }
-    None
 }
 
-fn wants_restart(errno: Errno) -> bool {
-    matches!(errno, Errno::ERESTARTSYS | Errno::ERESTARTNOINTR | Errno::ERESTARTNOHAND | Errno::ERESTART_RESTARTBLOCK)
+/// What the registers say of a system call that asks for a restart, whether the call has put it there or a tracer.
+fn interrupted(regs: &TrapFrame) -> Option<Errno> {
+    if regs.orig_rax == TrapFrame::NO_SYSCALL {
+        return None;
+    }
+    let errno = Errno(u16::try_from(-(regs.rax as i64)).ok()?);
+    let restarts = [Errno::ERESTARTSYS, Errno::ERESTARTNOINTR, Errno::ERESTARTNOHAND, Errno::ERESTART_RESTARTBLOCK];
+    restarts.contains(&errno).then_some(errno)
 }
 
 fn negated(errno: Errno) -> u64 {
@@ -109,13 +116,18 @@ fn handle(ctx: &Ctx, regs: &mut TrapFrame, info: &SigInfo, action: &SigAction) {
 }
 
 /// Takes signals and does their default actions until one has a handler or there are no more.
-fn next(ctx: &Ctx, regs: &TrapFrame) -> Found {
+fn next(ctx: &Ctx, regs: &mut TrapFrame) -> Found {
     let (task, process) = (ctx.task, &ctx.task.process);
     loop {
         if task.dying.load(Ordering::SeqCst) {
             return Found::End;
         }
-        if task.signals.stop_pending.load(Ordering::SeqCst) {
+        let stops = task.signals.stop_pending.load(Ordering::SeqCst);
+        if task.trace.must_trap() || stops && task.trace.is_traced() {
+            ptrace::stop::trap(ctx, regs);
+            continue;
+        }
+        if stops {
             job::take_part(ctx);
             continue;
         }
@@ -125,6 +137,14 @@ fn next(ctx: &Ctx, regs: &TrapFrame) -> Found {
         let Some(info) = fault.or_else(|| dequeue_locked(task, wanted)) else {
             drop(inner);
             return Found::Nothing;
+        };
+        let traced = task.trace.is_traced();
+        let (inner, info) = if traced {
+            drop(inner);
+            let Some(info) = ptrace::stop::at_signal(ctx, regs, info) else { continue };
+            (process.inner.lock(), info)
+        } else {
+            (inner, info)
         };
         let sig = info.signo;
         let handlers = process.handlers.lock().clone();
@@ -183,8 +203,8 @@ mod tests {
 
     fn after(errno: Errno, handler: Option<SaFlags>) -> (u64, u64) {
         let mut regs = TrapFrame { rip: 0x1002, orig_rax: 7, rax: 7, ..TrapFrame::default() };
-        let interrupted = settle(&mut regs, Some(Err(errno.into())));
-        assert_eq!(interrupted, Some(errno));
+        settle(&mut regs, Some(Err(errno.into())));
+        assert_eq!(interrupted(&regs), Some(errno));
         restart(&mut regs, errno, handler);
         (regs.rip, regs.rax)
     }
@@ -209,12 +229,12 @@ mod tests {
     #[test]
     fn results_go_to_rax() {
         let mut regs = TrapFrame::default();
-        assert_eq!(settle(&mut regs, Some(Ok(3))), None);
-        assert_eq!(regs.rax, 3);
-        assert_eq!(settle(&mut regs, Some(Err(Errno::ENOENT.into()))), None);
-        assert_eq!(regs.rax as i64, -2);
+        settle(&mut regs, Some(Ok(3)));
+        assert_eq!((regs.rax, interrupted(&regs)), (3, None));
+        settle(&mut regs, Some(Err(Errno::ENOENT.into())));
+        assert_eq!((regs.rax as i64, interrupted(&regs)), (-2, None));
         regs.rax = 9;
-        assert_eq!(settle(&mut regs, None), None);
+        settle(&mut regs, None);
         assert_eq!(regs.rax, 9, "a fault leaves the registers alone");
     }
 }

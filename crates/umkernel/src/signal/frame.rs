@@ -276,6 +276,7 @@ pub(super) fn pop(ctx: &Ctx, regs: &mut TrapFrame) -> Result<usize> {
     if frame.flags & UC_STRICT_RESTORE_SS != 0 && u64::from(context.ss | 3) != TrapFrame::USER_SS {
         bail!(EINVAL, "the frame's ss is not that of 64-bit code");
     }
+    // No call to start again: `registers` says so.
     *regs = TrapFrame {
         eflags: regs.eflags & !USER_FLAGS | context.eflags & USER_FLAGS,
         fs_base: regs.fs_base,

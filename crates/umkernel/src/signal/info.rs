@@ -23,6 +23,8 @@ pub mod code {
     pub const CLD_KILLED: i32 = 2;
     /// SIGCHLD: the child was killed and dumped core.
     pub const CLD_DUMPED: i32 = 3;
+    /// SIGCHLD: the tracee stopped for its tracer.
+    pub const CLD_TRAPPED: i32 = 4;
     /// SIGCHLD: the child stopped.
     pub const CLD_STOPPED: i32 = 5;
     /// SIGCHLD: the child continued.

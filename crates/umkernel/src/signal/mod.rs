@@ -28,7 +28,10 @@ pub use altstack::{AltStack, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK};
 pub use deliver::{deliver, return_from_handler};
 pub use frame::SigContext;
 pub use info::{SIGINFO_SIZE, SigDetail, SigInfo, code};
-pub use job::{child_ended, hang_up_orphans, is_orphaned, thread_ended};
+pub use job::{
+    child_ended, hang_up_orphans, is_orphaned, join_stop, leave_stop, notify_parent, rejoin_stop, stopping_signal,
+    take_stop, tell_tracer, thread_ended,
+};
 pub use number::{DefaultAction, default_action};
 pub use queue::{PendingQueue, QueuedByUser, TimerSignal};
 use send::force_action;
@@ -37,6 +40,6 @@ pub use send::{
 };
 pub use set::SigSet;
 pub use state::{
-    FaultRecord, ProcessSignals, TaskSignals, dequeue, pending, recalculate_attention, set_action, set_blocked,
-    wait_for, with_mask,
+    FaultRecord, ProcessSignals, TaskSignals, dequeue, mark_pending, pending, queued, recalculate_attention,
+    set_action, set_blocked, wait_for, with_mask,
 };

@@ -5,6 +5,7 @@ use super::{SigInfo, SigSet, number};
 use crate::sync::{Mutex, MutexGuard};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -126,6 +127,11 @@ impl PendingQueue {
         }
     }
 
+    /// What is known of the pending signals, oldest first.
+    pub(super) fn infos(&self) -> Vec<SigInfo> {
+        self.list.iter().map(|queued| queued.info).collect()
+    }
+
     /// Forgets the signals of a set.
     pub(super) fn discard(&mut self, set: SigSet) {
         self.set = self.set - set;
@@ -168,7 +174,6 @@ mod tests {
     use super::*;
     use crate::signal::number::*;
     use crate::signal::{SigDetail, code};
-    use alloc::vec::Vec;
 
     fn push(queue: &mut PendingQueue, users: &QueuedByUser, sig: u8, value: u64) {
         let detail = SigDetail::Sender { pid: 1, uid: 0, value };

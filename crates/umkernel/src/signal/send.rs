@@ -6,6 +6,7 @@ use super::{SigAction, SigDetail, SigInfo, SigSet, code, job, recalculate_attent
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::{Ctx, Kernel};
+use crate::ptrace;
 use crate::task::{Capabilities, Pid, Process, Task, WaitStatus};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -112,8 +113,8 @@ pub(super) fn force_action(ctx: &Ctx, info: SigInfo, default: bool) {
         handlers.update(info.signo, |a| a.handler = SigAction::DEFAULT);
         task.signals.store_blocked(blocked.without(info.signo));
     }
-    if handlers.get(info.signo).handler == SigAction::DEFAULT {
-        // Even init dies of its own faults.
+    if handlers.get(info.signo).handler == SigAction::DEFAULT && !task.trace.is_traced() {
+        // Even init dies of its own faults, but not of breakpoints that a tracer sees to.
         process.signals.unkillable.store(false, Ordering::SeqCst);
     }
     // Refused only when the thread is ending already.
@@ -160,8 +161,10 @@ fn send(
     } else if sig == SIGCONT {
         discard(process, &inner.threads, number::STOPPING);
         continued = job::resume(process, &mut inner);
+        inner.threads.iter().filter(|t| t.trace.is_seized()).for_each(|t| ptrace::stop::notify(kernel, t));
     }
-    let ignored = protected || handler.ignores(sig) && !judge.signals.holds_back(sig);
+    // A tracer sees signals that its tracee ignores.
+    let ignored = (protected || handler.ignores(sig) && !judge.signals.holds_back(sig)) && !judge.trace.is_traced();
     if !ignored {
         queue(kernel, process, task, &leader, info, timer)?;
         process.signals.arrival.wake_all();

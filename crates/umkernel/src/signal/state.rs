@@ -29,6 +29,8 @@ pub struct TaskSignals {
     pub(super) fault: Mutex<FaultRecord>,
     /// The thread has yet to take part in a stop of its process.
     pub(super) stop_pending: AtomicBool,
+    /// The stop waits for the thread to take part: it was counted when the stop began.
+    pub(super) stop_owed: AtomicBool,
     /// The thread rests until `SIGCONT`.
     pub(super) stopped: AtomicBool,
     /// A stop signal was taken from the queue and not yet obeyed; `SIGCONT` takes it back.
@@ -126,6 +128,11 @@ impl TaskSignals {
         }
     }
 
+    /// The mask that the thread has when it is not in a call with another one (`PTRACE_GETSIGMASK`).
+    pub(crate) fn lasting_mask(&self) -> SigSet {
+        self.saved_mask.lock().unwrap_or(self.blocked())
+    }
+
     pub(super) fn take_saved_mask(&self) -> Option<SigSet> {
         self.saved_mask.lock().take()
     }
@@ -172,6 +179,7 @@ pub fn recalculate_attention(task: &Task) {
     let wanted = !(pending - task.signals.blocked()).is_empty()
         || task.signals.stop_pending.load(Ordering::SeqCst)
         || task.dying.load(Ordering::SeqCst)
+        || task.trace.must_trap()
         || task.mm.with(|mm| mm.as_ref().is_some_and(|space| space.has_cuts()));
     if wanted {
         task.attention.store(true, Ordering::SeqCst);
@@ -294,6 +302,18 @@ pub(super) fn dequeue_locked(task: &Task, set: SigSet) -> Option<SigInfo> {
         task.signals.stop_taken.store(true, Ordering::SeqCst);
     }
     Some(info)
+}
+
+/// Marks a signal as pending for a task that does not run yet, without details.
+pub fn mark_pending(task: &Task, sig: u8) {
+    let _inner = task.process.inner.lock();
+    task.signals.pending.lock().push(SigInfo::lost(sig), None, None);
+    task.attention.store(true, Ordering::SeqCst);
+}
+
+/// The signals that wait for a task alone, or for its process; whose lock the caller holds.
+pub fn queued(task: &Task, shared: bool) -> alloc::vec::Vec<SigInfo> {
+    if shared { task.process.signals.pending.lock().infos() } else { task.signals.pending.lock().infos() }
 }
 
 /// The signals that wait for the running task, blocked or not (`sigpending(2)`, polls of a signalfd).

@@ -103,10 +103,7 @@ fn sys_get_robust_list(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Re
         0 => ctx.task.clone(),
         tid => ctx.kernel.tasks.task(tid).ok_or(Errno::ESRCH)?,
     };
-    let same = target.process.pid == ctx.task.process.pid;
-    if !same && !ctx.creds().may_trace(&target.creds()) {
-        return Err(Errno::EPERM.into());
-    }
+    crate::ptrace::may_access(ctx, &target)?;
     ctx.write_val(args[2], &futex::ROBUST_HEAD_SIZE)?;
     ctx.write_val(args[1], &target.robust_list.load(Ordering::SeqCst))?;
     Ok(0)

@@ -24,6 +24,7 @@ mod poll;
 mod prctl;
 mod process;
 mod process_vm;
+mod ptrace;
 mod sched;
 mod signal;
 mod socket;

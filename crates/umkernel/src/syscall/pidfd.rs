@@ -72,9 +72,6 @@ fn sys_pidfd_getfd(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usiz
     let file = ctx.file(args[0] as i32)?;
     let process = pidfd::process_of(&file)?;
     let Some(task) = process.inner.lock().threads.first().cloned() else { bail!(ESRCH) };
-    let own = alloc::sync::Arc::ptr_eq(process, &ctx.task.process);
-    if !own && !ctx.creds().may_trace(&task.creds()) {
-        bail!(EPERM);
-    }
+    crate::ptrace::may_access(ctx, &task)?;
     install(ctx, task.files().get_or_path(args[1] as i32)?, true)
 }

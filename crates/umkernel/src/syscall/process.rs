@@ -257,6 +257,7 @@ fn sys_waitid(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usiz
                 WaitStatus::Exited(code) => (1, u32::from(code)),
                 WaitStatus::Signaled(sig, core) => (if core { 3 } else { 2 }, u32::from(sig)),
                 WaitStatus::Stopped(sig) => (5, u32::from(sig)),
+                WaitStatus::Trapped(code) => (4, code),
                 WaitStatus::Continued => (6, 18),
             };
             info[..7].copy_from_slice(&[17, 0, code, 0, found.pid as u32, found.uid, value]);

@@ -6,6 +6,7 @@ use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::mm::AddressSpace;
+use crate::ptrace;
 use crate::task::Pid;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -33,9 +34,7 @@ enum Way {
 
 fn space_of(ctx: &Ctx, pid: Pid) -> Result<Arc<AddressSpace>> {
     let task = ctx.kernel.tasks.task(pid).ok_or(Errno::ESRCH)?;
-    if !Arc::ptr_eq(&task.process, &ctx.task.process) && !ctx.creds().may_trace(&task.creds()) {
-        bail!(EPERM);
-    }
+    ptrace::may_access(ctx, &task)?;
     task.mm().map_err(|_| Errno::ESRCH.into())
 }
 

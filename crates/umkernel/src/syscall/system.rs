@@ -262,10 +262,8 @@ fn sys_getcpu(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usiz
 fn sys_kcmp(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
     let task = |pid: u64| ctx.kernel.tasks.task(pid as i32).ok_or(Errno::ESRCH);
     let (a, b) = (task(args[0])?, task(args[1])?);
-    let ours = ctx.creds();
-    if !ours.may_trace(&a.creds()) || !ours.may_trace(&b.creds()) {
-        return Err(Errno::EPERM.into());
-    }
+    crate::ptrace::may_access(ctx, &a)?;
+    crate::ptrace::may_access(ctx, &b)?;
     fn address<T: ?Sized>(what: &Arc<T>) -> usize {
         Arc::as_ptr(what).cast::<()>() as usize
     }

@@ -208,6 +208,7 @@ const FAMILIES: &[(&str, &[Entry])] = families![
     prctl,
     process,
     process_vm,
+    ptrace,
     sched,
     signal,
     socket,

@@ -9,6 +9,7 @@ use crate::kernel::Ctx;
 use crate::loader::{self, Placed, StackPlan, Strings};
 use crate::mm::AddressSpace;
 use crate::platform::TrapFrame;
+use crate::ptrace;
 use crate::signal::{self, SigDetail, SigInfo};
 use crate::vfs::File;
 use alloc::sync::Arc;
@@ -29,15 +30,18 @@ pub fn exec(ctx: &Ctx, file: Arc<File>, path: &[u8], mut strings: Strings, frame
     loader::check_size(&strings, stack_limit)?;
     let loaded = loader::load(ctx, image.file.clone(), &image.head)?;
     let attr = image.file.inode.attr()?;
-    let no_suid = image.file.location.mount.no_suid();
+    let traced = !ctx.task.trace.may_gain_privileges();
+    let no_suid = image.file.location.mount.no_suid() || traced;
     let (new_creds, secure) = creds::for_exec(ctx.creds(), &attr, no_suid);
 
+    let old_tid = ctx.task.tid();
     end_other_threads(ctx)?;
     futex::exec_robust_list(ctx);
 
     let kernel = ctx.kernel;
     let task = ctx.task;
     let space = Arc::new(AddressSpace::new(kernel.new_id(), &kernel.platform.reserved_ranges()));
+    space.debugged.store(task.trace.is_traced(), Ordering::Relaxed);
     // SAFETY: this thread runs the task, and nobody up to its system call looks at its memory any more: the strings are copied.
     let old = unsafe { task.mm.replace(None) };
     // The caller's reference is the last one unless a vfork parent or a CLONE_VM relative has the memory, too.
@@ -62,9 +66,11 @@ pub fn exec(ctx: &Ctx, file: Arc<File>, path: &[u8], mut strings: Strings, frame
         }
     };
     kernel.platform.set_extended_state(task, &[])?;
-    *frame = TrapFrame::start(entry, sp);
+    // Tracers see which call it was.
+    *frame = TrapFrame { orig_rax: frame.orig_rax, rax: frame.rax, ..TrapFrame::start(entry, sp) };
 
     become_program(ctx, &image.file, path, new_creds);
+    ptrace::stop::event(ctx, frame, ptrace::Event::Exec, old_tid as u64);
     Ok(())
 }
 
@@ -161,6 +167,7 @@ fn end_other_threads(ctx: &Ctx) -> Result<()> {
     };
     process.child_events.remove(&sleeper);
     if ended.is_ok() && ctx.task.tid() != process.pid {
+        ptrace::link::leader_replaced(ctx);
         ctx.kernel.tasks.remove_task(ctx.task.tid());
         ctx.task.tid.store(process.pid, Ordering::Relaxed);
         ctx.kernel.tasks.insert(ctx.task);

@@ -5,6 +5,7 @@ use super::{Process, ProcessState, Rusage, WaitStatus};
 use crate::futex;
 use crate::kernel::{Ctx, Kernel};
 use crate::mm::AddressSpace;
+use crate::ptrace;
 use crate::signal::{self, SigDetail, SigInfo};
 use crate::tty;
 use alloc::sync::Arc;
@@ -21,6 +22,7 @@ pub fn exit_thread(ctx: &Ctx, code: u8) {
         inner.leader_status.get_or_insert(WaitStatus::Exited(code));
     }
     drop(inner);
+    ctx.task.trace.exits(code);
     ctx.task.dying.store(true, Ordering::SeqCst);
     ctx.task.attention.store(true, Ordering::SeqCst);
 }
@@ -68,6 +70,7 @@ pub fn finish(ctx: &Ctx) {
     vfork_done(task);
     close_files(ctx);
 
+    let status = ptrace::stop::exit_status(ctx);
     let mut inner = process.inner.lock();
     inner.dead_threads.add(&Rusage { utime, stime, max_rss });
     inner.threads.retain(|t| !Arc::ptr_eq(t, task));
@@ -75,6 +78,8 @@ pub fn finish(ctx: &Ctx) {
     drop(inner);
     signal::thread_ended(ctx.kernel, task);
     ctx.kernel.tasks.remove_task(task.tid());
+    ptrace::link::tracer_ended(ctx);
+    ptrace::link::tracee_ended(ctx, status);
     process.child_events.wake_all();
     if ended {
         finish_process(ctx);
@@ -142,6 +147,9 @@ fn finish_process(ctx: &Ctx) {
     if process.pid == 1 {
         kernel.init_ended(status);
     }
+    if ptrace::link::zombie_of(kernel, process, status) {
+        return;
+    }
     let gone = signal::child_ended(kernel, process, uid, (used.utime, used.stime), status);
     if let (true, Some(parent)) = (gone, parent) {
         super::wait::forget(kernel, &parent, process);
@@ -174,6 +182,7 @@ fn reparent(ctx: &Ctx, children: Vec<Arc<Process>>) {
         // A child with another exit signal would be invisible to a reaper's wait.
         inner.exit_signal = signal::number::SIGCHLD;
         let (state, used, uid) = (inner.state, inner.dead_threads, inner.uid_at_exit);
+        let traced = inner.tracer.is_some();
         let death_signal = inner.parent_death_signal;
         drop(inner);
         reaper.inner.lock().children.push(child.clone());
@@ -184,6 +193,7 @@ fn reparent(ctx: &Ctx, children: Vec<Arc<Process>>) {
             let _ = signal::send_to_process(kernel, &child, info);
         }
         if let ProcessState::Zombie(status) = state
+            && !traced
             && signal::child_ended(kernel, &child, uid, (used.utime, used.stime), status)
         {
             super::wait::forget(kernel, &reaper, &child);

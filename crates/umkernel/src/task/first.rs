@@ -60,6 +60,8 @@ impl FirstTask {
                 exiting: None,
                 leader_status: None,
                 uid_at_exit: 0,
+                maker: alloc::sync::Weak::new(),
+                tracer: None,
                 event: None,
                 exit_signal: crate::signal::number::SIGCHLD,
                 dead_threads: Rusage::default(),
@@ -99,6 +101,7 @@ impl FirstTask {
             vfork_parent: Mutex::new(None),
             restart: Mutex::new(None),
             in_syscall: AtomicU32::new(u32::MAX),
+            trace: Default::default(),
             start_time: crate::host::monotonic_ns(),
         });
         process.inner.lock().threads.push(task.clone());
@@ -121,7 +124,7 @@ pub(crate) type Started = Box<dyn FnOnce(Result<()>) + Send>;
 /// `started` is told on the task's own kernel thread whether one could.
 pub fn start_program(kernel: &Arc<Kernel>, task: &Arc<Task>, programs: Vec<Program>, started: Started) -> Result<()> {
     let start = move |ctx: &Ctx| {
-        let mut frame = TrapFrame::default();
+        let mut frame = TrapFrame { orig_rax: TrapFrame::NO_SYSCALL, ..TrapFrame::default() };
         let mut result = Err(crate::Errno::ENOENT.into());
         for program in programs {
             result = (ctx.kernel.vfs.open_exec(ctx, &program.path))

@@ -6,6 +6,7 @@ use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::platform::{HostThread, Spawn, TrapFrame};
+use crate::ptrace;
 use crate::signal::{self, ProcessSignals};
 use crate::sync::{Mutex, WaitQueue, Waiter};
 use crate::vfs::OpenFlags;
@@ -132,7 +133,7 @@ impl CloneArgs {
 }
 
 /// `clone(2)`: makes a task and starts it. Returns its id, which the child's own return of 0 mirrors.
-pub fn clone(ctx: &Ctx, args: &CloneArgs, frame: &TrapFrame) -> Result<Pid> {
+pub fn clone(ctx: &Ctx, args: &CloneArgs, frame: &mut TrapFrame) -> Result<Pid> {
     let namespaces = CloneFlags::NEWNS | CloneFlags::NEW_OTHER;
     if args.flags.intersects(namespaces) && !ctx.creds().capable(Capabilities::SYS_ADMIN) {
         bail!(EPERM, "namespaces are an administrator's");
@@ -173,6 +174,7 @@ pub fn clone(ctx: &Ctx, args: &CloneArgs, frame: &TrapFrame) -> Result<Pid> {
         vfork_parent: Mutex::new(vfork_done.clone()),
         restart: Mutex::new(None),
         in_syscall: AtomicU32::new(u32::MAX),
+        trace: Default::default(),
         start_time: crate::host::monotonic_ns(),
     });
     let mut child_frame = *frame;
@@ -200,6 +202,10 @@ pub fn clone(ctx: &Ctx, args: &CloneArgs, frame: &TrapFrame) -> Result<Pid> {
         // The memory is the child's as well.
         let _ = ctx.write_val(args.child_tid, &tid);
     }
+    let event = ptrace::link::clone_event(ctx, flags, args.exit_signal);
+    if event.is_some() || flags.contains(CloneFlags::PTRACE) {
+        ptrace::new_child(ctx, &child);
+    }
     let settid = if flags.contains(CloneFlags::CHILD_SETTID) && how == Spawn::Fork { args.child_tid } else { 0 };
     if let Err(e) = kernel.platform.spawn(kernel, parent, &child, how, child_frame, settid) {
         disown(ctx, &child);
@@ -209,8 +215,12 @@ pub fn clone(ctx: &Ctx, args: &CloneArgs, frame: &TrapFrame) -> Result<Pid> {
         }
         return Err(e);
     }
+    if let Some(event) = event {
+        ptrace::stop::event(ctx, frame, event, tid as u64);
+    }
     if let Some(done) = vfork_done {
         wait_for_vfork(ctx, &child, &done);
+        ptrace::stop::event(ctx, frame, ptrace::Event::VforkDone, tid as u64);
     }
     Ok(tid)
 }
@@ -285,6 +295,8 @@ fn new_process(ctx: &Ctx, pid: Pid, args: &CloneArgs) -> Arc<Process> {
             exiting: None,
             leader_status: None,
             uid_at_exit: 0,
+            maker: Arc::downgrade(ctx.task),
+            tracer: None,
             event: None,
             exit_signal: args.exit_signal,
             dead_threads: Rusage::default(),
@@ -335,6 +347,7 @@ fn adopt(ctx: &Ctx, child: &Arc<Task>, flags: CloneFlags) -> Result<()> {
 
 /// Undoes [`adopt`] for a task that could not be started.
 fn disown(ctx: &Ctx, child: &Arc<Task>) {
+    ptrace::link::forget_child(child);
     let process = &child.process;
     process.inner.lock().threads.retain(|t| !Arc::ptr_eq(t, child));
     ctx.kernel.tasks.remove_task(child.tid());

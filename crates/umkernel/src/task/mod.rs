@@ -17,6 +17,7 @@ pub use exec::exec;
 pub use exit::{end_process, exit_group, exit_thread, finish};
 pub use first::{FirstTask, Program, start_program};
 pub use fork::{CloneArgs, CloneFlags, clone};
+pub(crate) use wait::forget;
 pub use wait::{Found, WaitOptions, Which, wait};
 
 pub use creds::{Capabilities, Creds};
@@ -82,6 +83,8 @@ pub struct Task {
     pub restart: Mutex<Option<Restart>>,
     /// Number of the system call that the task is in, `u32::MAX` in user mode (`/proc/PID/syscall`, crash reports).
     pub in_syscall: AtomicU32,
+    /// Who traces the task, and whom it traces (`ptrace(2)`).
+    pub trace: crate::ptrace::TaskTrace,
     /// CLOCK_MONOTONIC at creation, nanoseconds.
     pub start_time: u64,
 }

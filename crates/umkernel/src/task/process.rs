@@ -17,6 +17,8 @@ pub enum WaitStatus {
     Signaled(u8, bool),
     /// Stopped by a signal.
     Stopped(u8),
+    /// Stopped for its tracer: a signal's number, and an event's (`ptrace(2)`).
+    Trapped(u32),
     /// Continued by `SIGCONT`.
     Continued,
 }
@@ -28,6 +30,7 @@ impl WaitStatus {
             WaitStatus::Exited(code) => u32::from(code) << 8,
             WaitStatus::Signaled(sig, core) => u32::from(sig) | if core { 0x80 } else { 0 },
             WaitStatus::Stopped(sig) => u32::from(sig) << 8 | 0x7f,
+            WaitStatus::Trapped(code) => code << 8 | 0x7f,
             WaitStatus::Continued => 0xffff,
         }
     }
@@ -108,6 +111,10 @@ pub struct Process {
 pub struct ProcessInner {
     /// The parent; `None` for process 1 and kernel threads. Replaced when the parent ends.
     pub parent: Option<Weak<Process>>,
+    /// The thread that made the process: the one that traces it after `PTRACE_TRACEME`.
+    pub maker: Weak<Task>,
+    /// Who traces the thread that gives the process its id.
+    pub tracer: Option<Arc<Task>>,
     /// Children, zombies among them.
     pub children: Vec<Arc<Process>>,
     /// Process group id.

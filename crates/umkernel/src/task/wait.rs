@@ -1,10 +1,13 @@
 //! `wait4(2)` and `waitid(2)`.
 
-use super::{Pid, Process, ProcessState, Rusage, WaitStatus};
+use super::{Pid, Process, ProcessInner, ProcessState, Rusage, WaitStatus};
 use crate::errno::{Errno, Result};
 use crate::kernel::{Ctx, Kernel};
+use crate::ptrace;
+use crate::ptrace::wait::Seen;
 use crate::signal::number::SIGCHLD;
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 bitflags::bitflags! {
     /// Options of the wait calls (`linux/wait.h`).
@@ -20,7 +23,7 @@ bitflags::bitflags! {
         const CONTINUED = 8;
         /// Leave the child as it is.
         const NOWAIT = 0x0100_0000;
-        /// Not children of other threads: accepted; this kernel keeps children by process.
+        /// Not children that other threads have made.
         const NOTHREAD = 0x2000_0000;
         /// Children of all kinds.
         const ALL = 0x4000_0000;
@@ -67,8 +70,11 @@ pub fn wait(ctx: &Ctx, which: Which, options: WaitOptions) -> Result<Option<Foun
 
 fn look(ctx: &Ctx, which: Which, options: WaitOptions) -> Result<Option<Found>> {
     let process = &ctx.task.process;
+    let mut any = match ptrace::wait::look(ctx, which, options) {
+        Seen::Found(found) => return Ok(Some(found)),
+        seen => matches!(seen, Seen::Nothing),
+    };
     let children = process.inner.lock().children.clone();
-    let mut any = false;
     for child in children {
         let mut inner = child.inner.lock();
         let chosen = match which {
@@ -78,11 +84,19 @@ fn look(ctx: &Ctx, which: Which, options: WaitOptions) -> Result<Option<Found>> 
         };
         let is_clone = inner.exit_signal != SIGCHLD;
         let right_kind = options.contains(WaitOptions::ALL) || is_clone == options.contains(WaitOptions::CLONE);
-        if !chosen || !right_kind {
+        if !chosen || !right_kind || options.contains(WaitOptions::NOTHREAD) && is_anothers(ctx, &inner) {
             continue;
         }
         any = true;
+        let tracer = inner.tracer.as_ref();
+        if tracer.is_some_and(|tracer| Arc::ptr_eq(&tracer.process, process)) {
+            // Looked at as a tracee.
+            continue;
+        }
+        let traced = tracer.is_some();
         let status = match (inner.state, inner.event) {
+            // Its tracer is told first.
+            (ProcessState::Zombie(_), _) if traced => continue,
             (ProcessState::Zombie(status), _) if options.contains(WaitOptions::EXITED) => status,
             (_, Some(status @ WaitStatus::Stopped(_))) if options.contains(WaitOptions::STOPPED) => status,
             (_, Some(status @ WaitStatus::Continued)) if options.contains(WaitOptions::CONTINUED) => status,
@@ -110,14 +124,23 @@ fn look(ctx: &Ctx, which: Which, options: WaitOptions) -> Result<Option<Found>> 
     if any { Ok(None) } else { Err(Errno::ECHILD.into()) }
 }
 
+/// Whether a child is another thread's: that thread has made it, and lives.
+fn is_anothers(ctx: &Ctx, child: &ProcessInner) -> bool {
+    child.maker.upgrade().is_some_and(|maker| {
+        let lives = !maker.dying.load(Ordering::SeqCst);
+        lives && Arc::ptr_eq(&maker.process, &ctx.task.process) && !Arc::ptr_eq(&maker, ctx.task)
+    })
+}
+
 /// Removes a dead child for good; false if it was removed before.
-pub(super) fn forget(kernel: &Kernel, parent: &Process, child: &Arc<Process>) -> bool {
+pub(crate) fn forget(kernel: &Kernel, parent: &Process, child: &Arc<Process>) -> bool {
     let mut inner = parent.inner.lock();
     let before = inner.children.len();
     inner.children.retain(|c| !Arc::ptr_eq(c, child));
     let removed = inner.children.len() < before;
     drop(inner);
     if removed {
+        ptrace::link::reaped(child);
         kernel.tasks.remove_process(child.pid);
         // Who polls a descriptor of it.
         child.exit_event.wake_all();

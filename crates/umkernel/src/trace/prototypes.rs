@@ -230,6 +230,7 @@ static PROTOTYPES: &[Prototype] = &[
     p("msgsnd", "msqid msgp msgsz msgflg", Success, "puts a message into a queue"),
     p("msgrcv", "msqid msgp msgsz msgtyp msgflg", Bytes, "takes a message out of a queue, by its type"),
     p("msgctl", "msqid cmd buf", Value, "tells of a message queue, changes or removes it"),
+    p("ptrace", "request pid addr data", Value, "traces another thread: attaches to it, lets it run on, reads and changes its registers and memory"),
     p("process_vm_readv", "pid local_iov liovcnt remote_iov riovcnt flags", Bytes, "copies from another process's memory"),
     p("process_vm_writev", "pid local_iov liovcnt remote_iov riovcnt flags", Bytes, "copies to another process's memory"),
     p("futex_waitv", "waiters nr_futexes flags timeout clockid", Value, "sleeps on several words of memory at once"),

@@ -4,6 +4,7 @@ use super::subject::Subject;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::mm::{AddressSpace, IoDst, IoSrc};
+use crate::ptrace;
 use crate::vfs::{Attr, File, FileOps, FileType, Inode, OpenFlags};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -92,7 +93,7 @@ impl FileOps for OpenMemory {
         let mut done = 0;
         while dst.remaining() > 0 {
             let piece = &mut chunk[..dst.remaining().min(4096)];
-            let got = ctx.kernel.platform.read_memory(&self.0, offset.wrapping_add(done as u64), piece);
+            let got = ptrace::memory::read_any(ctx, &self.0, offset.wrapping_add(done as u64), piece);
             if got == 0 {
                 break;
             }
@@ -112,7 +113,7 @@ impl FileOps for OpenMemory {
             let piece = chunk.len().min(src.remaining());
             let taken = src.take(&mut chunk[..piece])?;
             let at = offset.wrapping_add(done as u64);
-            let put = ctx.kernel.platform.write_memory(&self.0, at, &chunk[..taken]);
+            let put = ptrace::memory::write_any(ctx, &self.0, at, &chunk[..taken]);
             src.untake(taken - put);
             done += put;
             if put < taken || taken < piece {

@@ -16,9 +16,13 @@ use core::sync::atomic::Ordering;
 /// The state's letter and its word in `status`.
 pub(super) fn state(subject: &Subject) -> (char, &'static str) {
     let Some(task) = subject.task() else { return ('Z', "zombie") };
-    if task.signals.is_stopped() || subject.process.inner.lock().state == ProcessState::Stopped {
+    if task.trace.is_stopped() {
+        ('t', "tracing stop")
+    } else if task.signals.is_stopped()
+        || !task.trace.is_traced() && subject.process.inner.lock().state == ProcessState::Stopped
+    {
         ('T', "stopped")
-    } else if task.is_running() {
+    } else if task.is_running() || task.trace.is_resumed() {
         ('R', "running")
     } else {
         ('S', "sleeping")

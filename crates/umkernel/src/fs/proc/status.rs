@@ -37,7 +37,8 @@ fn fill(ctx: &Ctx, subject: &Subject, out: &mut String) -> core::fmt::Result {
         writeln!(out, "Umask:\t{umask:04o}")?;
     }
     writeln!(out, "State:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}")?;
-    writeln!(out, "PPid:\t{}\nTracerPid:\t0", process.ppid())?;
+    let tracer = task.as_ref().map_or(0, |t| t.trace.tracer_pid());
+    writeln!(out, "PPid:\t{}\nTracerPid:\t{tracer}", process.ppid())?;
     writeln!(out, "Uid:\t{}\t{}\t{}\t{}", creds.uid, creds.euid, creds.suid, creds.fsuid)?;
     writeln!(out, "Gid:\t{}\t{}\t{}\t{}", creds.gid, creds.egid, creds.sgid, creds.fsgid)?;
     writeln!(out, "FDSize:\t{}", task.as_ref().map_or(0, |t| t.files().size().next_multiple_of(64)))?;

@@ -145,7 +145,13 @@ fn settings_take_what_is_written_and_refuse_what_is_wrong() {
         assert_eq!(write(ctx, "1/oom_score_adj", "x").unwrap_err(), Errno::EINVAL);
         write(ctx, "sys/kernel/hostname", "other\n").unwrap();
         assert_eq!(ctx.kernel.uts.lock().nodename, "other");
-        assert_eq!(write(ctx, "sys/kernel/pid_max", "9").unwrap_err(), Errno::EPERM);
+        assert_eq!(write(ctx, "sys/kernel/osrelease", "9").unwrap_err(), Errno::EPERM);
+        assert_eq!(write(ctx, "sys/kernel/pid_max", "9").unwrap_err(), Errno::EINVAL);
+        write(ctx, "sys/kernel/pid_max", "400000\n").unwrap();
+        assert_eq!(read(ctx, "sys/kernel/pid_max").unwrap(), "400000\n");
+        assert_eq!(write(ctx, "sys/kernel/core_pattern", "|/bin/sh").unwrap_err(), Errno::EINVAL);
+        write(ctx, "sys/kernel/core_pattern", "core.%p\n").unwrap();
+        assert_eq!(read(ctx, "sys/kernel/core_pattern").unwrap(), "core.%p\n");
     });
 }
 

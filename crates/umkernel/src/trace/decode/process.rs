@@ -13,6 +13,7 @@ pub(super) const KINDS: &[Kind] = &[
         p.choice(v, &[(0, "P_ALL"), (1, "P_PID"), (2, "P_PGID"), (3, "P_PIDFD")], "P_???");
     }),
     Kind::entry("arch_prctl", |p, v| p.choice(v, ARCH_PRCTL, "ARCH_???")),
+    Kind::entry("ptrace_request", |p, v| p.choice(v, PTRACE, "PTRACE_???")),
     Kind::entry("prctl", prctl),
     Kind::entry("priority_which", |p, v| {
         p.choice(v, &[(0, "PRIO_PROCESS"), (1, "PRIO_PGRP"), (2, "PRIO_USER")], "PRIO_???");
@@ -145,7 +146,7 @@ fn wait_status(p: &mut Printer, addr: u64) {
     if matches!(p.result, Some(Ok(0))) {
         return p.address(addr);
     }
-    p.structure(addr, |p, status: u32| p.push(&format!("[{{{}}}]", status_text(status))));
+    p.structure(addr, |p, status: u32| p.push(&format!("[{{{}}}{}]", status_text(status), event_text(status))));
 }
 
 fn status_text(status: u32) -> String {
@@ -153,13 +154,70 @@ fn status_text(status: u32) -> String {
     match (status & 0x7f, status >> 8 & 0xff) {
         (0, code) => format!("WIFEXITED(s) && WEXITSTATUS(s) == {code}"),
         (0x7f, 0xff) if status == 0xffff => "WIFCONTINUED(s)".into(),
-        (0x7f, stop) => format!("WIFSTOPPED(s) && WSTOPSIG(s) == {}", sig(stop)),
+        (0x7f, stop) => {
+            let call = if stop & 0x80 != 0 { " | 0x80" } else { "" };
+            format!("WIFSTOPPED(s) && WSTOPSIG(s) == {}{call}", sig(stop & 0x7f))
+        }
         (signo, _) => {
             let core = if status & 0x80 != 0 { " && WCOREDUMP(s)" } else { "" };
             format!("WIFSIGNALED(s) && WTERMSIG(s) == {}{core}", sig(signo))
         }
     }
 }
+
+/// The event of a tracee's stop in a status, if there is one.
+fn event_text(status: u32) -> String {
+    let event = match status >> 16 {
+        0 => return String::new(),
+        1 => "PTRACE_EVENT_FORK",
+        2 => "PTRACE_EVENT_VFORK",
+        3 => "PTRACE_EVENT_CLONE",
+        4 => "PTRACE_EVENT_EXEC",
+        5 => "PTRACE_EVENT_VFORK_DONE",
+        6 => "PTRACE_EVENT_EXIT",
+        128 => "PTRACE_EVENT_STOP",
+        other => return format!(" | {other:#x} /* PTRACE_EVENT_??? */ << 16"),
+    };
+    format!(" | {event} << 16")
+}
+
+/// Requests of `ptrace(2)`, as strace names them.
+const PTRACE: &[(u64, &str)] = &[
+    (0, "PTRACE_TRACEME"),
+    (1, "PTRACE_PEEKTEXT"),
+    (2, "PTRACE_PEEKDATA"),
+    (3, "PTRACE_PEEKUSER"),
+    (4, "PTRACE_POKETEXT"),
+    (5, "PTRACE_POKEDATA"),
+    (6, "PTRACE_POKEUSER"),
+    (7, "PTRACE_CONT"),
+    (8, "PTRACE_KILL"),
+    (9, "PTRACE_SINGLESTEP"),
+    (12, "PTRACE_GETREGS"),
+    (13, "PTRACE_SETREGS"),
+    (14, "PTRACE_GETFPREGS"),
+    (15, "PTRACE_SETFPREGS"),
+    (16, "PTRACE_ATTACH"),
+    (17, "PTRACE_DETACH"),
+    (21, "PTRACE_OLDSETOPTIONS"),
+    (24, "PTRACE_SYSCALL"),
+    (30, "PTRACE_ARCH_PRCTL"),
+    (31, "PTRACE_SYSEMU"),
+    (32, "PTRACE_SYSEMU_SINGLESTEP"),
+    (0x4200, "PTRACE_SETOPTIONS"),
+    (0x4201, "PTRACE_GETEVENTMSG"),
+    (0x4202, "PTRACE_GETSIGINFO"),
+    (0x4203, "PTRACE_SETSIGINFO"),
+    (0x4204, "PTRACE_GETREGSET"),
+    (0x4205, "PTRACE_SETREGSET"),
+    (0x4206, "PTRACE_SEIZE"),
+    (0x4207, "PTRACE_INTERRUPT"),
+    (0x4208, "PTRACE_LISTEN"),
+    (0x4209, "PTRACE_PEEKSIGINFO"),
+    (0x420a, "PTRACE_GETSIGMASK"),
+    (0x420b, "PTRACE_SETSIGMASK"),
+    (0x420e, "PTRACE_GET_SYSCALL_INFO"),
+];
 
 const ARCH_PRCTL: &[(u64, &str)] = &[
     (0x1001, "ARCH_SET_GS"),

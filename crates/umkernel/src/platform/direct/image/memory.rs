@@ -91,7 +91,7 @@ pub(super) fn fixup(rip: u64) -> Option<u64> {
 }
 
 /// Bytes from `addr` on that are the guest's to have, at most `len`.
-fn reachable(addr: u64, len: usize) -> usize {
+pub(super) fn reachable(addr: u64, len: usize) -> usize {
     let limit = match addr {
         _ if addr < KERNEL_BASE => KERNEL_BASE,
         _ if addr < KERNEL_END => addr,

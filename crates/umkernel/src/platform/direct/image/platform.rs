@@ -57,7 +57,9 @@ impl Platform for Direct {
             return memory::read(addr, buf);
         }
         let pid = space.host_pid.load(Ordering::Relaxed);
-        arena().broker.read(pid, addr, buf)
+        // The key does not keep the broker from what is the kernel's there.
+        let len = memory::reachable(addr, buf.len());
+        arena().broker.read(pid, addr, &mut buf[..len])
     }
 
     fn write_memory(&self, space: &AddressSpace, addr: u64, buf: &[u8]) -> usize {
@@ -65,7 +67,7 @@ impl Platform for Direct {
             return memory::write(addr, buf);
         }
         let pid = space.host_pid.load(Ordering::Relaxed);
-        arena().broker.write(pid, addr, buf)
+        arena().broker.write(pid, addr, &buf[..memory::reachable(addr, buf.len())])
     }
 
     fn read_file(&self, space: &AddressSpace, addr: u64, len: usize, fd: i32, offset: u64) -> Option<Result<usize>> {
@@ -99,6 +101,14 @@ impl Platform for Direct {
 
     fn map_text(&self, _: &Task, vma: &Vma) -> Result<bool> {
         arena().texts.map(vma)
+    }
+
+    fn has_text_copy(&self, vma: &Vma) -> bool {
+        arena().texts.has_copy(vma)
+    }
+
+    fn program_counter(&self, rip: u64) -> u64 {
+        arena().texts.program_counter(rip)
     }
 
     fn place_text(&self, file: &File, span: u64) -> Option<u64> {

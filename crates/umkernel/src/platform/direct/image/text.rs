@@ -19,7 +19,7 @@ use super::layout::{
     LOW_TRAMPOLINES, PATCHES_BASE, PATCHES_SIZE, TRAMPOLINES_SIZE, WINDOW_BASE, WINDOW_END, WINDOW_TRAMPOLINES,
 };
 use super::memory;
-use super::trampoline::{JMP, JMP_LEN, Lead, Tail, is_split};
+use super::trampoline::{JMP, JMP_LEN, Lead, SYSCALL, Tail, is_split};
 use crate::errno::Result;
 use crate::host;
 use crate::kernel::Ctx;
@@ -195,6 +195,24 @@ impl Texts {
         Ok(true)
     }
 
+    /// Whether there is a copy of a VMA's text, which processes may have mapped.
+    pub(super) fn has_copy(&self, vma: &Vma) -> bool {
+        let Some(id) = text_of(vma).and_then(|file| FileId::of(file).ok()) else { return false };
+        let overlaps = |c: &Copy| c.start < vma.end && vma.start < c.start + c.len;
+        self.files.lock().get(&id).is_some_and(|text| text.copies.iter().any(overlaps))
+    }
+
+    /// Where a call that returns into a trampoline would have returned to; `rip` itself if it is no such place.
+    pub(super) fn program_counter(&self, rip: u64) -> u64 {
+        if ![IN_WINDOW, LOW].iter().any(|area| (area.base..area.base + TRAMPOLINES_SIZE).contains(&rip)) {
+            return rip;
+        }
+        let files = self.files.lock();
+        let mut sites = files.values().flat_map(|text| text.sites.iter());
+        let behind = |site: &Site| matches!(site, Site::Patched { back: Some(back), .. } if *back == rip);
+        sites.find(|(_, site)| behind(site)).map_or(rip, |(at, _)| at + SYSCALL.len() as u64)
+    }
+
     fn map_copy(&self, vma: &Vma, copy: &Copy) -> Result<()> {
         let place = (self.file, copy.offset + (vma.start - copy.start));
         host::map_fixed(vma.start, vma.len(), vma.prot.bits(), Some(place), false)
@@ -215,6 +233,9 @@ impl Texts {
         self.traps.fetch_add(1, Ordering::Relaxed);
         let area = Area::of(site)?;
         let space = ctx.mm().ok()?;
+        if space.debugged.load(Ordering::Relaxed) {
+            return None;
+        }
         let vma = space.vma_at(site)?;
         let file = text_of(&vma)?;
         let id = FileId::of(file).ok()?;
