@@ -36,6 +36,8 @@ bitflags::bitflags! {
         const NEVER_WRITABLE = 32;
         /// Can never be made executable: a file of a `noexec` mount.
         const NEVER_EXECUTABLE = 64;
+        /// Not in core files (`MADV_DONTDUMP`).
+        const DONT_DUMP = 256;
         /// Stays as it is (`mseal(2)`).
         const SEALED = 128;
     }

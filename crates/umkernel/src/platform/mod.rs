@@ -7,6 +7,7 @@ pub mod direct;
 mod frame;
 #[cfg(feature = "ptrace")]
 pub mod ptrace;
+pub mod usage;
 
 pub use frame::TrapFrame;
 
@@ -220,6 +221,9 @@ pub trait Platform: Send + Sync {
 
     /// `smaps_rollup` of proc(5) of an address space's host process, as its host has it; empty if it has ended.
     fn memory_share(&self, space: &AddressSpace) -> String;
+
+    /// What of an address space is in memory, mapping by mapping as its host process has them; nothing of one that has ended.
+    fn memory_usage(&self, space: &AddressSpace) -> Vec<usage::Usage>;
 
     /// Bytes of memory that the kernel itself uses.
     fn kernel_memory(&self) -> u64;

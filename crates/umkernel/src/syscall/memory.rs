@@ -164,6 +164,8 @@ fn sys_madvise(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usi
     const REMOVE: i32 = 9;
     const DONTFORK: i32 = 10;
     const DOFORK: i32 = 11;
+    const DONTDUMP: i32 = 16;
+    const DODUMP: i32 = 17;
     const WIPEONFORK: i32 = 18;
     const KEEPONFORK: i32 = 19;
     const DONTNEED_LOCKED: i32 = 24;
@@ -185,6 +187,8 @@ fn sys_madvise(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usi
         match advice {
             DONTFORK => flags.insert(MapFlags::DONT_FORK),
             DOFORK => flags.remove(MapFlags::DONT_FORK),
+            DONTDUMP => flags.insert(MapFlags::DONT_DUMP),
+            DODUMP => flags.remove(MapFlags::DONT_DUMP),
             WIPEONFORK if !matches!(piece.kind, VmaKind::Anonymous | VmaKind::Heap | VmaKind::Stack) => bail!(EINVAL),
             WIPEONFORK => flags.insert(MapFlags::WIPE_ON_FORK),
             KEEPONFORK => flags.remove(MapFlags::WIPE_ON_FORK),

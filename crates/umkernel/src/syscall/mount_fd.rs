@@ -8,8 +8,8 @@ use crate::errno::Result;
 use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
 use crate::vfs::{
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, File, MountChange, MountContext, MountFlags, OpenFlags,
-    OpenHow, Parameter, WalkFlags,
+    AT_EMPTY_PATH, AT_FDCWD, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, File, MountChange, MountContext, MountFlags,
+    OpenFlags, OpenHow, Parameter, WalkFlags,
 };
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -94,12 +94,15 @@ fn sys_fsconfig(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> 
     const SET_FLAG: u32 = 0;
     const SET_STRING: u32 = 1;
     const SET_BINARY: u32 = 2;
+    const SET_PATH: u32 = 3;
+    const SET_PATH_EMPTY: u32 = 4;
     const SET_FD: u32 = 5;
     const CMD_CREATE: u32 = 6;
     const CMD_RECONFIGURE: u32 = 7;
     const CMD_CREATE_EXCL: u32 = 8;
     const KEY_MAX: usize = 255;
     const VALUE_MAX: usize = 255;
+    const BINARY_MAX: i32 = 1 << 20;
     let (command, key, value, aux) = (args[1] as u32, args[2], args[3], args[4] as i32);
     if (args[0] as i32) < 0 {
         bail!(EINVAL);
@@ -107,6 +110,9 @@ fn sys_fsconfig(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> 
     match command {
         SET_FLAG if key == 0 || value != 0 || aux != 0 => bail!(EINVAL),
         SET_STRING if key == 0 || value == 0 || aux != 0 => bail!(EINVAL),
+        SET_BINARY if key == 0 || value == 0 || !(1..=BINARY_MAX).contains(&aux) => bail!(EINVAL),
+        SET_PATH | SET_PATH_EMPTY if key == 0 || value == 0 || aux != AT_FDCWD && aux < 0 => bail!(EINVAL),
+        SET_FD if key == 0 || value != 0 || aux < 0 => bail!(EINVAL),
         CMD_CREATE | CMD_RECONFIGURE | CMD_CREATE_EXCL if key != 0 || value != 0 || aux != 0 => bail!(EINVAL),
         0..=CMD_CREATE_EXCL => {}
         _ => bail!(EOPNOTSUPP),

@@ -44,7 +44,11 @@ fn sys_pidfd_send_signal(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Resul
         bail!(EINVAL, "unknown flag, or one for threads or groups");
     }
     let file = ctx.file(args[0] as i32)?;
-    let process = pidfd::process_of(&file)?;
+    // As ever, a directory of /proc will do.
+    let process = match crate::fs::proc::process_of(&*file.inode) {
+        Some(process) => process,
+        None => pidfd::process_of(&file)?,
+    };
     let info = match info {
         0 => None,
         addr => {

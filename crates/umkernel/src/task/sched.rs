@@ -82,6 +82,8 @@ pub struct ProcessSettings {
     pub membarrier: AtomicBool,
     /// The name of the last thread that ended: a zombie's.
     pub last_comm: Mutex<Option<super::Comm>>,
+    /// Which memory goes into a core file (`/proc/PID/coredump_filter`).
+    pub core_filter: AtomicU32,
     /// A core file is being written, or was tried.
     pub dumping: AtomicBool,
 }
@@ -93,6 +95,7 @@ impl Default for ProcessSettings {
             login_uid: AtomicU32::new(u32::MAX),
             membarrier: AtomicBool::new(false),
             last_comm: Mutex::new(None),
+            core_filter: AtomicU32::new(super::core_dump::DEFAULT_FILTER),
             dumping: AtomicBool::new(false),
         }
     }
@@ -106,6 +109,7 @@ impl ProcessSettings {
             login_uid: AtomicU32::new(self.login_uid.load(Ordering::Relaxed)),
             membarrier: AtomicBool::new(self.membarrier.load(Ordering::Relaxed)),
             last_comm: Mutex::new(None),
+            core_filter: AtomicU32::new(self.core_filter.load(Ordering::Relaxed)),
             dumping: AtomicBool::new(false),
         }
     }

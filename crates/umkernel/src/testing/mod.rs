@@ -137,6 +137,10 @@ impl Platform for TestPlatform {
         Ok(())
     }
 
+    fn memory_usage(&self, _: &AddressSpace) -> Vec<crate::platform::usage::Usage> {
+        Vec::new()
+    }
+
     fn memory_share(&self, _: &AddressSpace) -> alloc::string::String {
         alloc::string::String::new()
     }

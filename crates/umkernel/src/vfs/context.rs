@@ -78,10 +78,10 @@ impl MountContext {
             bail!(EBUSY);
         }
         match parameter {
-            Parameter::Flag("ro") => state.read_only = Some(true),
-            Parameter::Flag("rw") => state.read_only = Some(false),
+            Parameter::String("ro", _) | Parameter::Flag("ro") => state.read_only = Some(true),
+            Parameter::String("rw", _) | Parameter::Flag("rw") => state.read_only = Some(false),
             // As the flags of mount(2) that they stand for: known, and without effect.
-            Parameter::Flag(key) if Self::is_common(key) => {}
+            Parameter::String(key, _) | Parameter::Flag(key) if Self::is_common(key) => {}
             Parameter::String("source", source) => {
                 if state.source.is_some() {
                     state.say(self.fs_type.name, "Multiple sources");

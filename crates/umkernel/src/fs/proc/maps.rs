@@ -24,7 +24,7 @@ pub(super) fn maps(ctx: &Ctx, subject: &Subject) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-fn line(text: &mut Vec<u8>, vma: &Vma, root: &Location) {
+pub(super) fn line(text: &mut Vec<u8>, vma: &Vma, root: &Location) {
     let flag = |set: bool, yes: char| if set { yes } else { '-' };
     let mut permissions = String::new();
     permissions.push(flag(vma.prot.contains(Prot::READ), 'r'));

@@ -8,6 +8,7 @@ mod maps;
 mod memory;
 mod pid;
 mod process;
+mod smaps;
 mod stat;
 mod status;
 mod subject;
@@ -16,6 +17,8 @@ mod sysvipc;
 #[cfg(test)]
 #[cfg(feature = "ptrace")]
 mod tests;
+
+pub(crate) use pid::process_of;
 
 use super::pseudo::{DirBuilder, Listed, Numbers, PseudoDir, PseudoFs, list_directory};
 use crate::errno::{Errno, Result};

@@ -1,11 +1,11 @@
 //! `/proc/PID` and `/proc/PID/task/TID`: which files there are.
 
 use super::subject::Subject;
-use super::{fds, links, listed_ids, maps, memory, parse_pid, process, stat, status};
+use super::{fds, links, listed_ids, maps, memory, parse_pid, process, smaps, stat, status};
 use crate::errno::{Errno, Result};
 use crate::fs::pseudo::{self, Listed, Numbers, PseudoFile, list_directory};
 use crate::kernel::Ctx;
-use crate::task::Pid;
+use crate::task::{Pid, Process};
 use crate::vfs::{Attr, DirSink, FileType, Inode, InodeRef};
 use alloc::boxed::Box;
 use alloc::string::ToString;
@@ -48,6 +48,8 @@ static ENTRIES: &[(&str, Kind)] = &[
     ("stat", Kind::File(0o444, stat::stat)),
     ("statm", Kind::File(0o444, stat::statm)),
     ("maps", Kind::File(0o444, maps::maps)),
+    ("smaps", Kind::File(0o444, smaps::smaps)),
+    ("smaps_rollup", Kind::File(0o444, smaps::rollup)),
     ("mem", Kind::Memory),
     ("cwd", Kind::Place(links::Place::WorkingDirectory)),
     ("root", Kind::Place(links::Place::Root)),
@@ -57,6 +59,7 @@ static ENTRIES: &[(&str, Kind)] = &[
     ("wchan", Kind::File(0o444, process::wchan)),
     ("schedstat", Kind::File(0o444, process::schedstat)),
     ("cgroup", Kind::File(0o444, process::cgroup)),
+    ("coredump_filter", Kind::Setting(0o644, process::core_filter, process::set_core_filter)),
     ("oom_score", Kind::File(0o444, process::oom_score)),
     ("oom_score_adj", Kind::Setting(0o644, process::oom_score_adj, process::set_oom_score_adj)),
     ("loginuid", Kind::Setting(0o644, process::login_uid, process::set_login_uid)),
@@ -68,6 +71,12 @@ static ENTRIES: &[(&str, Kind)] = &[
 pub(super) fn ino(pid: Pid, tid: Pid, entry: usize) -> u64 {
     // Ids are below 2^22 ([`crate::task::PID_MAX_LIMIT`]), entries below 2^14.
     (1 << 62) | (pid as u64) << 38 | (tid as u64) << 14 | entry as u64
+}
+
+/// The process whose directory this is, for who takes that for a descriptor of it.
+pub(crate) fn process_of(inode: &dyn Inode) -> Option<&Arc<Process>> {
+    let directory = inode.as_any().downcast_ref::<PidDir>()?;
+    directory.subject.whole.then_some(&directory.subject.process)
 }
 
 /// The directory of a process or thread.

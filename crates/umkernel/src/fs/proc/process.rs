@@ -6,7 +6,7 @@ use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::mm::PAGE_SIZE;
-use crate::task::{Capabilities, Comm, Rlimit};
+use crate::task::{Capabilities, Comm, Rlimit, core_dump};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -90,6 +90,22 @@ pub(super) fn cgroup(_ctx: &Ctx, _subject: &Subject) -> Result<Vec<u8>> {
 }
 
 /// As Linux computes it: thousandths of memory, moved by the adjustment, on a scale up to 2000.
+pub(super) fn core_filter(_: &Ctx, subject: &Subject) -> Result<Vec<u8>> {
+    Ok(format!("{:08x}\n", subject.process.settings.core_filter.load(Ordering::Relaxed)).into_bytes())
+}
+
+pub(super) fn set_core_filter(_: &Ctx, subject: &Subject, text: &[u8]) -> Result<()> {
+    let text = String::from_utf8_lossy(text);
+    let text = text.trim();
+    let parsed = match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    let filter = parsed.map_err(|_| Errno::EINVAL)?;
+    subject.process.settings.core_filter.store(filter & core_dump::FILTERS, Ordering::Relaxed);
+    Ok(())
+}
+
 pub(super) fn oom_score(ctx: &Ctx, subject: &Subject) -> Result<Vec<u8>> {
     let pages = subject.memory().map_or(0, |mm| ctx.kernel.platform.resident_pages(&mm).0);
     let total = (ctx.kernel.config.memory / PAGE_SIZE).max(1) as i64;

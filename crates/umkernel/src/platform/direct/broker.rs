@@ -2,6 +2,7 @@
 
 use super::messages::{CHUNK, HEAD, MOST, Op, Request, Resident};
 use crate::host;
+use crate::platform::usage::{self, Usage};
 use nix::libc;
 use std::collections::HashMap;
 use std::format;
@@ -119,6 +120,15 @@ impl Guests {
                 (bytes.len() as i64, bytes)
             }
             Op::SmapsRollup => proc("smaps_rollup"),
+            Op::Usage => match std::fs::read_to_string(format!("/proc/{pid}/smaps")) {
+                Ok(text) => {
+                    let mappings = usage::parse(&text);
+                    let asked = mappings.iter().filter(|mapping| mapping.start >= request.addr);
+                    let bytes: Vec<u8> = asked.take(CHUNK / Usage::SIZE).flat_map(Usage::encode).collect();
+                    (bytes.len() as i64, bytes)
+                }
+                Err(_) => (ESRCH, Vec::new()),
+            },
         }
     }
 

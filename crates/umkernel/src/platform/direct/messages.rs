@@ -22,9 +22,12 @@ pub enum Op {
     Resident,
     /// The text of `/proc/PID/smaps_rollup`: the payload of the answer.
     SmapsRollup,
+    /// What of the mappings from an address on is in memory: as many [`Usage`](crate::platform::usage::Usage)s as fit into the
+    /// payload of the answer.
+    Usage,
 }
 
-const OPS: [Op; 5] = [Op::Kick, Op::Read, Op::Write, Op::Resident, Op::SmapsRollup];
+const OPS: [Op; 6] = [Op::Kick, Op::Read, Op::Write, Op::Resident, Op::SmapsRollup, Op::Usage];
 
 /// Pages that a process has resident.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

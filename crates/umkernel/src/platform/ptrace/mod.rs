@@ -13,6 +13,7 @@ mod run;
 mod stub;
 mod tracee;
 
+use super::usage::{self, Usage};
 use super::{Backing, Platform, Reserved, Spawn, TrapFrame};
 use crate::errno::{Errno, Error, Result};
 use crate::host;
@@ -283,6 +284,11 @@ impl Platform for Ptrace {
     fn memory_share(&self, space: &AddressSpace) -> String {
         let path = format!("/proc/{}/smaps_rollup", space.host_pid.load(Ordering::Relaxed));
         std::fs::read_to_string(path).unwrap_or_default()
+    }
+
+    fn memory_usage(&self, space: &AddressSpace) -> Vec<Usage> {
+        let path = format!("/proc/{}/smaps", space.host_pid.load(Ordering::Relaxed));
+        usage::parse(&std::fs::read_to_string(path).unwrap_or_default())
     }
 
     fn kernel_memory(&self) -> u64 {

@@ -21,6 +21,18 @@ use core::sync::atomic::Ordering;
 
 pub use pattern::Pattern;
 
+/// What of memory goes into core files (`core(5)`): private and shared anonymous memory, private and shared file mappings,
+/// headers of programs and libraries.
+const ANONYMOUS_PRIVATE: u32 = 1;
+const ANONYMOUS_SHARED: u32 = 2;
+const FILE_PRIVATE: u32 = 4;
+const FILE_SHARED: u32 = 8;
+const ELF_HEADERS: u32 = 16;
+/// Until `/proc/PID/coredump_filter` says something else; the rest is of huge pages.
+pub const DEFAULT_FILTER: u32 = ANONYMOUS_PRIVATE | ANONYMOUS_SHARED | ELF_HEADERS | 32;
+/// All that there are on Linux.
+pub const FILTERS: u32 = 0x1ff;
+
 /// Memory copied at once.
 const CHUNK: usize = 64 * 1024;
 /// Bytes of an ELF file header and of a program header.
@@ -56,7 +68,8 @@ struct Part {
 fn dump(ctx: &Ctx, frame: &TrapFrame, info: &SigInfo, limit: u64) -> Result<()> {
     let space = ctx.mm()?;
     let vmas: Vec<Vma> = space.inner.lock().vmas.values().cloned().collect();
-    let parts: Vec<Part> = vmas.iter().filter_map(|vma| part(vma, frame.rsp)).take(SEGMENTS_MAX).collect();
+    let filter = ctx.task.process.settings.core_filter.load(Ordering::Relaxed);
+    let parts: Vec<Part> = vmas.iter().filter_map(|vma| part(vma, filter, frame.rsp)).take(SEGMENTS_MAX).collect();
     let notes = notes::all(ctx, frame, info, &vmas)?;
     let file = create(ctx, &ctx.kernel.core_pattern.name(ctx, info.signo))?;
     let mut out = Output { ctx, file, at: 0, limit };
@@ -80,25 +93,30 @@ fn dump(ctx: &Ctx, frame: &TrapFrame, info: &SigInfo, limit: u64) -> Result<()> 
     ctx.kernel.vfs.truncate(ctx, location, out.at.min(limit), true)
 }
 
-/// Which part of a VMA goes into the file, as with the default of `/proc/PID/coredump_filter`: anonymous memory, what
-/// may have been changed of private mappings, and the headers of programs and libraries.
-/// Of the stack that `stack_pointer` is in, what is in use.
-fn part(vma: &Vma, stack_pointer: u64) -> Option<Part> {
+/// Which part of a VMA goes into the file. A private mapping of a file that can be written counts as anonymous: what has been
+/// changed of it is. Of the stack that `stack_pointer` is in, what is in use.
+fn part(vma: &Vma, filter: u32, stack_pointer: u64) -> Option<Part> {
     /// What functions may use below the stack pointer (System V ABI for x86-64).
     const RED_ZONE: u64 = 128;
-    let readable = vma.prot.contains(Prot::READ);
-    let len = match &vma.kind {
-        VmaKind::Reserved("[vdso]") => vma.len(),
+    let wants = |kind: u32| filter & kind != 0;
+    let shared = vma.flags.contains(MapFlags::SHARED);
+    let whole = match &vma.kind {
+        VmaKind::Reserved("[vdso]") => true,
         VmaKind::Reserved(_) => return None,
-        _ if !readable => 0,
-        VmaKind::Anonymous | VmaKind::Heap | VmaKind::Stack | VmaKind::Shared { .. } => vma.len(),
-        VmaKind::File { .. } if vma.flags.contains(MapFlags::SHARED) => 0,
-        VmaKind::File { .. } if vma.prot.contains(Prot::WRITE) => vma.len(),
-        VmaKind::File { offset: 0, .. } => PAGE_SIZE,
-        VmaKind::File { .. } => 0,
+        _ if !vma.prot.contains(Prot::READ) || vma.flags.contains(MapFlags::DONT_DUMP) => false,
+        VmaKind::Anonymous | VmaKind::Heap | VmaKind::Stack => wants(ANONYMOUS_PRIVATE),
+        VmaKind::Shared { .. } => wants(ANONYMOUS_SHARED),
+        VmaKind::File { .. } if shared => wants(FILE_SHARED),
+        VmaKind::File { .. } => wants(FILE_PRIVATE) || wants(ANONYMOUS_PRIVATE) && vma.prot.contains(Prot::WRITE),
+    };
+    let header = matches!(vma.kind, VmaKind::File { offset: 0, .. }) && !shared && vma.prot.contains(Prot::READ);
+    let len = match whole {
+        true => vma.len(),
+        false if header && wants(ELF_HEADERS) => PAGE_SIZE,
+        false => 0,
     };
     let used = (stack_pointer - RED_ZONE.min(stack_pointer)) & !(PAGE_SIZE - 1);
-    if matches!(vma.kind, VmaKind::Stack) && (vma.start..vma.end).contains(&used) {
+    if matches!(vma.kind, VmaKind::Stack) && whole && (vma.start..vma.end).contains(&used) {
         return Some(Part { vma: vma.slice(used, vma.end), len: vma.end - used });
     }
     Some(Part { vma: vma.clone(), len })

@@ -3,6 +3,7 @@
 use super::messages::{CHUNK, HEAD, MOST, Op, Request, Resident};
 use crate::errno::{Errno, Error, Result};
 use crate::host;
+use crate::platform::usage::Usage;
 use crate::sync::Mutex;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -111,6 +112,23 @@ impl Broker {
         }
         pages.resize(pids.len(), (0, 0));
         pages
+    }
+
+    /// What of a process's mappings is in memory; nothing of one that has ended.
+    pub(super) fn memory_usage(&self, pid: i32) -> Vec<Usage> {
+        let mut all: Vec<Usage> = Vec::new();
+        let mut answer = [0; CHUNK];
+        loop {
+            let addr = all.last().map_or(0, |last| last.end);
+            let request = Request { op: Op::Usage, pid, tid: 0, addr, len: 0 };
+            let len = self.ask(&request, &[], &mut answer).unwrap_or(0).min(CHUNK);
+            let (found, _) = answer[..len].as_chunks();
+            let before = all.len();
+            all.extend(found.iter().map(Usage::decode).filter(|usage| usage.end > addr));
+            if all.len() == before {
+                return all;
+            }
+        }
     }
 
     /// `/proc/PID/smaps_rollup` of a process; empty for one that has ended.

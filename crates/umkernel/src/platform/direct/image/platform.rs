@@ -7,6 +7,7 @@ use crate::errno::{Errno, Result};
 use crate::host;
 use crate::kernel::{Ctx, Kernel};
 use crate::mm::{AddressSpace, Prot, Vma};
+use crate::platform::usage::Usage;
 use crate::platform::{Backing, HostThreadFn, KernelThreadFn, Platform, Reserved, Spawn, StartFn, TrapFrame, WaysIn};
 use crate::task::Task;
 use crate::vfs::File;
@@ -219,6 +220,10 @@ impl Platform for Direct {
 
     fn memory_share(&self, space: &AddressSpace) -> String {
         arena().broker.smaps_rollup(space.host_pid.load(Ordering::Relaxed))
+    }
+
+    fn memory_usage(&self, space: &AddressSpace) -> Vec<Usage> {
+        arena().broker.memory_usage(space.host_pid.load(Ordering::Relaxed))
     }
 
     fn hardware_auxv(&self) -> Vec<(u64, u64)> {
