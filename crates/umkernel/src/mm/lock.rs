@@ -1,7 +1,7 @@
 //! Locked memory (`mlock(2)`). Whether pages stay in the host's memory is the host's affair; what is locked is kept, counted
 //! against the limit and shown.
 
-use super::{AddressSpace, MapFlags, SpaceInner, Vma, VmaKind};
+use super::{AddressSpace, MapFlags, Prot, SpaceInner, TASK_SIZE, Vma, VmaKind};
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
@@ -17,6 +17,25 @@ impl SpaceInner {
     /// Whether `more` bytes may be locked besides.
     pub(super) fn check_lock_limit(&self, ctx: &Ctx, more: u64) -> Result<()> {
         check_limit(ctx, self.locked().saturating_add(more))
+    }
+
+    /// Brings what is mapped in `[start, end)` into memory, as accesses would; what cannot be accessed stays as it is.
+    pub(super) fn populate(&self, ctx: &Ctx, start: u64, end: u64) {
+        const MADV_POPULATE_READ: i32 = 22;
+        const MADV_POPULATE_WRITE: i32 = 23;
+        for vma in self.overlapping(start, end) {
+            let piece = vma.slice(start, end);
+            let private = !piece.flags.contains(MapFlags::SHARED);
+            let advice = match (piece.prot.contains(Prot::READ), piece.prot.contains(Prot::WRITE)) {
+                (_, true) if private => MADV_POPULATE_WRITE,
+                (true, _) => MADV_POPULATE_READ,
+                _ => continue,
+            };
+            if !matches!(piece.kind, VmaKind::Reserved(_)) {
+                // Pages behind a file's end, and hosts that do not know the advice: the pages come when they are used.
+                let _ = ctx.kernel.platform.advise(ctx.task, piece.start, piece.len(), advice);
+            }
+        }
     }
 
     /// Marks `[start, end)` as locked or not. `ENOMEM` at the first gap, with what lies before it marked.
@@ -39,11 +58,11 @@ impl SpaceInner {
 }
 
 impl AddressSpace {
-    /// Locks `[start, end)` (`mlock(2)`).
+    /// Locks `[start, end)` (`mlock(2)`), and brings it into memory unless `present` is false (`MLOCK_ONFAULT`).
     ///
     /// # Errors
     /// `EPERM` or `ENOMEM` by `RLIMIT_MEMLOCK`; `ENOMEM` for a gap.
-    pub fn lock_range(&self, ctx: &Ctx, start: u64, end: u64) -> Result<()> {
+    pub fn lock_range(&self, ctx: &Ctx, start: u64, end: u64, present: bool) -> Result<()> {
         let mut inner = self.inner.lock();
         let already: u64 = inner
             .overlapping(start, end)
@@ -52,7 +71,11 @@ impl AddressSpace {
             .map(|vma| vma.end.min(end) - vma.start.max(start))
             .sum();
         check_limit(ctx, inner.locked() + (end - start) - already)?;
-        inner.mark_locked(start, end, true)
+        inner.mark_locked(start, end, true)?;
+        if present {
+            inner.populate(ctx, start, end);
+        }
+        Ok(())
     }
 
     /// Undoes [`AddressSpace::lock_range`].
@@ -64,12 +87,15 @@ impl AddressSpace {
     ///
     /// # Errors
     /// `EPERM` or `ENOMEM` by `RLIMIT_MEMLOCK`.
-    pub fn lock_all(&self, ctx: &Ctx, now: bool, future: bool) -> Result<()> {
+    pub fn lock_all(&self, ctx: &Ctx, now: bool, future: bool, present: bool) -> Result<()> {
         let mut inner = self.inner.lock();
         check_limit(ctx, if now { inner.total() } else { 0 })?;
         inner.lock_future = future;
         if now {
             mark_all(&mut inner, true);
+        }
+        if now && present {
+            inner.populate(ctx, 0, TASK_SIZE);
         }
         Ok(())
     }

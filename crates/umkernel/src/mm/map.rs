@@ -156,6 +156,9 @@ impl AddressSpace {
             bail!(ENOMEM, "RLIMIT_AS");
         }
         inner.map(ctx, Vma { start, end: start + len, prot, flags: map_flags, kind })?;
+        if f & flags::POPULATE != 0 && f & flags::NONBLOCK == 0 || map_flags.contains(MapFlags::LOCKED) {
+            inner.populate(ctx, start, start + len);
+        }
         Ok(start)
     }
 }

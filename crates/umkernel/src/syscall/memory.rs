@@ -168,10 +168,13 @@ fn sys_madvise(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usi
     const DODUMP: i32 = 17;
     const WIPEONFORK: i32 = 18;
     const KEEPONFORK: i32 = 19;
+    const POPULATE_READ: i32 = 22;
+    const POPULATE_WRITE: i32 = 23;
     const DONTNEED_LOCKED: i32 = 24;
     let advice = args[2] as i32;
-    // Those up to KEEPONFORK, then COLD, PAGEOUT, POPULATE_READ, POPULATE_WRITE, DONTNEED_LOCKED, COLLAPSE.
-    if !matches!(advice, 0..=4 | 8..=25) {
+    // Those up to KEEPONFORK but for merging of equal pages, then COLD, PAGEOUT, POPULATE_READ, POPULATE_WRITE, DONTNEED_LOCKED,
+    // COLLAPSE.
+    if !matches!(advice, 0..=4 | 8..=11 | 14..=25) {
         bail!(EINVAL, "unknown advice");
     }
     let Some((start, end)) = range(args[0], args[1], Errno::EINVAL)? else { return Ok(0) };
@@ -192,6 +195,7 @@ fn sys_madvise(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usi
             WIPEONFORK if !matches!(piece.kind, VmaKind::Anonymous | VmaKind::Heap | VmaKind::Stack) => bail!(EINVAL),
             WIPEONFORK => flags.insert(MapFlags::WIPE_ON_FORK),
             KEEPONFORK => flags.remove(MapFlags::WIPE_ON_FORK),
+            DONTNEED | FREE | REMOVE if piece.flags.contains(MapFlags::LOCKED) => bail!(EINVAL, "locked"),
             REMOVE if !piece.flags.contains(MapFlags::SHARED) => bail!(EINVAL),
             _ => {}
         }
@@ -207,6 +211,9 @@ fn sys_madvise(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usi
             (FREE, VmaKind::File { .. } | VmaKind::Shared { .. }) => bail!(EINVAL, "not private anonymous memory"),
             // What changes content or what a child gets; the rest is advice on speed.
             (DONTNEED | FREE | DONTFORK | DOFORK | WIPEONFORK | KEEPONFORK, _) => {
+                ctx.kernel.platform.advise(ctx.task, piece.start, piece.len(), advice)?;
+            }
+            (POPULATE_READ | POPULATE_WRITE, _) => {
                 ctx.kernel.platform.advise(ctx.task, piece.start, piece.len(), advice)?;
             }
             (REMOVE, VmaKind::File { file, offset }) => {

@@ -12,7 +12,7 @@ const LOCK: Support = Support::Partial("counted; pages are the host's to keep");
 
 /// The calls of this family.
 pub(super) const TABLE: &[Entry] = &[
-    Entry::new(149, "mlock", Family::Memory, RANGE, LOCK, |ctx, args, _| lock(ctx, args[0], args[1])),
+    Entry::new(149, "mlock", Family::Memory, RANGE, LOCK, |ctx, args, _| lock(ctx, args[0], args[1], true)),
     Entry::new(150, "munlock", Family::Memory, RANGE, Support::Full, sys_munlock),
     Entry::new(151, "mlockall", Family::Memory, &[Arg::Hex], LOCK, sys_mlockall),
     Entry::new(152, "munlockall", Family::Memory, &[], Support::Full, sys_munlockall),
@@ -29,9 +29,9 @@ fn pages(addr: u64, len: u64) -> Result<Option<(u64, u64)>> {
     Ok((end > start && len > 0).then_some((start, end)))
 }
 
-fn lock(ctx: &Ctx, addr: u64, len: u64) -> Result<usize> {
+fn lock(ctx: &Ctx, addr: u64, len: u64, present: bool) -> Result<usize> {
     if let Some((start, end)) = pages(addr, len)? {
-        ctx.mm()?.lock_range(ctx, start, end)?;
+        ctx.mm()?.lock_range(ctx, start, end, present)?;
     }
     Ok(0)
 }
@@ -48,7 +48,7 @@ fn sys_mlock2(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usiz
     if args[2] & !ON_FAULT != 0 {
         bail!(EINVAL, "unknown flags");
     }
-    lock(ctx, args[0], args[1])
+    lock(ctx, args[0], args[1], args[2] & ON_FAULT == 0)
 }
 
 fn sys_mlockall(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
@@ -59,7 +59,7 @@ fn sys_mlockall(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<us
     if flags & !(CURRENT | FUTURE | ON_FAULT) != 0 || flags & (CURRENT | FUTURE) == 0 {
         return Err(Errno::EINVAL.into());
     }
-    ctx.mm()?.lock_all(ctx, flags & CURRENT != 0, flags & FUTURE != 0)?;
+    ctx.mm()?.lock_all(ctx, flags & CURRENT != 0, flags & FUTURE != 0, flags & ON_FAULT == 0)?;
     Ok(0)
 }
 
