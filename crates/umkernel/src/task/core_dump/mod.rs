@@ -1,6 +1,6 @@
 //! Core files (`core(5)`): what a process was when a signal ended it, as an ELF file that debuggers read.
 //!
-//! [`write`] is called by the thread that takes the signal, in its own memory. [`notes`] has what is told of the process and
+//! [`write()`] is called by the thread that takes the signal, in its own memory. `notes` has what is told of the process and
 //! its registers; of several threads only the one that took the signal is shown. Memory that was never written is left out,
 //! or a hole.
 
