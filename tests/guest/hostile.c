@@ -1,6 +1,7 @@
 // Guest programs that mean harm, or do what no compiler would make of a program. Each part runs in a process of its own and prints
 // what became of it; `hostile all` runs those that must leave a machine whole on every platform, `hostile NAME` any one.
 #define _GNU_SOURCE
+#include <cpuid.h>
 #include <asm/prctl.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -254,6 +255,12 @@ static void descriptors(void) {
     say("sendfile of what is closed: %s", syscall(SYS_sendfile, 1, 40, 0, 10) == -1 && errno == EBADF ? "EBADF" : "done");
 }
 
+// Without protection keys there is no place for them in a frame, and naming one is an error in it.
+static int has_keys(void) {
+    unsigned a, b, c = 0, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && c & 1 << 4;
+}
+
 static void *forged_base;
 static void forge(int sig, siginfo_t *info, void *context) {
     ucontext_t *u = context;
@@ -262,6 +269,7 @@ static void forge(int sig, siginfo_t *info, void *context) {
     uint32_t size = *(uint32_t *)(state + 464 + 16);
     switch (sig - SIGRTMIN) {
     case 0: // All protection keys open, in every place that an image may have them.
+        if (!has_keys()) break;
         *(uint64_t *)(state + 512) |= 1 << 9;
         if (size > 576) for (uint32_t at = 576; at + 8 <= size; at += 8) if (at >= 832) *(uint64_t *)(state + at) = 0;
         break;
