@@ -303,6 +303,42 @@ static void deep(void)
             printf("up to %d: %s\n", depth, strerrorname_np(errno));
 }
 
+/* A descriptor that is only a place: what takes it, and what does not. */
+static void places(void)
+{
+    char buf[100];
+    struct stat st;
+    struct epoll_event event = {.events = EPOLLIN};
+    struct pollfd watched;
+    close(open("f", O_CREAT | O_RDWR, 0644));
+    int fd = open("f", O_PATH), set = epoll_create1(0), dir = open(".", O_PATH);
+    SAY(read(fd, buf, 1));
+    SAY(write(fd, "x", 1));
+    SAY(lseek(fd, 0, SEEK_SET));
+    SAY(ftruncate(fd, 0));
+    SAY(fchmod(fd, 0600));
+    SAY(fsync(fd));
+    SAY(flock(fd, LOCK_SH));
+    SAY(ioctl(fd, FIONREAD, &st));
+    SAY(accept(fd, 0, 0));
+    SAY(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event));
+    SAY(syscall(SYS_getdents64, dir, buf, sizeof buf));
+    watched = (struct pollfd){fd, POLLIN, 0};
+    SAY(poll(&watched, 1, 0));
+    printf("revents %x\n", watched.revents);
+    SAY(fstat(fd, &st));
+    SAY(fchdir(dir));
+    SAY(fchdir(fd));
+    SAY(fcntl(fd, F_GETFD));
+    SAY(fcntl(fd, F_SETOWN, getpid()));
+    OPENED(dup(fd));
+    OPENED(openat(dir, "f", O_RDONLY));
+    close(fd);
+    close(dir);
+    close(set);
+    unlink("f");
+}
+
 int main(int argc, char **argv)
 {
     alarm(50);
@@ -310,6 +346,7 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         chdir(argv[i]);
         file_locks();
+        places();
         deep();
     }
     positions();

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "say.h"
@@ -228,6 +230,27 @@ static void copy(void) {
     show("none");
 }
 
+// What polls the list of mounts hears of changes; what nobody uses expires.
+static void watch(void) {
+    struct statvfs fs;
+    struct pollfd mounts = {open("/proc/self/mountinfo", O_RDONLY), POLLPRI, 0};
+    SAY(poll(&mounts, 1, 0));
+    SAY(mount("watched", in("m"), "tmpfs", MS_NOSUID | 256, NULL));
+    SAY(poll(&mounts, 1, 0));
+    printf("revents %x\n", mounts.revents);
+    SAY(poll(&mounts, 1, 0));
+    SAY(statvfs(in("m"), &fs));
+    printf("flags %lx\n", fs.f_flag & ~(unsigned long)ST_RELATIME);
+    SAY(umount2(in("m"), MNT_EXPIRE | MNT_DETACH));
+    SAY(umount2(in("m"), MNT_EXPIRE));
+    SAY(access(in("m/x"), F_OK));
+    SAY(umount2(in("m"), MNT_EXPIRE));
+    SAY(umount2(in("m"), MNT_EXPIRE));
+    SAY(poll(&mounts, 1, 0));
+    SAY(umount2(in("m"), MNT_EXPIRE));
+    close(mounts.fd);
+}
+
 int main(int argc, char **argv) {
     if (argc < 2) return 2;
     setvbuf(stdout, NULL, _IOFBF, 1 << 16);
@@ -242,5 +265,6 @@ int main(int argc, char **argv) {
     make();
     change();
     copy();
+    watch();
     return 0;
 }

@@ -552,6 +552,81 @@ static void messages(void)
     close(b);
 }
 
+/* Messages made of several calls (MSG_MORE, UDP_CORK). */
+static void parts(void)
+{
+    char buf[100];
+    int a = fresh(AF_INET, SOCK_DGRAM), b = fresh(AF_INET, SOCK_DGRAM), other = fresh(AF_INET, SOCK_DGRAM);
+    bind4(b, "127.0.0.1", 0);
+    bind4(other, "127.0.0.1", 0);
+    SAY(connect4(a, "127.0.0.1", port_of(b)));
+    SAY(send(a, "one ", 4, MSG_MORE));
+    SAY(recv(b, buf, sizeof buf, MSG_DONTWAIT));
+    SAY(send(a, "two ", 4, MSG_MORE));
+    SAY(recv(b, buf, sizeof buf, MSG_DONTWAIT));
+    /* It goes where its beginning was to go. */
+    struct sockaddr_in to = v4("127.0.0.1", port_of(other));
+    SAY(sendto(a, "three", 5, 0, (void *)&to, sizeof to));
+    SAY(recv(other, buf, sizeof buf, MSG_DONTWAIT));
+    memset(buf, 0, sizeof buf);
+    SAY(recv(b, buf, sizeof buf, MSG_DONTWAIT));
+    printf("%s\n", buf);
+    SAY(set(a, IPPROTO_UDP, 1, 1));
+    SAY(send(a, "corked ", 7, 0));
+    SAY(send(a, "message", 7, 0));
+    SAY(recv(b, buf, sizeof buf, MSG_DONTWAIT));
+    SAY(set(a, IPPROTO_UDP, 1, 0));
+    memset(buf, 0, sizeof buf);
+    SAY(recv(b, buf, sizeof buf, MSG_DONTWAIT));
+    printf("%s\n", buf);
+    SAY(send(a, buffer, 60000, MSG_MORE));
+    SAY(send(a, buffer, 60000, 0));
+    close(a);
+    close(b);
+    close(other);
+}
+
+/* Of several who wait exclusively, one is woken for each event. */
+static void exclusively(void)
+{
+    int p[2], told[2];
+    pid_t children[5];
+    pipe(p);
+    pipe(told);
+    fflush(stdout);
+    for (int i = 0; i < 5; i++) {
+        children[i] = fork();
+        if (children[i] == 0) {
+            struct epoll_event e = {.events = EPOLLIN | EPOLLET | EPOLLEXCLUSIVE};
+            int set = epoll_create1(0);
+            epoll_ctl(set, EPOLL_CTL_ADD, p[0], &e);
+            write(told[1], "r", 1);
+            if (epoll_wait(set, &e, 1, 20000) == 1)
+                write(told[1], "w", 1);
+            _exit(0);
+        }
+    }
+    char c;
+    for (int i = 0; i < 5; i++)
+        read(told[0], &c, 1);
+    settle();
+    for (int i = 0; i < 5; i++) {
+        write(p[1], "x", 1);
+        read(told[0], &c, 1);
+        settle();
+        int more = 0;
+        ioctl(told[0], FIONREAD, &more);
+        printf("event %d: %c, and %d more\n", i, c, more);
+        read(p[0], &c, 1);
+    }
+    for (int i = 0; i < 5; i++)
+        waitpid(children[i], 0, 0);
+    for (int i = 0; i < 2; i++) {
+        close(p[i]);
+        close(told[i]);
+    }
+}
+
 static void urgent(void)
 {
     puts("-- urgent");
@@ -646,6 +721,8 @@ int main(int argc, char **argv)
     version_6();
     options();
     messages();
+    parts();
+    exclusively();
     urgent();
     interfaces();
     paths(argv[2]);
