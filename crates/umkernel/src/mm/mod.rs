@@ -9,6 +9,7 @@ mod space;
 mod user;
 mod vma;
 
+pub(crate) use space::covers;
 pub use space::{AddressSpace, MMAP_MIN, SpaceInner};
 pub use user::{IoDst, IoSrc, KernelDst, KernelSrc, Pod, UserDst, UserSrc, bytes_of};
 pub use vma::{Attachment, MapFlags, Prot, SharedMemory, Vma, VmaKind};

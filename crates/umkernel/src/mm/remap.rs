@@ -1,5 +1,6 @@
 //! `mremap(2)`.
 
+use super::seal::check_seals;
 use super::space::MMAP_MIN;
 use super::{AddressSpace, MapFlags, PAGE_SIZE, SpaceInner, TASK_SIZE, Vma, VmaKind, page_up};
 use crate::bail;
@@ -30,7 +31,7 @@ impl AddressSpace {
         let old_end = old.checked_add(old_len).filter(|&end| end <= TASK_SIZE).ok_or(Errno::EINVAL)?;
         let mut inner = self.inner.lock();
         let vma = inner.vma_at(old).cloned().ok_or(Errno::EFAULT)?;
-        inner.check_seals(old, old_end.max(old + 1))?;
+        check_seals(&inner.overlapping(old, old_end.max(old + 1)))?;
         if matches!(vma.kind, VmaKind::Reserved(_)) {
             bail!(EINVAL, "the kernel's own pages");
         }

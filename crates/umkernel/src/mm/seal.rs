@@ -1,8 +1,9 @@
 //! Sealed mappings (`mseal(2)`): what they are and allow stays as it is until the process ends.
 
-use super::{AddressSpace, MapFlags, SpaceInner, VmaKind};
+use super::space::covers;
+use super::{AddressSpace, MapFlags, Vma, VmaKind};
 use crate::bail;
-use crate::errno::{Errno, Result};
+use crate::errno::Result;
 
 impl AddressSpace {
     /// Seals `[start, end)`.
@@ -12,15 +13,8 @@ impl AddressSpace {
     pub fn seal(&self, start: u64, end: u64) -> Result<()> {
         let mut inner = self.inner.lock();
         let vmas = inner.overlapping(start, end);
-        let mut at = start;
-        for vma in &vmas {
-            if vma.start > at {
-                break;
-            }
-            at = vma.end;
-        }
-        if at < end {
-            return Err(Errno::ENOMEM.into());
+        if !covers(&vmas, start, end) {
+            bail!(ENOMEM, "not mapped");
         }
         for vma in vmas.iter().filter(|vma| !matches!(vma.kind, VmaKind::Reserved(_))) {
             let mut piece = vma.slice(start, end);
@@ -32,13 +26,10 @@ impl AddressSpace {
     }
 }
 
-impl SpaceInner {
-    /// `EPERM` if something in `[start, end)` is sealed.
-    pub(crate) fn check_seals(&self, start: u64, end: u64) -> Result<()> {
-        let first = self.vma_at(start).map_or(start, |vma| vma.start);
-        if start < end && self.vmas.range(first..end).any(|(_, vma)| vma.flags.contains(MapFlags::SEALED)) {
-            bail!(EPERM, "sealed");
-        }
-        Ok(())
+/// `EPERM` if one of these VMAs is sealed.
+pub(super) fn check_seals(vmas: &[Vma]) -> Result<()> {
+    if vmas.iter().any(|vma| vma.flags.contains(MapFlags::SEALED)) {
+        bail!(EPERM, "sealed");
     }
+    Ok(())
 }

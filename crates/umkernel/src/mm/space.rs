@@ -3,6 +3,7 @@
 //! Every change goes to the platform first and into the tree when the host has agreed, both under the space's lock.
 
 use super::map::{FileCut, back_vma};
+use super::seal::check_seals;
 use super::{MapFlags, PAGE_SIZE, Prot, SharedMemory, TASK_SIZE, Vma, VmaKind, page_up};
 use crate::bail;
 use crate::errno::{Errno, Result};
@@ -210,7 +211,7 @@ impl SpaceInner {
         if hit.is_empty() {
             return Ok(());
         }
-        self.check_seals(start, end)?;
+        check_seals(&hit)?;
         if self.vmas.len() >= max_map_count(ctx) && hit.len() == 1 && hit[0].start < start && end < hit[0].end {
             bail!(ENOMEM, "too many mappings");
         }
@@ -234,14 +235,15 @@ impl SpaceInner {
 
     /// See [`AddressSpace::map`].
     pub fn map(&mut self, ctx: &Ctx, vma: Vma) -> Result<()> {
-        if self.overlapping(vma.start, vma.end).iter().any(|v| matches!(v.kind, VmaKind::Reserved(_))) {
+        let hit = self.overlapping(vma.start, vma.end);
+        if hit.iter().any(|v| matches!(v.kind, VmaKind::Reserved(_))) {
             bail!(ENOMEM, "the range holds the kernel's own pages");
         }
-        self.check_seals(vma.start, vma.end)?;
+        check_seals(&hit)?;
         if self.vmas.len() >= max_map_count(ctx) {
             bail!(ENOMEM, "too many mappings");
         }
-        let had_something = !self.is_free(vma.start, vma.end);
+        let had_something = !hit.is_empty();
         if let Err(e) = back_vma(ctx, &vma) {
             // What was there may be half replaced: leave a hole rather than a lie.
             if had_something {
@@ -258,7 +260,7 @@ impl SpaceInner {
     /// Changes the protection of `[start, end)` (`mprotect(2)`). `ENOMEM` at the first gap, with what lies before it changed.
     pub fn protect(&mut self, ctx: &Ctx, start: u64, end: u64, prot: Prot) -> Result<()> {
         let hit = self.overlapping(start, end);
-        self.check_seals(start, end)?;
+        check_seals(&hit)?;
         let mut at = start;
         for vma in hit {
             if vma.start > at {
@@ -344,6 +346,18 @@ impl SpaceInner {
 
 fn max_map_count(ctx: &Ctx) -> usize {
     ctx.kernel.settings.max_map_count.get() as usize
+}
+
+/// Whether these VMAs, in order, leave nothing of `[start, end)` out.
+pub(crate) fn covers(vmas: &[Vma], start: u64, end: u64) -> bool {
+    let mut at = start;
+    for vma in vmas {
+        if vma.start > at {
+            return false;
+        }
+        at = vma.end;
+    }
+    at >= end
 }
 
 /// Whether `b`, which starts where `a` ends, is the same mapping going on.

@@ -41,14 +41,9 @@ fn tie(tracer: &Arc<Task>, tracee: &Arc<Task>, seized: bool, options: Options) -
     true
 }
 
-/// Undoes [`tie`]: the tracee is its own again. False if nobody traced it.
-fn untie(tracee: &Arc<Task>) -> bool {
+/// The tracee is its own again: its tracer detaches, ends, or has waited for its end. False if nobody traced it.
+pub fn untie(tracee: &Arc<Task>) -> bool {
     let mut inner = tracee.process.inner.lock();
-    untie_locked(tracee, &mut inner)
-}
-
-/// As [`untie`], with the tracee's process locked.
-fn untie_locked(tracee: &Arc<Task>, inner: &mut task::ProcessInner) -> bool {
     let mut link = tracee.trace.link.lock();
     let Some(tracer) = link.tracer.take() else { return false };
     tracer.trace.tracees.lock().list.retain(|t| !Arc::ptr_eq(t, tracee));
@@ -198,11 +193,6 @@ pub fn new_child(ctx: &Ctx, child: &Arc<Task>) {
     }
 }
 
-/// A task that could not be started after all is nobody's.
-pub fn forget_child(child: &Arc<Task>) {
-    untie(child);
-}
-
 /// The running task ends: its tracees are their own again, or are killed if it asked for that.
 pub fn tracer_ended(ctx: &Ctx) {
     let list = {
@@ -296,9 +286,4 @@ pub fn leader_replaced(ctx: &Ctx) {
     reaped(&ctx.task.process);
     let mut inner = ctx.task.process.inner.lock();
     inner.tracer = ctx.task.trace.tracer();
-}
-
-/// Lets the tracer go of a thread that has been waited for.
-pub(super) fn release(task: &Arc<Task>) {
-    untie(task);
 }

@@ -10,8 +10,8 @@ use crate::task::Task;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-/// Words of `struct user_regs_struct`, as [`TrapFrame`] is laid out.
-const WORDS: usize = size_of::<TrapFrame>() / 8;
+/// Words of `struct user_regs_struct`.
+const WORDS: usize = TrapFrame::WORDS;
 /// Bytes of `struct user` in the kernel's eyes: two words more than the C library's has.
 const USER_SIZE: u64 = 928;
 /// Where `struct user` has `u_debugreg`.
@@ -38,46 +38,6 @@ mod word {
 
 /// `cs` of 32-bit code.
 const CS_32: u64 = 0x23;
-
-fn words(frame: &TrapFrame) -> [u64; WORDS] {
-    let f = frame;
-    [
-        f.r15, f.r14, f.r13, f.r12, f.rbp, f.rbx, f.r11, f.r10, f.r9, f.r8, f.rax, f.rcx, f.rdx, f.rsi, f.rdi,
-        f.orig_rax, f.rip, f.cs, f.eflags, f.rsp, f.ss, f.fs_base, f.gs_base, f.ds, f.es, f.fs, f.gs,
-    ]
-}
-
-fn frame_of(w: &[u64; WORDS]) -> TrapFrame {
-    TrapFrame {
-        r15: w[0],
-        r14: w[1],
-        r13: w[2],
-        r12: w[3],
-        rbp: w[4],
-        rbx: w[5],
-        r11: w[6],
-        r10: w[7],
-        r9: w[8],
-        r8: w[9],
-        rax: w[10],
-        rcx: w[11],
-        rdx: w[12],
-        rsi: w[13],
-        rdi: w[14],
-        orig_rax: w[15],
-        rip: w[16],
-        cs: w[17],
-        eflags: w[18],
-        rsp: w[19],
-        ss: w[20],
-        fs_base: w[21],
-        gs_base: w[22],
-        ds: w[23],
-        es: w[24],
-        fs: w[25],
-        gs: w[26],
-    }
-}
 
 /// Sets one register, as far as guest code could have it that way.
 fn put(words: &mut [u64; WORDS], index: usize, value: u64) -> Result<()> {
@@ -107,7 +67,7 @@ pub fn peek_user(ctx: &Ctx, task: &Task, addr: u64) -> Result<u64> {
             bail!(EIO, "outside struct user");
         }
         let debug = addr.checked_sub(DEBUG_REGISTERS).map(|offset| offset / 8);
-        Ok(match (words(&stop.regs).get(addr as usize / 8), debug) {
+        Ok(match (stop.regs.words().get(addr as usize / 8), debug) {
             (Some(word), _) => *word,
             (None, Some(6)) => DR6_RESERVED,
             _ => 0,
@@ -127,9 +87,9 @@ pub fn poke_user(ctx: &Ctx, task: &Task, addr: u64, value: u64) -> Result<()> {
         }
         let index = usize::try_from(addr / 8).unwrap_or(usize::MAX);
         if index < WORDS {
-            let mut all = words(&stop.regs);
+            let mut all = stop.regs.words();
             put(&mut all, index, value)?;
-            stop.regs = frame_of(&all);
+            stop.regs = TrapFrame::from_words(&all);
             return Ok(());
         }
         match addr.checked_sub(DEBUG_REGISTERS).map(|offset| offset / 8) {
@@ -154,7 +114,7 @@ pub fn general(ctx: &Ctx, task: &Task) -> Result<TrapFrame> {
 /// # Errors
 /// As of [`with_stop`].
 pub fn general_bytes(ctx: &Ctx, task: &Task) -> Result<Vec<u8>> {
-    Ok(words(&general(ctx, task)?).iter().flat_map(|word| word.to_ne_bytes()).collect())
+    Ok(general(ctx, task)?.words().iter().flat_map(|word| word.to_ne_bytes()).collect())
 }
 
 /// Sets the general registers, the first ones where the bytes are fewer; those before one that cannot be set are set.
@@ -163,14 +123,14 @@ pub fn general_bytes(ctx: &Ctx, task: &Task) -> Result<Vec<u8>> {
 /// As of [`with_stop`], and `EIO`.
 pub fn set_general(ctx: &Ctx, task: &Task, bytes: &[u8]) -> Result<()> {
     with_stop(ctx, task, |stop| {
-        let mut all = words(&stop.regs);
+        let mut all = stop.regs.words();
         let (values, _) = bytes.as_chunks::<8>();
         let result = values
             .iter()
             .take(WORDS)
             .enumerate()
             .try_for_each(|(index, value)| put(&mut all, index, u64::from_ne_bytes(*value)));
-        stop.regs = frame_of(&all);
+        stop.regs = TrapFrame::from_words(&all);
         result
     })?
 }
@@ -225,8 +185,8 @@ mod tests {
     #[test]
     fn words_and_frame_are_each_other() {
         let all: [u64; WORDS] = core::array::from_fn(|i| i as u64 + 1);
-        assert_eq!(words(&frame_of(&all)), all);
-        let frame = frame_of(&all);
+        assert_eq!(TrapFrame::from_words(&all).words(), all);
+        let frame = TrapFrame::from_words(&all);
         assert_eq!((frame.cs, frame.eflags, frame.ss), (18, 19, 21));
         assert_eq!((frame.fs_base, frame.gs_base, frame.ds, frame.gs), (22, 23, 24, 27));
     }

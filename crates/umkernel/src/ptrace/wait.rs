@@ -1,6 +1,6 @@
 //! What `wait4(2)` and `waitid(2)` tell a tracer of its tracees.
 
-use super::link::{is_leader, release, tell_parent_of_zombie};
+use super::link::{is_leader, tell_parent_of_zombie, untie};
 use crate::kernel::Ctx;
 use crate::task::{self, Found, ProcessState, Rusage, Task, WaitOptions, WaitStatus, Which};
 use alloc::sync::Arc;
@@ -56,7 +56,7 @@ fn ended(ctx: &Ctx, task: &Arc<Task>, options: WaitOptions) -> Option<Found> {
     if !is_leader(task) {
         let status = task.trace.link.lock().ended?;
         if !options.contains(WaitOptions::NOWAIT) {
-            release(task);
+            untie(task);
         }
         return Some(found(task, status, Rusage::default()));
     }
@@ -71,7 +71,7 @@ fn ended(ctx: &Ctx, task: &Arc<Task>, options: WaitOptions) -> Option<Found> {
     if options.contains(WaitOptions::NOWAIT) {
         return Some(found);
     }
-    release(task);
+    untie(task);
     match process.parent() {
         Some(parent) if Arc::ptr_eq(&parent, &ctx.task.process) => {
             if !task::forget(ctx.kernel, &parent, process) {

@@ -5,7 +5,7 @@ use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::mm::map::{MapRequest, flags};
-use crate::mm::{MapFlags, PAGE_SIZE, Prot, TASK_SIZE, VmaKind, page_up};
+use crate::mm::{MapFlags, PAGE_SIZE, Prot, TASK_SIZE, VmaKind, covers, page_up};
 use crate::platform::TrapFrame;
 
 /// The calls of this family.
@@ -127,14 +127,7 @@ fn sys_msync(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize
 
 fn sys_mincore(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
     let Some((start, end)) = range(args[0], args[1], Errno::ENOMEM)? else { return Ok(0) };
-    let mut at = start;
-    for vma in ctx.mm()?.inner.lock().overlapping(start, end) {
-        if vma.start > at {
-            bail!(ENOMEM, "not mapped");
-        }
-        at = vma.end;
-    }
-    if at < end {
+    if !covers(&ctx.mm()?.inner.lock().overlapping(start, end), start, end) {
         bail!(ENOMEM, "not mapped");
     }
     let resident = [1u8; 4096];

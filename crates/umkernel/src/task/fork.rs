@@ -347,7 +347,7 @@ fn adopt(ctx: &Ctx, child: &Arc<Task>, flags: CloneFlags) -> Result<()> {
 
 /// Undoes [`adopt`] for a task that could not be started.
 fn disown(ctx: &Ctx, child: &Arc<Task>) {
-    ptrace::link::forget_child(child);
+    ptrace::link::untie(child);
     let process = &child.process;
     process.inner.lock().threads.retain(|t| !Arc::ptr_eq(t, child));
     ctx.kernel.tasks.remove_task(child.tid());

@@ -70,9 +70,6 @@ pub trait FileOps: Any + Send + Sync {
         Ok(())
     }
 
-    /// Called when `O_NONBLOCK`, `O_APPEND` or `O_ASYNC` changed.
-    fn flags_changed(&self, _file: &File) {}
-
     /// What `/proc/PID/fd/N` shows for a file without a path: `"pipe:[12]"`; `None` to show the path.
     fn describe(&self) -> Option<alloc::string::String> {
         None
@@ -215,14 +212,11 @@ impl File {
     }
 
     /// Replaces the changeable status flags.
-    pub fn set_flags(&self, new: OpenFlags) {
+    fn set_flags(&self, new: OpenFlags) {
         let changeable =
             OpenFlags::APPEND | OpenFlags::NONBLOCK | OpenFlags::ASYNC | OpenFlags::DIRECT | OpenFlags::NOATIME;
         let kept = self.flags() - changeable;
         self.flags.store((kept | (new & changeable)).bits(), Ordering::Relaxed);
-        if let Some(ops) = &self.ops {
-            ops.flags_changed(self);
-        }
     }
 
     /// True with `O_NONBLOCK`.

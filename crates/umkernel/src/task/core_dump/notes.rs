@@ -70,18 +70,10 @@ fn status(ctx: &Ctx, frame: &TrapFrame, info: &SigInfo) -> Vec<u8> {
         s.extend_from_slice(&(ns / 1_000_000_000).to_le_bytes());
         s.extend_from_slice(&(ns % 1_000_000_000 / 1000).to_le_bytes());
     }
-    s.extend(registers(frame).iter().flat_map(|word| word.to_le_bytes()));
+    s.extend(frame.words().iter().flat_map(|word| word.to_le_bytes()));
     // There are floating point registers; padding.
     s.extend_from_slice(&1u64.to_le_bytes());
     s
-}
-
-/// `struct user_regs_struct`.
-fn registers(f: &TrapFrame) -> [u64; 27] {
-    [
-        f.r15, f.r14, f.r13, f.r12, f.rbp, f.rbx, f.r11, f.r10, f.r9, f.r8, f.rax, f.rcx, f.rdx, f.rsi, f.rdi,
-        f.orig_rax, f.rip, f.cs, f.eflags, f.rsp, f.ss, f.fs_base, f.gs_base, f.ds, f.es, f.fs, f.gs,
-    ]
 }
 
 /// `struct elf_prpsinfo`.
