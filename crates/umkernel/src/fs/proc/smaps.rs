@@ -20,7 +20,9 @@ fn used(ctx: &Ctx, subject: &Subject) -> Result<Vec<(Vma, Usage)>> {
     let seen = vmas.into_iter().filter(|vma| !matches!(vma.kind, VmaKind::Reserved("")));
     let with_usage = seen.map(|vma| {
         let mut usage = Usage { start: vma.start, end: vma.end, ..Usage::default() };
-        host.iter().for_each(|mapping| usage.add(mapping));
+        // Both are in order of their addresses.
+        let first = host.partition_point(|mapping| mapping.end <= vma.start);
+        host[first..].iter().take_while(|mapping| mapping.start < vma.end).for_each(|mapping| usage.add(mapping));
         (vma, usage)
     });
     Ok(with_usage.collect())
@@ -33,7 +35,7 @@ pub(super) fn smaps(ctx: &Ctx, subject: &Subject) -> Result<Vec<u8>> {
         maps::line(&mut text, &vma, &root);
         let mut lines = format!("Size:           {:8} kB\n", vma.len() >> 10);
         lines += "KernelPageSize:        4 kB\nMMUPageSize:           4 kB\n";
-        push(&mut lines, &usage, if vma.flags.contains(MapFlags::LOCKED) { usage.size(Size::Pss) } else { 0 });
+        push(&mut lines, &usage, locked(&vma, &usage));
         lines += "THPeligible:           0\nVmFlags: ";
         lines += &flags(&vma);
         lines.push('\n');
@@ -48,13 +50,18 @@ pub(super) fn rollup(ctx: &Ctx, subject: &Subject) -> Result<Vec<u8>> {
     let mut text = format!("{:08x}-{:08x} ---p 00000000 00:00 0 ", first.start, last.end);
     text = format!("{text:73}[rollup]\n");
     let mut sum = Usage::default();
-    let mut locked = 0;
+    let mut all_locked = 0;
     for (vma, usage) in &all {
         sum.sizes.iter_mut().zip(usage.sizes).for_each(|(sum, size)| *sum += size);
-        locked += if vma.flags.contains(MapFlags::LOCKED) { usage.size(Size::Pss) } else { 0 };
+        all_locked += locked(vma, usage);
     }
-    push(&mut text, &sum, locked);
+    push(&mut text, &sum, all_locked);
     Ok(text.into_bytes())
+}
+
+/// What a VMA has of locked memory.
+fn locked(vma: &Vma, usage: &Usage) -> u64 {
+    if vma.flags.contains(MapFlags::LOCKED) { usage.size(Size::Pss) } else { 0 }
 }
 
 /// The lines of sizes.
