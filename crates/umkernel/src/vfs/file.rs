@@ -201,7 +201,7 @@ impl File {
         self.async_io.lock().get_or_insert_with(|| AsyncIo::new(ctx.kernel)).clone()
     }
 
-    /// `fcntl(F_SETFL)` on descriptor `fd`: as [`File::set_flags`], and signals begin or end with `O_ASYNC`.
+    /// `fcntl(F_SETFL)` on descriptor `fd`: replaces the changeable status flags; signals begin or end with `O_ASYNC`.
     pub fn change_flags(&self, ctx: &Ctx, fd: i32, new: OpenFlags) {
         let was = self.flags();
         self.set_flags(new);
