@@ -136,6 +136,16 @@ fn programs_are_killed_as_they_start() {
 }
 
 #[test]
+fn requests_for_io() {
+    same_as_native("aio");
+}
+
+#[test]
+fn files_are_disks() {
+    same_as_native("loops");
+}
+
+#[test]
 fn system_v_objects() {
     same_as_native("ipc");
 }

@@ -1,6 +1,7 @@
 //! The root of all kernel state, and the context in which a system call runs.
 
 use crate::errno::{Errno, Result};
+use crate::event::aio::AioTotal;
 use crate::platform::Platform;
 use crate::power::Power;
 use crate::settings::Settings;
@@ -51,6 +52,8 @@ pub struct Kernel {
     pub futexes: futex::FutexTable,
     /// What an administrator may change.
     pub settings: Settings,
+    /// Requests that contexts of `io_setup(2)` may have, taken together.
+    pub aio: AioTotal,
     /// What core files are called.
     pub core_pattern: CorePattern,
     /// System V shared memory, semaphores and message queues.
@@ -177,6 +180,7 @@ impl Kernel {
             time: Default::default(),
             futexes: Default::default(),
             settings: Default::default(),
+            aio: Default::default(),
             core_pattern: Default::default(),
             ipc: Default::default(),
             ttys: Default::default(),

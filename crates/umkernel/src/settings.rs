@@ -48,6 +48,8 @@ pub struct Settings {
     pub pid_max: Limit,
     /// `vm.max_map_count`: VMAs of an address space.
     pub max_map_count: Limit,
+    /// `fs.aio-max-nr`: requests that all contexts of `io_setup(2)` may have.
+    pub aio_max_nr: Limit,
     /// `fs.pipe-max-size`: bytes of a pipe that an ordinary user may ask for.
     pub pipe_max_size: Limit,
     /// `fs.inotify.max_queued_events`: events that wait for a reader.
@@ -65,6 +67,7 @@ impl Default for Settings {
             pid_max: Limit::between(PID_MAX as u64, RESERVED_PIDS as u64 + 1, PID_MAX_LIMIT as u64),
             // A VMA takes some hundred bytes of the kernel's memory.
             max_map_count: Limit::new(65530, 1 << 20),
+            aio_max_nr: Limit::new(65536, 1 << 20),
             pipe_max_size: Limit::between(1 << 20, 4096, 1 << 31),
             inotify_queued_events: Limit::new(16384, 1 << 20),
             inotify_user_instances: Limit::new(128, INT),

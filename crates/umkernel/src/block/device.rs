@@ -1,6 +1,6 @@
 //! Disks as block devices: their nodes, open disks, and what `ioctl(2)` tells of them.
 
-use super::{Disk, in_use, partitions};
+use super::{Disk, Opened, in_use, partitions};
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
@@ -11,7 +11,6 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
 use core::any::Any;
-use core::sync::atomic::Ordering;
 
 /// Largest piece moved between the host file and guest memory at once.
 const CHUNK: usize = 64 * 1024;
@@ -21,14 +20,8 @@ struct DiskDevice(Arc<Disk>);
 
 impl Device for DiskDevice {
     fn open(&self, ctx: &Ctx, _location: &Location, _rdev: u64, flags: OpenFlags) -> Result<Box<dyn FileOps>> {
-        if self.0.read_only && flags.writable() {
-            bail!(EACCES);
-        }
-        // Who is about to change what lies on it asks so whether that is in use (`open(2)`).
-        if flags.contains(OpenFlags::EXCL) && in_use(&ctx.kernel.vfs, &self.0) {
-            bail!(EBUSY, "a file system on it is mounted");
-        }
-        Ok(Box::new(OpenDisk::new(self.0.clone())))
+        check_open(ctx, &self.0, flags)?;
+        Ok(Box::new(OpenDisk(Opened::new(&self.0)?)))
     }
 
     fn block_device(&self) -> Option<Arc<Disk>> {
@@ -36,21 +29,17 @@ impl Device for DiskDevice {
     }
 }
 
+/// Refuses to open a disk in a way that it cannot be. What is read-only can be opened to write; writes tell.
+pub(super) fn check_open(ctx: &Ctx, disk: &Disk, flags: OpenFlags) -> Result<()> {
+    // Who is about to change what lies on it asks so whether that is in use (`open(2)`).
+    if flags.contains(OpenFlags::EXCL) && in_use(&ctx.kernel.vfs, disk) {
+        bail!(EBUSY, "a file system on it is mounted");
+    }
+    Ok(())
+}
+
 /// An open disk.
-struct OpenDisk(Arc<Disk>);
-
-impl OpenDisk {
-    fn new(disk: Arc<Disk>) -> OpenDisk {
-        disk.opened.fetch_add(1, Ordering::Relaxed);
-        OpenDisk(disk)
-    }
-}
-
-impl Drop for OpenDisk {
-    fn drop(&mut self) {
-        self.0.opened.fetch_sub(1, Ordering::Relaxed);
-    }
-}
+struct OpenDisk(Opened);
 
 /// `ioctl(2)` of block devices (`linux/fs.h`).
 const BLKROGET: u32 = 0x125e;
@@ -78,37 +67,39 @@ const SECTOR: u64 = partition::SECTOR;
 /// Bytes that the host's page cache, which is the disk's, reads and writes together.
 const BLOCK: i32 = 4096;
 
-impl OpenDisk {
+impl Disk {
     /// `struct hd_geometry`: heads, sectors and cylinders together, then where it begins.
     fn geometry(&self) -> [u64; 2] {
-        let cylinders = (self.0.size / (HEADS * TRACK * SECTOR)) & 0xffff;
-        [HEADS | TRACK << 8 | cylinders << 16, self.0.start() / SECTOR]
+        let cylinders = (self.size / (HEADS * TRACK * SECTOR)) & 0xffff;
+        [HEADS | TRACK << 8 | cylinders << 16, self.start() / SECTOR]
     }
 
     /// `BLKDISCARD`: the start and length of a range of whole sectors.
-    fn discard(&self, ctx: &Ctx, file: &File, arg: u64) -> Result<()> {
+    fn discard_range(&self, ctx: &Ctx, file: &File, arg: u64) -> Result<()> {
         if !file.flags().writable() {
             bail!(EBADF);
         }
+        if self.read_only {
+            bail!(EPERM);
+        }
         let [start, len]: [u64; 2] = ctx.read_val(arg)?;
-        if !(start | len).is_multiple_of(SECTOR) || start.checked_add(len).is_none_or(|end| end > self.0.size) {
+        if !(start | len).is_multiple_of(self.sector()) || start.checked_add(len).is_none_or(|end| end > self.size) {
             bail!(EINVAL);
         }
-        self.0.discard(start, len)
+        self.discard(start, len)
     }
-}
 
-impl FileOps for OpenDisk {
-    fn read(&self, _ctx: &Ctx, _file: &File, offset: u64, dst: &mut dyn IoDst) -> Result<usize> {
+    /// `read(2)` of its device.
+    pub(super) fn read_to(&self, offset: u64, dst: &mut dyn IoDst) -> Result<usize> {
         let mut buf = alloc::vec![0; dst.remaining().min(CHUNK)];
         let mut done = 0;
         while dst.remaining() > 0 {
-            let left = self.0.size.saturating_sub(offset + done as u64);
+            let left = self.size.saturating_sub(offset + done as u64);
             let want = dst.remaining().min(CHUNK).min(usize::try_from(left).unwrap_or(usize::MAX));
             if want == 0 {
                 break;
             }
-            self.0.read(offset + done as u64, &mut buf[..want])?;
+            self.read(offset + done as u64, &mut buf[..want])?;
             match dst.put(&buf[..want]) {
                 Ok(n) => done += n,
                 Err(e) if done == 0 => return Err(e),
@@ -118,18 +109,22 @@ impl FileOps for OpenDisk {
         Ok(done)
     }
 
-    fn write(&self, _ctx: &Ctx, _file: &File, offset: u64, src: &mut dyn IoSrc) -> Result<usize> {
+    /// `write(2)` of its device.
+    pub(super) fn write_from(&self, offset: u64, src: &mut dyn IoSrc) -> Result<usize> {
+        if self.read_only {
+            bail!(EPERM);
+        }
         let mut buf = alloc::vec![0; src.remaining().min(CHUNK)];
         let mut done = 0;
         while src.remaining() > 0 {
-            let left = self.0.size.saturating_sub(offset + done as u64);
+            let left = self.size.saturating_sub(offset + done as u64);
             let want = src.remaining().min(CHUNK).min(usize::try_from(left).unwrap_or(usize::MAX));
             if want == 0 {
                 return if done > 0 { Ok(done) } else { Err(Errno::ENOSPC.into()) };
             }
             match src.take(&mut buf[..want]) {
                 Ok(n) => {
-                    self.0.write(offset + done as u64, &buf[..n])?;
+                    self.write(offset + done as u64, &buf[..n])?;
                     done += n;
                 }
                 Err(e) if done == 0 => return Err(e),
@@ -139,22 +134,37 @@ impl FileOps for OpenDisk {
         Ok(done)
     }
 
-    fn ioctl(&self, ctx: &Ctx, file: &File, cmd: u32, arg: u64) -> Result<usize> {
+    /// `ioctl(2)` of its device.
+    pub(super) fn request(&self, ctx: &Ctx, file: &File, cmd: u32, arg: u64) -> Result<usize> {
         match cmd {
-            BLKROGET => ctx.write_val(arg, &i32::from(self.0.read_only))?,
-            BLKGETSIZE => ctx.write_val(arg, &(self.0.size / SECTOR))?,
-            BLKGETSIZE64 => ctx.write_val(arg, &self.0.size)?,
-            BLKSSZGET | BLKPBSZGET | BLKIOMIN => ctx.write_val(arg, &(SECTOR as u32))?,
+            BLKROGET => ctx.write_val(arg, &i32::from(self.read_only))?,
+            BLKGETSIZE => ctx.write_val(arg, &(self.size / SECTOR))?,
+            BLKGETSIZE64 => ctx.write_val(arg, &self.size)?,
+            BLKSSZGET | BLKPBSZGET | BLKIOMIN => ctx.write_val(arg, &(self.sector() as u32))?,
             BLKIOOPT | BLKALIGNOFF => ctx.write_val(arg, &0u32)?,
             BLKROTATIONAL => ctx.write_val(arg, &0u16)?,
             BLKBSZGET => ctx.write_val(arg, &BLOCK)?,
-            BLKFLSBUF => self.0.flush()?,
-            BLKDISCARD => self.discard(ctx, file, arg)?,
+            BLKFLSBUF => self.flush()?,
+            BLKDISCARD => self.discard_range(ctx, file, arg)?,
             HDIO_GETGEO => ctx.write_val(arg, &self.geometry())?,
-            BLKRRPART => partitions::reread(ctx, &self.0)?,
+            BLKRRPART => partitions::reread(ctx, self)?,
             _ => bail!(ENOTTY),
         }
         Ok(0)
+    }
+}
+
+impl FileOps for OpenDisk {
+    fn read(&self, _ctx: &Ctx, _file: &File, offset: u64, dst: &mut dyn IoDst) -> Result<usize> {
+        self.0.read_to(offset, dst)
+    }
+
+    fn write(&self, _ctx: &Ctx, _file: &File, offset: u64, src: &mut dyn IoSrc) -> Result<usize> {
+        self.0.write_from(offset, src)
+    }
+
+    fn ioctl(&self, ctx: &Ctx, file: &File, cmd: u32, arg: u64) -> Result<usize> {
+        self.0.request(ctx, file, cmd, arg)
     }
 
     fn seekable(&self) -> bool {

@@ -1,12 +1,17 @@
-//! Block devices on host files: the disks `ubda`, `ubdb` and so on, with their partitions, `ubda1`, `ubda2` and so on.
+//! Block devices: the disks `ubda`, `ubdb` and so on, which are host files, and loop devices (`loop(4)`), which are files of the
+//! guest's; each with its partitions: `ubda1`, `ubda2`, `loop0p1` and so on.
 
+mod backing;
 mod device;
 mod layers;
+mod loops;
 mod partitions;
 
+pub(crate) use backing::Backing;
 pub(crate) use device::event_of;
 pub use device::register;
 pub use layers::{MAX_OVERLAYS, OverlayFiles};
+pub use loops::register as register_loops;
 pub use partitions::scan;
 
 use crate::bail;
@@ -16,7 +21,8 @@ use crate::vfs::Vfs;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
-use core::sync::atomic::AtomicUsize;
+use core::ops::Deref;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use layers::Layers;
 use partitions::Part;
 
@@ -44,7 +50,7 @@ pub struct DiskFiles {
     pub name: String,
 }
 
-/// A disk or a partition of one: a host file, or a range of it, read and written at byte offsets, perhaps with overlays above it.
+/// A disk or a partition of one: a file, or a range of it, read and written at byte offsets, perhaps with overlays above it.
 pub struct Disk {
     files: Arc<Files>,
     /// What distinguishes a partition from its disk.
@@ -54,7 +60,7 @@ pub struct Disk {
     /// Name below `/dev`.
     name: String,
     rdev: u64,
-    /// Open files of its device.
+    /// Open files of its device, and file systems on it.
     opened: AtomicUsize,
 }
 
@@ -62,6 +68,43 @@ pub struct Disk {
 enum Files {
     One(HostFd),
     Layered(Layers),
+    Loop(Backing),
+    /// A loop device without a file.
+    None,
+}
+
+/// A disk in use, by an open file of its device or a file system on it.
+pub struct Opened(Arc<Disk>);
+
+impl Opened {
+    /// One more use of a disk.
+    ///
+    /// # Errors
+    /// `ENXIO` for a loop device that has another file, or none, by now.
+    pub fn new(disk: &Arc<Disk>) -> Result<Opened> {
+        if let Files::Loop(backing) = &*disk.files {
+            backing.enter(disk)?;
+        }
+        disk.opened.fetch_add(1, Ordering::Relaxed);
+        Ok(Opened(disk.clone()))
+    }
+}
+
+impl Deref for Opened {
+    type Target = Arc<Disk>;
+
+    fn deref(&self) -> &Arc<Disk> {
+        &self.0
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.opened.fetch_sub(1, Ordering::Relaxed);
+        if let Files::Loop(backing) = &*self.0.files {
+            backing.leave();
+        }
+    }
 }
 
 impl Disk {
@@ -87,10 +130,26 @@ impl Disk {
     fn on(files: Files, size: u64, read_only: bool, index: u8) -> Arc<Disk> {
         let letter = (b'a' + index.min(25)) as char;
         let rdev = crate::vfs::makedev(UBD_MAJOR, u32::from(index) * MINORS);
+        Disk::whole_on(Arc::new(files), size, read_only, format!("ubd{letter}"), rdev)
+    }
+
+    fn whole_on(files: Arc<Files>, size: u64, read_only: bool, name: String, rdev: u64) -> Arc<Disk> {
         // A disk has whole sectors.
-        let size = size & !(partition::SECTOR - 1);
-        let (files, name, opened) = (Arc::new(files), format!("ubd{letter}"), AtomicUsize::new(0));
-        Arc::new(Disk { files, part: None, size, read_only, name, rdev, opened })
+        let size = size & !(files.sector() - 1);
+        Arc::new(Disk { files, part: None, size, read_only, name, rdev, opened: AtomicUsize::new(0) })
+    }
+
+    /// What a loop device is on; `None` for other disks, and where it has no file.
+    pub(crate) fn backing(&self) -> Option<&Backing> {
+        match &*self.files {
+            Files::Loop(backing) => Some(backing),
+            Files::One(_) | Files::Layered(_) | Files::None => None,
+        }
+    }
+
+    /// Bytes of a sector (`BLKSSZGET`).
+    pub fn sector(&self) -> u64 {
+        self.files.sector()
     }
 
     /// The place in the files of a place on this disk.
@@ -100,25 +159,31 @@ impl Disk {
 
     /// The host file that has the byte at `offset`, its place there, and how many of `len` bytes follow it there: to
     /// read or map them privately.
-    pub fn host_place(&self, offset: u64, len: u64) -> (i32, u64, u64) {
+    ///
+    /// # Errors
+    /// Of a loop device, those of its file.
+    pub fn host_place(&self, offset: u64, len: u64) -> Result<(i32, u64, u64)> {
         let offset = self.place(offset);
         match &*self.files {
-            Files::One(fd) => (fd.raw(), offset, len),
-            Files::Layered(layers) => layers.place(offset, len),
+            Files::One(fd) => Ok((fd.raw(), offset, len)),
+            Files::Layered(layers) => Ok(layers.place(offset, len)),
+            Files::Loop(backing) => backing.place(offset, len),
+            Files::None => bail!(ENXIO),
         }
     }
 
-    /// The host file and the place in it to write or map a range for stores. A range that was read from another place
-    /// has this one from now on.
+    /// As [`Disk::host_place`], to write a range or map it for stores. What was read from another place has this one from now on.
     ///
     /// # Errors
-    /// The host's, when blocks are brought into an overlay.
-    pub fn host_place_to_write(&self, offset: u64, len: u64) -> Result<(i32, u64)> {
+    /// The host's, when blocks are brought into an overlay. Of a loop device, those of its file, which may have no room.
+    pub fn host_place_to_write(&self, offset: u64, len: u64) -> Result<(i32, u64, u64)> {
         let offset = self.place(offset);
         match &*self.files {
-            Files::One(fd) => Ok((fd.raw(), offset)),
-            Files::Layered(_) if self.read_only => bail!(EROFS),
-            Files::Layered(layers) => layers.place_to_write(offset, len),
+            Files::One(fd) => Ok((fd.raw(), offset, len)),
+            _ if self.read_only => bail!(EROFS),
+            Files::Layered(layers) => layers.place_to_write(offset, len).map(|(fd, at)| (fd, at, len)),
+            Files::Loop(backing) => backing.place_to_write(offset, len),
+            Files::None => bail!(ENXIO),
         }
     }
 
@@ -126,12 +191,12 @@ impl Disk {
     ///
     /// # Errors
     /// As there.
-    pub fn host_place_to_fill(&self, offset: u64, len: u64) -> Result<(i32, u64)> {
-        let offset = self.place(offset);
+    pub fn host_place_to_fill(&self, offset: u64, len: u64) -> Result<(i32, u64, u64)> {
         match &*self.files {
-            Files::One(fd) => Ok((fd.raw(), offset)),
-            Files::Layered(_) if self.read_only => bail!(EROFS),
-            Files::Layered(layers) => layers.place_to_fill(offset, len),
+            Files::Layered(layers) if !self.read_only => {
+                layers.place_to_fill(self.place(offset), len).map(|(fd, at)| (fd, at, len))
+            }
+            _ => self.host_place_to_write(offset, len),
         }
     }
 
@@ -164,6 +229,8 @@ impl Disk {
         match &*self.files {
             Files::One(fd) => layers::read_all(fd.raw(), offset, buf),
             Files::Layered(layers) => layers.read(offset, buf),
+            Files::Loop(backing) => backing.read(offset, buf),
+            Files::None => Ok(()),
         }
     }
 
@@ -179,6 +246,8 @@ impl Disk {
         match &*self.files {
             Files::One(fd) => layers::write_all(fd.raw(), offset, buf),
             Files::Layered(layers) => layers.write(offset, buf),
+            Files::Loop(backing) => backing.write(offset, buf),
+            Files::None => Ok(()),
         }
     }
 
@@ -187,6 +256,8 @@ impl Disk {
         match &*self.files {
             Files::One(fd) => host::fdatasync(fd.raw()),
             Files::Layered(layers) => layers.flush(),
+            Files::Loop(backing) => backing.flush(),
+            Files::None => Ok(()),
         }
     }
 
@@ -203,6 +274,17 @@ impl Disk {
         match &*self.files {
             Files::One(fd) => layers::punch(fd.raw(), offset, len),
             Files::Layered(layers) => layers.discard(offset, len),
+            Files::Loop(backing) => backing.discard(offset, len),
+            Files::None => Ok(()),
+        }
+    }
+}
+
+impl Files {
+    fn sector(&self) -> u64 {
+        match self {
+            Files::Loop(backing) => backing.block_size(),
+            Files::One(_) | Files::Layered(_) | Files::None => partition::SECTOR,
         }
     }
 }

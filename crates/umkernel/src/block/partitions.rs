@@ -1,5 +1,6 @@
 //! Partitions: ranges of a disk that are block devices themselves (`block/partitions/` of Linux).
 
+use super::loops::LOOP_MAJOR;
 use super::{Disk, MINORS, device, in_use};
 use crate::bail;
 use crate::errno::Result;
@@ -16,6 +17,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// Major number of partitions for which a disk has no minor number of its own (`BLOCK_EXT_MAJOR`).
 const EXTENDED_MAJOR: u32 = 259;
+/// Disks of the other kind come before loop devices in the numbers of their partitions.
+const FIRST_LOOP: u32 = 16;
 /// What an extended partition shows of itself: enough for a boot loader, too little to write over the logical ones.
 const EXTENDED_SIZE: u64 = 1024;
 
@@ -58,15 +61,17 @@ impl Disk {
 
     fn part(&self, found: partition::Partition) -> Arc<Disk> {
         let size = if found.kind.is_extended() { found.size.min(EXTENDED_SIZE) } else { found.size };
-        let disk_number = minor(self.rdev) / MINORS;
-        let rdev = match found.number {
-            number @ 0..MINORS => makedev(major(self.rdev), minor(self.rdev) + number),
-            number => makedev(EXTENDED_MAJOR, disk_number << 10 | number),
+        let rdev = match (major(self.rdev), found.number) {
+            (LOOP_MAJOR, number) => makedev(EXTENDED_MAJOR, (FIRST_LOOP + minor(self.rdev)) << 10 | number),
+            (major, number @ 0..MINORS) => makedev(major, minor(self.rdev) + number),
+            (_, number) => makedev(EXTENDED_MAJOR, minor(self.rdev) / MINORS << 10 | number),
         };
         // As Linux shows it: whoever made the table may have meant it for more than a name.
         let label = found.name.chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '!' }).collect();
         let part = Part { number: found.number, start: found.start, label, disk: self.rdev };
-        let name = format!("{}{}", self.name, part.number);
+        // Where the disk's own name ends with a number, that of the partition is set off.
+        let between = if self.name.ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
+        let name = format!("{}{between}{}", self.name, part.number);
         let (files, read_only, opened) = (self.files.clone(), self.read_only, AtomicUsize::new(0));
         Arc::new(Disk { files, part: Some(part), size, read_only, name, rdev, opened })
     }
@@ -107,24 +112,56 @@ pub(super) fn reread(ctx: &Ctx, whole: &Disk) -> Result<()> {
     }
     let vfs = &ctx.kernel.vfs;
     let _guard = vfs.devices.changing.lock();
-    let disks = vfs.devices.disks();
-    let old: Vec<_> = disks.iter().filter(|disk| disk.part.is_some() && disk.whole() == whole.rdev).collect();
-    if in_use(vfs, whole) || old.iter().any(|part| part.opened.load(Ordering::Relaxed) > 0) {
+    if in_use(vfs, whole) || of(ctx.kernel, whole).iter().any(|part| part.opened.load(Ordering::Relaxed) > 0) {
         bail!(EBUSY);
     }
-    let tell = |part: &Disk, action| uevent::announce(ctx.kernel, &device::event_of(part, &whole.name), action);
-    for part in old {
-        // Who has made something else of the node may keep it.
-        let _ = vfs.remove_device(ctx, DeviceKind::Block, part.rdev);
-        tell(part, "remove");
+    remove(ctx, whole);
+    add(ctx, whole);
+    Ok(())
+}
+
+/// The partitions that a disk has at this moment.
+fn of(kernel: &Kernel, whole: &Disk) -> Vec<Arc<Disk>> {
+    let mut parts = kernel.vfs.devices.disks();
+    parts.retain(|disk| disk.part.is_some() && disk.whole() == whole.rdev);
+    parts
+}
+
+/// Whether a device number is one of the partitions of a disk.
+fn is_of(rdev: u64, whole: u64) -> bool {
+    let disk = match major(whole) {
+        LOOP_MAJOR => FIRST_LOOP + minor(whole),
+        _ => minor(whole) / MINORS,
+    };
+    match major(rdev) {
+        EXTENDED_MAJOR => minor(rdev) >> 10 == disk,
+        same => same == major(whole) && same != LOOP_MAJOR && minor(rdev) / MINORS == disk && rdev != whole,
     }
+}
+
+/// Removes a disk's partitions. The caller holds the lock on which devices there are.
+pub(super) fn remove(ctx: &Ctx, whole: &Disk) {
+    for part in of(ctx.kernel, whole) {
+        // Who has made something else of the node may keep it.
+        let _ = ctx.kernel.vfs.remove_device(ctx, DeviceKind::Block, part.rdev);
+        uevent::announce(ctx.kernel, &device::event_of(&part, &whole.name), "remove");
+    }
+    // Nodes of partitions that went with a loop device's file.
+    for node in ctx.kernel.vfs.devices.nodes() {
+        if node.kind == DeviceKind::Block && is_of(node.rdev, whole.rdev) {
+            let _ = ctx.kernel.vfs.remove_device(ctx, DeviceKind::Block, node.rdev);
+        }
+    }
+}
+
+/// Adds the partitions that a disk's table has. The caller holds the lock on which devices there are.
+pub(super) fn add(ctx: &Ctx, whole: &Disk) {
     for part in scan(ctx.kernel, whole) {
         let (node, device) = device::device(&part);
         // A full devtmpfs lacks the node; the partition is there, and mknod(2) reaches it.
-        let _ = vfs.add_device(ctx, &node, device);
-        tell(&part, "add");
+        let _ = ctx.kernel.vfs.add_device(ctx, &node, device);
+        uevent::announce(ctx.kernel, &device::event_of(&part, &whole.name), "add");
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -164,7 +201,7 @@ mod tests {
         let mut bytes = [0; 4];
         disk.read(5120 + 512, &mut bytes).unwrap();
         assert_eq!(&bytes, b"here");
-        assert_eq!(part.host_place(8, 100).1, 5128);
+        assert_eq!(part.host_place(8, 100).unwrap().1, 5128);
         assert_eq!(part.write(10240 - 3, b"here"), Err(Errno::ENOSPC.into()));
         assert_eq!(part.read(10240 - 3, &mut bytes), Err(Errno::EIO.into()));
         assert_eq!(part.discard(0, 10241), Err(Errno::EINVAL.into()));

@@ -53,6 +53,13 @@ impl EventFd {
         (value > 0).then_some(value)
     }
 
+    /// Adds 1, unless the counter is full, and wakes who waits for it.
+    pub fn signal(&self) {
+        if self.add(1).is_some() {
+            self.changed.wake_all();
+        }
+    }
+
     fn add(&self, value: u64) -> Option<()> {
         let mut count = self.count.lock();
         *count = count.checked_add(value).filter(|&sum| sum <= MAX)?;

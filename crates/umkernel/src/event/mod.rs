@@ -1,6 +1,7 @@
 //! Waiting for files: `poll(2)` and `select(2)`, `epoll(7)`, and files whose only purpose is to be waited for:
 //! `eventfd(2)`, `signalfd(2)`, `inotify(7)`.
 
+pub mod aio;
 pub mod epoll;
 pub mod eventfd;
 pub mod inotify;

@@ -216,6 +216,7 @@ fn mount_root(kernel: &Arc<Kernel>, disks: Disks) -> Result<Arc<Task>, BootError
     let (path, read_only) = (root.name.clone(), root.read_only);
     fs::register(&kernel.vfs);
     chardev::register(kernel);
+    block::register_loops(&kernel.vfs);
     let disks = attach(kernel, root)?;
     for other in others {
         attach(kernel, other)?;

@@ -7,6 +7,7 @@ use super::seal::check_seals;
 use super::{MapFlags, PAGE_SIZE, Prot, SharedMemory, TASK_SIZE, Vma, VmaKind, page_up};
 use crate::bail;
 use crate::errno::{Errno, Result};
+use crate::event::aio::AioContexts;
 use crate::kernel::Ctx;
 use crate::platform::Reserved;
 use crate::sync::Mutex;
@@ -34,6 +35,8 @@ pub struct AddressSpace {
     pub(super) tails: AtomicBool,
     /// A tracer has looked, or may: the program's own text is mapped, never a copy of the platform's with jumps in it.
     pub(crate) debugged: AtomicBool,
+    /// Where requests for I/O are submitted (`io_setup(2)`).
+    pub(crate) aio: AioContexts,
 }
 
 /// The changeable part of an [`AddressSpace`].
@@ -77,6 +80,7 @@ impl AddressSpace {
             has_cuts: AtomicBool::new(false),
             tails: AtomicBool::new(false),
             debugged: AtomicBool::new(false),
+            aio: AioContexts::default(),
         }
     }
 
@@ -123,6 +127,7 @@ impl AddressSpace {
             cuts: Mutex::new(cuts),
             tails: AtomicBool::new(self.tails.load(Ordering::Relaxed)),
             debugged: AtomicBool::new(self.debugged.load(Ordering::Relaxed)),
+            aio: AioContexts::default(),
         }
     }
 

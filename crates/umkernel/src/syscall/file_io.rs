@@ -80,7 +80,7 @@ pub(super) fn check_range(base: u64, len: u64) -> Result<()> {
     }
 }
 
-fn one_range(addr: u64, count: u64) -> Result<(u64, usize)> {
+pub(super) fn one_range(addr: u64, count: u64) -> Result<(u64, usize)> {
     if count > i64::MAX as u64 {
         bail!(EINVAL);
     }
@@ -93,11 +93,11 @@ fn file_and_memory<'a>(ctx: &Ctx<'a>, fd: u64) -> Result<(FileRef<'a>, &'a Addre
     Ok((ctx.file(fd as i32)?, ctx.mm()?))
 }
 
-fn readable(file: &File) -> Result<()> {
+pub(super) fn readable(file: &File) -> Result<()> {
     if file.flags().readable() { Ok(()) } else { Err(Errno::EBADF.into()) }
 }
 
-fn writable(file: &File) -> Result<()> {
+pub(super) fn writable(file: &File) -> Result<()> {
     if file.flags().writable() { Ok(()) } else { Err(Errno::EBADF.into()) }
 }
 

@@ -211,6 +211,7 @@ fn sys_madvise(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usi
             }
             (REMOVE, VmaKind::File { file, offset }) => {
                 const PUNCH_HOLE_KEEP_SIZE: u32 = 3;
+                file.inode.common().map_or(Ok(()), |common| common.check_unpinned())?;
                 file.inode.fallocate(PUNCH_HOLE_KEEP_SIZE, *offset, piece.len())?;
             }
             _ => {}

@@ -1,6 +1,7 @@
 //! The system-call table and its dispatch. Handlers live in one file per family; each parses its arguments and calls
 //! the subsystem that does the work.
 
+mod aio;
 mod attributes;
 mod creds;
 mod directory;

@@ -186,6 +186,7 @@ macro_rules! families {
 /// The tables of the families, one a line, with the source file of each.
 #[rustfmt::skip]
 const FAMILIES: &[(&str, &[Entry])] = families![
+    aio,
     attributes,
     creds,
     directory,

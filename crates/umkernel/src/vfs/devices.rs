@@ -97,7 +97,7 @@ impl Devices {
         let rdev = makedev(major, minor);
         self.by_number.lock().insert((kind, rdev), device);
         self.nodes.lock().push(DeviceNode { name: name.into(), kind, rdev, mode, gid });
-        self.generation.fetch_add(1, Ordering::Release);
+        self.changed();
     }
 
     /// Changes with each device that comes or goes.
@@ -105,11 +105,33 @@ impl Devices {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// Notes that a device is not what it was.
+    pub(crate) fn changed(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Forgets the partitions of a disk that is gone, which are to be dropped without a lock. Their nodes stay, and lead nowhere.
+    #[must_use]
+    pub(crate) fn forget_parts(&self, whole: u64) -> Vec<Arc<dyn Device>> {
+        let is_part = |device: &Arc<dyn Device>| {
+            device.block_device().is_some_and(|disk| disk.partition().is_some() && disk.whole() == whole)
+        };
+        let mut forgotten = Vec::new();
+        self.by_number.lock().retain(|_, device| {
+            let part = is_part(device);
+            if part {
+                forgotten.push(device.clone());
+            }
+            !part
+        });
+        forgotten
+    }
+
     fn unregister(&self, kind: DeviceKind, rdev: u64) -> Option<DeviceNode> {
         self.by_number.lock().remove(&(kind, rdev));
         let mut nodes = self.nodes.lock();
         let at = nodes.iter().position(|node| (node.kind, node.rdev) == (kind, rdev))?;
-        self.generation.fetch_add(1, Ordering::Release);
+        self.changed();
         Some(nodes.remove(at))
     }
 

@@ -176,6 +176,8 @@ pub struct InodeCommon {
     flags: AtomicU32,
     /// Has been mapped into memory.
     mapped: AtomicBool,
+    /// How many go by the places where its blocks are.
+    pins: AtomicU32,
     /// Who wants to hear of what happens to it.
     pub(super) marks: super::notify::Marks,
     /// Its access control lists.
@@ -222,6 +224,21 @@ impl InodeCommon {
     /// Whether the file may be mapped into somebody's memory: it was at some time.
     pub fn mapped(&self) -> bool {
         self.mapped.load(Ordering::Acquire)
+    }
+
+    /// Keeps the file's blocks where they are, for who goes by their places, until [`InodeCommon::unpin`].
+    pub fn pin(&self) {
+        self.pins.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Undoes [`InodeCommon::pin`].
+    pub fn unpin(&self) {
+        self.pins.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Refuses to take blocks from a file that has to keep them: `ETXTBSY`, as Linux says of a swap file.
+    pub fn check_unpinned(&self) -> Result<()> {
+        if self.pins.load(Ordering::Acquire) > 0 { Err(Errno::ETXTBSY.into()) } else { Ok(()) }
     }
 
     /// The seals, of an inode that can have any.

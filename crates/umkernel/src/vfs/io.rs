@@ -337,6 +337,9 @@ impl Vfs {
         if len > attr.size && len > 0 {
             file_size_room(ctx, len - 1)?;
         }
+        if len < attr.size {
+            inode.common().map_or(Ok(()), |common| common.check_unpinned())?;
+        }
         let now = Some(Timestamp::now());
         let mut mode = None;
         if attr.mode & 0o6000 != 0 && !ctx.creds().capable(Capabilities::FSETID) {
@@ -358,6 +361,7 @@ impl Vfs {
         file.inode.check_mutable()?;
         if mode & !KEEP_SIZE != 0 {
             file.inode.check_not_append_only()?;
+            file.inode.common().map_or(Ok(()), |common| common.check_unpinned())?;
         }
         if mode & KEEP_SIZE == 0 && offset + len > file.inode.attr()?.size {
             file_size_room(ctx, offset + len - 1)?;

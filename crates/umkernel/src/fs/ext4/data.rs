@@ -144,7 +144,7 @@ impl Ext4Inode {
                     }
                 }
             };
-            let (fd, place, len) = self.fs.disk.host_place(place, len as u64);
+            let (fd, place, len) = self.fs.disk.host_place(place, len as u64)?;
             match dst.put_file(fd, place, len as usize) {
                 None => break,
                 Some(Ok(0)) => bail!(EIO, "the host file has become shorter"),
@@ -242,8 +242,8 @@ impl Ext4Inode {
                 break;
             }
             let Some((len, place)) = self.straight_place(extents, at, left)? else { break };
-            let (fd, place) = self.fs.disk.host_place_to_write(place, len as u64)?;
-            match src.take_file(fd, place, len) {
+            let (fd, place, len) = self.fs.disk.host_place_to_write(place, len as u64)?;
+            match src.take_file(fd, place, len as usize) {
                 None | Some(Ok(0)) => break,
                 Some(Ok(n)) => done += n,
                 Some(Err(e)) if e.errno == Errno::EINTR => {}
@@ -263,7 +263,7 @@ impl Ext4Inode {
         while src.remaining() > 0 && extents.shadow.is_none() && start + done as u64 == self.size() {
             let stored =
                 self.append(src.remaining(), |place, len| match self.fs.disk.host_place_to_fill(place, len as u64) {
-                    Ok((fd, place)) => src.take_file(fd, place, len),
+                    Ok((fd, place, len)) => src.take_file(fd, place, len as usize),
                     Err(e) => Some(Err(e)),
                 });
             match stored {
@@ -381,14 +381,14 @@ impl Ext4Inode {
             if !at.is_multiple_of(PAGE_SIZE) {
                 bail!(ENODEV, "the partition is not page aligned");
             }
-            if shared && writable {
-                let place = self.fs.disk.host_place_to_write(at, to - from)?;
-                extents.push(HostExtent { file_offset: from, len: to - from, host: Some(place) });
-                continue;
-            }
             let mut done = 0;
             while done < to - from {
-                let (fd, place, len) = self.fs.disk.host_place(at + done, to - from - done);
+                let (at, left) = (at + done, to - from - done);
+                let (fd, place, len) = if shared && writable {
+                    self.fs.disk.host_place_to_write(at, left)?
+                } else {
+                    self.fs.disk.host_place(at, left)?
+                };
                 extents.push(HostExtent { file_offset: from + done, len, host: Some((fd, place)) });
                 done += len;
             }

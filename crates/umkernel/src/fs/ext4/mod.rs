@@ -17,7 +17,7 @@ pub use inode::Ext4Inode;
 
 use self::volume::Volume;
 use crate::bail;
-use crate::block::Disk;
+use crate::block::{Disk, Opened};
 use crate::errno::{Errno, Error, Result};
 use crate::kernel::Ctx;
 use crate::sync::Mutex;
@@ -52,6 +52,8 @@ pub struct Ext4Fs {
     /// Buffers for data on its way between the image and guest memory.
     buffers: super::buffer::BufferPool,
     me: Weak<Ext4Fs>,
+    /// Keeps a loop device's file as long as anything of the file system is there: the last to go.
+    _opened: Opened,
 }
 
 /// The number that the guest gets for an error of the file system.
@@ -71,6 +73,8 @@ impl Ext4Fs {
     /// # Errors
     /// What is wrong with it, as a sentence for the user.
     pub fn mount(disk: &Arc<Disk>, read_only: bool) -> core::result::Result<Arc<Ext4Fs>, ext4::Error> {
+        let io = |e: Error| ext4::Error::Io(ext4::IoError { errno: i32::from(e.errno.0) });
+        let opened = Opened::new(disk).map_err(io)?;
         let fs = ext4::Fs::mount(disk.clone(), options(read_only))?;
         let features = &fs.superblock().features;
         let name = if features.incompat.contains(ext4::Incompat::EXTENTS) {
@@ -93,6 +97,7 @@ impl Ext4Fs {
             shadowed: Mutex::default(),
             buffers: Default::default(),
             me: me.clone(),
+            _opened: opened,
         }))
     }
 

@@ -55,7 +55,7 @@ fn shut_down(machine: Machine, disk: &Arc<Disk>) {
 
 /// `e2fsck`'s opinion, where the host has it.
 fn check(disk: &Disk) {
-    let path = std::format!("/proc/{}/fd/{}", std::process::id(), disk.host_place(0, 1).0);
+    let path = std::format!("/proc/{}/fd/{}", std::process::id(), disk.host_place(0, 1).unwrap().0);
     for program in ["e2fsck", "/usr/sbin/e2fsck", "/sbin/e2fsck"] {
         if let Ok(output) = Command::new(program).args(["-fn", &path]).output() {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
@@ -254,7 +254,7 @@ fn a_read_only_mount_of_a_crashed_disk_shows_it_and_writes_nothing() {
     // No unmount: a crash.
     drop(fs);
     let before = bytes_of(&disk);
-    let again = std::fs::File::open(std::format!("/proc/self/fd/{}", disk.host_place(0, 1).0)).unwrap();
+    let again = std::fs::File::open(std::format!("/proc/self/fd/{}", disk.host_place(0, 1).unwrap().0)).unwrap();
     let sealed = Disk::new(HostFd::new(std::os::fd::IntoRawFd::into_raw_fd(again)), SIZE, true, 0);
     let machine = machine_on(Ext4Fs::mount(&sealed, true).unwrap());
     let task = machine.task();

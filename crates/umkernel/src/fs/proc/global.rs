@@ -189,7 +189,7 @@ fn filesystems(kernel: &Kernel) -> String {
 
 fn partitions(kernel: &Kernel) -> String {
     let mut text = String::from("major minor  #blocks  name\n\n");
-    for disk in kernel.vfs.devices.disks() {
+    for disk in kernel.vfs.devices.disks().iter().filter(|disk| disk.size() > 0) {
         let (major, minor) = (major(disk.rdev()), minor(disk.rdev()));
         text += &format!("{major:4}  {minor:7} {:10} {}\n", disk.size() / 1024, disk.name());
     }
@@ -227,7 +227,10 @@ fn driver_name(major: u32, device: &str) -> String {
         4 => "tty".into(),
         5 => "/dev/tty".into(),
         136 => "pts".into(),
+        7 => "loop".into(),
+        10 => "misc".into(),
         98 => "ubd".into(),
+        259 => "blkext".into(),
         _ => device.trim_end_matches(|c: char| c.is_ascii_digit()).into(),
     }
 }

@@ -5,7 +5,7 @@
 //! to its class, and what its class adds.
 
 use super::DirBuilder;
-use crate::block::{self, Disk};
+use crate::block::{self, Backing, Disk};
 use crate::errno::Result;
 use crate::kernel::{Ctx, Kernel};
 use crate::net::interface::{self, Loopback};
@@ -19,7 +19,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 /// The classes of devices.
-pub(super) const CLASSES: [&str; 4] = ["block", "mem", "net", "tty"];
+pub(super) const CLASSES: [&str; 5] = ["block", "mem", "misc", "net", "tty"];
 
 /// What a device is, besides its number.
 #[derive(Clone)]
@@ -46,7 +46,11 @@ impl Device {
     }
 
     fn character(node: &DeviceNode) -> Device {
-        let class = if major(node.rdev) == 1 { "mem" } else { "tty" };
+        let class = match major(node.rdev) {
+            1 => "mem",
+            10 => "misc",
+            _ => "tty",
+        };
         let properties = format!("{}DEVNAME={}\nDEVMODE={:04o}\n", uevent::numbers(node.rdev), node.name, node.mode);
         Device::new(class, &node.name, properties, Some((DeviceKind::Char, node.rdev)))
     }
@@ -180,19 +184,52 @@ fn partition_files(dir: DirBuilder, disk: &Arc<Disk>) -> DirBuilder {
 }
 
 fn disk_files(dir: DirBuilder, disk: &Arc<Disk>) -> DirBuilder {
-    block_files(dir, disk)
-        .text("removable", "0\n")
+    let sector = disk.sector();
+    let size = move |_: &Ctx| format!("{sector}\n").into_bytes();
+    let dir = block_files(dir, disk);
+    let dir = if disk.backing().is_some() { dir.dir("loop", |dir| loop_files(dir, disk)) } else { dir };
+    dir.text("removable", "0\n")
         .text("range", "16\n")
         .dir("queue", |dir| {
-            dir.text("logical_block_size", "512\n")
-                .text("physical_block_size", "512\n")
-                .text("hw_sector_size", "512\n")
-                .text("minimum_io_size", "512\n")
+            dir.file("logical_block_size", size)
+                .file("physical_block_size", size)
+                .file("hw_sector_size", size)
+                .file("minimum_io_size", size)
                 .text("optimal_io_size", "0\n")
                 .text("discard_granularity", "4096\n")
                 .text("rotational", "0\n")
         })
         .dir("slaves", |dir| dir)
+}
+
+/// What a loop device is on. The directory does not keep the file: it is here longer than the device has it.
+fn loop_files(dir: DirBuilder, disk: &Arc<Disk>) -> DirBuilder {
+    const AUTOCLEAR: u32 = 4;
+    const PARTSCAN: u32 = 8;
+    type Show = fn(&Ctx, &Backing) -> Vec<u8>;
+    fn flag(backing: &Backing, flag: u32) -> Vec<u8> {
+        format!("{}\n", u8::from(backing.device_flags() & flag != 0)).into_bytes()
+    }
+    let shown: [(&str, Show); 6] = [
+        ("autoclear", |_, backing| flag(backing, AUTOCLEAR)),
+        ("backing_file", |ctx, backing| {
+            let root = ctx.fs().inner.lock().root.clone();
+            let mut path = backing.file().location.path_from(&root).path;
+            path.push(b'\n');
+            path
+        }),
+        ("dio", |_, _| b"0\n".to_vec()),
+        ("offset", |_, backing| format!("{}\n", backing.range().0).into_bytes()),
+        ("partscan", |_, backing| flag(backing, PARTSCAN)),
+        ("sizelimit", |_, backing| format!("{}\n", backing.range().1).into_bytes()),
+    ];
+    shown.into_iter().fold(dir, |dir, (name, show)| {
+        let disk = Arc::downgrade(disk);
+        dir.file(name, move |ctx| {
+            let disk = disk.upgrade();
+            disk.as_ref().and_then(|disk| disk.backing()).map_or(Vec::new(), |backing| show(ctx, backing))
+        })
+    })
 }
 
 /// `Documentation/ABI/testing/sysfs-class-net`.
