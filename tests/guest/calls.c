@@ -339,6 +339,30 @@ static void places(void)
     unlink("f");
 }
 
+/* Reads and writes with flags of their own, and what cannot be spliced. */
+static void flagged(void)
+{
+    char buf[16] = "";
+    struct iovec one = {"0123456789", 10}, back = {buf, 4};
+    int fd = open("f", O_RDWR | O_CREAT | O_TRUNC, 0600), ends[2], dir = open(".", O_RDONLY);
+    if (pipe(ends) < 0) exit(1);
+    SAY(pwritev2(fd, &one, 1, 0, RWF_DSYNC));
+    SAY(pwritev2(fd, &one, 1, 0, RWF_SYNC | RWF_APPEND));
+    SAY(pwritev2(fd, &one, 1, 0, 1 << 20));
+    int known[] = {0, RWF_HIPRI, RWF_DSYNC, RWF_SYNC, RWF_APPEND, 1 << 20};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        printf("%x: ", known[i]);
+        SAY(preadv2(fd, &back, 1, 12, known[i]));
+    }
+    printf("%s\n", buf);
+    SAY(splice(dir, NULL, ends[1], NULL, 1, 0));
+    SAY(splice(fd, &(loff_t){0}, ends[1], NULL, 5, 0));
+    SAY(splice(ends[0], NULL, dir, NULL, 1, 0));
+    SAY(splice(fd, NULL, fd, NULL, 1, 0));
+    unlink("f");
+    close(fd), close(dir), close(ends[0]), close(ends[1]);
+}
+
 int main(int argc, char **argv)
 {
     alarm(50);
@@ -347,6 +371,7 @@ int main(int argc, char **argv)
         chdir(argv[i]);
         file_locks();
         places();
+        flagged();
         deep();
     }
     positions();

@@ -103,6 +103,7 @@ static void plain(const char *directory)
     SAY(ioctl(fd, LOOP_CLR_FD));
     SAY(ioctl(fd, LOOP_SET_CAPACITY));
     SAY(ioctl(fd, LOOP_SET_BLOCK_SIZE, 1024));
+    SAY(ioctl(fd, BLKRRPART));
     show("loop/backing_file");
     puts("-- what no device can be on");
     SAY(ioctl(fd, LOOP_SET_FD, -1));
@@ -133,6 +134,7 @@ static void plain(const char *directory)
     SAY(pwrite(fd, bytes, sizeof bytes, SIZE));
     SAY(pread(fd, bytes, sizeof bytes, SIZE));
     SAY(ioctl(fd, LOOP_GET_STATUS, &old));
+    SAY(ioctl(fd, BLKRRPART));
     puts("-- a part of it");
     struct loop_info64 info;
     memset(&info, 0, sizeof info);

@@ -6,11 +6,13 @@ use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::mm::{IoDst, IoSrc};
 use crate::net::netlink::uevent::{self, VIRTUAL};
+use crate::task::Capabilities;
 use crate::vfs::{Device, DeviceKind, DeviceNode, File, FileOps, Location, OpenFlags, Vfs, major, minor};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
 use core::any::Any;
+use core::sync::atomic::Ordering;
 
 /// Largest piece moved between the host file and guest memory at once.
 const CHUNK: usize = 64 * 1024;
@@ -42,10 +44,15 @@ pub(super) fn check_open(ctx: &Ctx, disk: &Disk, flags: OpenFlags) -> Result<()>
 struct OpenDisk(Opened);
 
 /// `ioctl(2)` of block devices (`linux/fs.h`).
+const BLKROSET: u32 = 0x125d;
 const BLKROGET: u32 = 0x125e;
-const BLKRRPART: u32 = 0x125f;
+pub(super) const BLKRRPART: u32 = 0x125f;
 const BLKGETSIZE: u32 = 0x1260;
 const BLKFLSBUF: u32 = 0x1261;
+const BLKRASET: u32 = 0x1262;
+const BLKRAGET: u32 = 0x1263;
+const BLKFRASET: u32 = 0x1264;
+const BLKFRAGET: u32 = 0x1265;
 const BLKSSZGET: u32 = 0x1268;
 const BLKBSZGET: u32 = 0x8008_1270;
 const BLKGETSIZE64: u32 = 0x8008_1272;
@@ -67,6 +74,11 @@ const SECTOR: u64 = partition::SECTOR;
 /// Bytes that the host's page cache, which is the disk's, reads and writes together.
 const BLOCK: i32 = 4096;
 
+/// `EACCES` for who may not change how a disk is used.
+pub(super) fn administrator(ctx: &Ctx) -> Result<()> {
+    if ctx.creds().capable(Capabilities::SYS_ADMIN) { Ok(()) } else { Err(Errno::EACCES.into()) }
+}
+
 impl Disk {
     /// `struct hd_geometry`: heads, sectors and cylinders together, then where it begins.
     fn geometry(&self) -> [u64; 2] {
@@ -79,7 +91,7 @@ impl Disk {
         if !file.flags().writable() {
             bail!(EBADF);
         }
-        if self.read_only {
+        if self.read_only() {
             bail!(EPERM);
         }
         let [start, len]: [u64; 2] = ctx.read_val(arg)?;
@@ -111,7 +123,7 @@ impl Disk {
 
     /// `write(2)` of its device.
     pub(super) fn write_from(&self, offset: u64, src: &mut dyn IoSrc) -> Result<usize> {
-        if self.read_only {
+        if self.read_only() {
             bail!(EPERM);
         }
         let mut buf = alloc::vec![0; src.remaining().min(CHUNK)];
@@ -137,7 +149,17 @@ impl Disk {
     /// `ioctl(2)` of its device.
     pub(super) fn request(&self, ctx: &Ctx, file: &File, cmd: u32, arg: u64) -> Result<usize> {
         match cmd {
-            BLKROGET => ctx.write_val(arg, &i32::from(self.read_only))?,
+            BLKROGET => ctx.write_val(arg, &i32::from(self.read_only()))?,
+            BLKROSET => {
+                administrator(ctx)?;
+                self.protected.store(ctx.read_val::<i32>(arg)? != 0, Ordering::Relaxed);
+                ctx.kernel.vfs.devices.changed();
+            }
+            BLKRAGET | BLKFRAGET => ctx.write_val(arg, &self.read_ahead.load(Ordering::Relaxed))?,
+            BLKRASET | BLKFRASET => {
+                administrator(ctx)?;
+                self.read_ahead.store(arg, Ordering::Relaxed);
+            }
             BLKGETSIZE => ctx.write_val(arg, &(self.size / SECTOR))?,
             BLKGETSIZE64 => ctx.write_val(arg, &self.size)?,
             BLKSSZGET | BLKPBSZGET | BLKIOMIN => ctx.write_val(arg, &(self.sector() as u32))?,

@@ -22,7 +22,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::ops::Deref;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use layers::Layers;
 use partitions::Part;
 
@@ -62,7 +62,14 @@ pub struct Disk {
     rdev: u64,
     /// Open files of its device, and file systems on it.
     opened: AtomicUsize,
+    /// Whoever comes from now on may only read (`BLKROSET`).
+    protected: AtomicBool,
+    /// Sectors to be read ahead (`BLKRASET`): a number that is kept, as the host decides that.
+    read_ahead: AtomicU64,
 }
+
+/// Sectors that Linux reads ahead where nobody asked for another number.
+const READ_AHEAD: u64 = 256;
 
 /// What a disk's bytes lie in.
 enum Files {
@@ -136,7 +143,19 @@ impl Disk {
     fn whole_on(files: Arc<Files>, size: u64, read_only: bool, name: String, rdev: u64) -> Arc<Disk> {
         // A disk has whole sectors.
         let size = size & !(files.sector() - 1);
-        Arc::new(Disk { files, part: None, size, read_only, name, rdev, opened: AtomicUsize::new(0) })
+        Disk::part_of(files, None, size, read_only, name, rdev)
+    }
+
+    fn part_of(
+        files: Arc<Files>,
+        part: Option<Part>,
+        size: u64,
+        read_only: bool,
+        name: String,
+        rdev: u64,
+    ) -> Arc<Disk> {
+        let (opened, protected, read_ahead) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicU64::new(READ_AHEAD));
+        Arc::new(Disk { files, part, size, read_only, name, rdev, opened, protected, read_ahead })
     }
 
     /// What a loop device is on; `None` for other disks, and where it has no file.
@@ -205,9 +224,9 @@ impl Disk {
         self.size
     }
 
-    /// Whether writes are refused.
+    /// Whether who wants to write to it is refused.
     pub fn read_only(&self) -> bool {
-        self.read_only
+        self.read_only || self.protected.load(Ordering::Relaxed)
     }
 
     /// Name below `/dev`, `"ubda"` or `"ubda1"`.

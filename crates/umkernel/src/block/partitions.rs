@@ -7,13 +7,12 @@ use crate::errno::Result;
 use crate::kernel::{Ctx, Kernel};
 use crate::log::Level;
 use crate::net::netlink::uevent;
-use crate::task::Capabilities;
 use crate::vfs::{DeviceKind, major, makedev, minor};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::Ordering;
 
 /// Major number of partitions for which a disk has no minor number of its own (`BLOCK_EXT_MAJOR`).
 const EXTENDED_MAJOR: u32 = 259;
@@ -72,8 +71,7 @@ impl Disk {
         // Where the disk's own name ends with a number, that of the partition is set off.
         let between = if self.name.ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
         let name = format!("{}{between}{}", self.name, part.number);
-        let (files, read_only, opened) = (self.files.clone(), self.read_only, AtomicUsize::new(0));
-        Arc::new(Disk { files, part: Some(part), size, read_only, name, rdev, opened })
+        Disk::part_of(self.files.clone(), Some(part), size, self.read_only, name, rdev)
     }
 }
 
@@ -107,9 +105,7 @@ pub(super) fn reread(ctx: &Ctx, whole: &Disk) -> Result<()> {
     if whole.part.is_some() {
         bail!(EINVAL);
     }
-    if !ctx.creds().capable(Capabilities::SYS_ADMIN) {
-        bail!(EACCES);
-    }
+    device::administrator(ctx)?;
     let vfs = &ctx.kernel.vfs;
     let _guard = vfs.devices.changing.lock();
     if in_use(vfs, whole) || of(ctx.kernel, whole).iter().any(|part| part.opened.load(Ordering::Relaxed) > 0) {

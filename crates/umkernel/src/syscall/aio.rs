@@ -44,6 +44,7 @@ const FLAG_RESFD: u32 = 1;
 const RWF_HIPRI: u32 = 1;
 const RWF_DSYNC: u32 = 2;
 const RWF_SYNC: u32 = 4;
+const RWF_NOWAIT: u32 = 8;
 const RWF_APPEND: u32 = 16;
 
 /// A request: `struct iocb`.
@@ -112,7 +113,7 @@ impl Request {
     fn move_in(&self, ctx: &Ctx, file: &File) -> Result<Result<usize>> {
         readable(file)?;
         let ranges = self.ranges(ctx)?;
-        self.check(file, RWF_HIPRI)?;
+        self.check(file, RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND)?;
         let mut dst = UserDst::new(ctx, ctx.mm()?, ranges);
         Ok(if file.seekable() { file.pread(ctx, self.offset, &mut dst) } else { file.read(ctx, &mut dst) })
     }

@@ -178,6 +178,9 @@ fn sys_splice(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     if !input.flags().readable() || !output.flags().writable() {
         bail!(EBADF);
     }
+    if input.inode.file_type() == FileType::Directory {
+        bail!(EINVAL, "a directory");
+    }
     let (in_pipe, out_pipe) = (pipe_of(&input), pipe_of(&output));
     if in_pipe.is_some() && in_offset != 0 || out_pipe.is_some() && out_offset != 0 {
         bail!(ESPIPE);

@@ -176,13 +176,19 @@ fn sys_pwritev(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
 const RWF_HIPRI: u64 = 1;
 const RWF_DSYNC: u64 = 2;
 const RWF_SYNC: u64 = 4;
+const RWF_NOWAIT: u64 = 8;
 const RWF_APPEND: u64 = 16;
 const RWF_NOAPPEND: u64 = 32;
 /// The position argument that stands for the file position.
 const CURRENT: u64 = u64::MAX;
 
 fn sys_preadv2(ctx: &Ctx, args: &[u64; 6], frame: &mut TrapFrame) -> Result<usize> {
-    if args[5] & !RWF_HIPRI != 0 {
+    // What says how to write says nothing of a read.
+    if args[5] & !(RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND | RWF_NOAPPEND) != 0 {
+        bail!(EOPNOTSUPP);
+    }
+    // A plain file's data is in the host's page cache or comes there: nobody can be told to wait for it.
+    if args[5] & RWF_NOWAIT != 0 && ctx.file(args[0] as i32)?.ops.is_some() {
         bail!(EOPNOTSUPP);
     }
     if args[3] == CURRENT { sys_readv(ctx, args, frame) } else { sys_preadv(ctx, args, frame) }

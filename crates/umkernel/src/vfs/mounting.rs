@@ -357,15 +357,10 @@ impl Vfs {
         Ok(())
     }
 
-    /// Every mounted file system once, in the order of mounting.
+    /// Every file system in use, in the order of mounting: also those of which no mount is to be seen any more, but which somebody has
+    /// files of.
     pub(crate) fn file_systems(&self) -> Vec<Arc<SuperBlock>> {
-        let mut all: Vec<Arc<SuperBlock>> = Vec::new();
-        for mount in self.mounts.lock().all() {
-            if !all.iter().any(|sb| Arc::ptr_eq(sb, &mount.sb)) {
-                all.push(mount.sb.clone());
-            }
-        }
-        all
+        self.super_blocks.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
     /// `sync(2)`: brings every file system to its disk. Returns the first error, having tried all.

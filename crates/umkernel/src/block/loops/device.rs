@@ -4,7 +4,7 @@ use super::LOOP_MAJOR;
 use super::status::{AUTOCLEAR, Config, DIRECT_IO, Info, Info64, NAME, PARTSCAN, READ_ONLY};
 use crate::bail;
 use crate::block::backing::{Backing, Shown};
-use crate::block::device::check_open;
+use crate::block::device::{BLKRRPART, check_open};
 use crate::block::{Disk, Files, event_of, in_use, partitions};
 use crate::errno::Result;
 use crate::kernel::{Ctx, Kernel};
@@ -378,6 +378,7 @@ impl FileOps for OpenLoop {
             LOOP_SET_DIRECT_IO if !device.is_attached() => bail!(ENXIO),
             LOOP_SET_DIRECT_IO if arg != 0 => bail!(EINVAL, "the host's page cache cannot be passed by"),
             LOOP_SET_DIRECT_IO => {}
+            BLKRRPART if device.flags() & PARTSCAN == 0 => bail!(EINVAL, "no partitions were asked for"),
             _ => return device.disk().request(ctx, file, cmd, arg),
         }
         Ok(0)
