@@ -136,6 +136,11 @@ fn programs_are_killed_as_they_start() {
 }
 
 #[test]
+fn leases_are_given_back() {
+    same_as_native("leases");
+}
+
+#[test]
 fn requests_for_io() {
     same_as_native("aio");
 }

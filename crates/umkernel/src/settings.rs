@@ -50,6 +50,10 @@ pub struct Settings {
     pub max_map_count: Limit,
     /// `fs.aio-max-nr`: requests that all contexts of `io_setup(2)` may have.
     pub aio_max_nr: Limit,
+    /// `fs.leases-enable`: whether leases are given.
+    pub leases_enable: Limit,
+    /// `fs.lease-break-time`: seconds that a holder has to give one back; 0 for as many as it takes.
+    pub lease_break_time: Limit,
     /// `fs.pipe-max-size`: bytes of a pipe that an ordinary user may ask for.
     pub pipe_max_size: Limit,
     /// `fs.inotify.max_queued_events`: events that wait for a reader.
@@ -68,6 +72,8 @@ impl Default for Settings {
             // A VMA takes some hundred bytes of the kernel's memory.
             max_map_count: Limit::new(65530, 1 << 20),
             aio_max_nr: Limit::new(65536, 1 << 20),
+            leases_enable: Limit::new(1, 1),
+            lease_break_time: Limit::new(45, INT),
             pipe_max_size: Limit::between(1 << 20, 4096, 1 << 31),
             inotify_queued_events: Limit::new(16384, 1 << 20),
             inotify_user_instances: Limit::new(128, INT),

@@ -33,6 +33,8 @@ pub mod code {
     pub const POLL_IN: i32 = 1;
     /// SIGIO: there is room for output.
     pub const POLL_OUT: i32 = 2;
+    /// SIGIO: somebody wants a lease back.
+    pub const POLL_MSG: i32 = 3;
     /// SIGSEGV: nothing is mapped there.
     pub const SEGV_MAPERR: i32 = 1;
     /// SIGSEGV: the mapping forbids the access.

@@ -6,12 +6,12 @@ use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
-use crate::vfs::{File, FileLocks, InodeFlags, LockOwner, OpenFlags, Owner, Pipe, PipeEnd, RecordLock};
+use crate::vfs::{File, FileLocks, InodeFlags, LeaseKind, LockOwner, OpenFlags, Owner, Pipe, PipeEnd, RecordLock};
 use alloc::sync::Arc;
 
 /// The calls of this family.
 pub(super) const TABLE: &[Entry] = &[
-    Entry::new(72, "fcntl", Family::Desc, FCNTL, Support::Partial("no leases, no F_NOTIFY"), sys_fcntl),
+    Entry::new(72, "fcntl", Family::Desc, FCNTL, Support::Partial("no F_NOTIFY"), sys_fcntl),
     Entry::new(73, "flock", Family::Desc, &[Arg::Fd, Arg::Kind("flock")], Support::Full, sys_flock),
 ];
 
@@ -33,6 +33,8 @@ mod cmd {
     pub(super) const GETSIG: u32 = 11;
     pub(super) const SETOWN_EX: u32 = 15;
     pub(super) const GETOWN_EX: u32 = 16;
+    pub(super) const SETLEASE: u32 = 1024;
+    pub(super) const GETLEASE: u32 = 1025;
     pub(super) const CREATED_QUERY: u32 = 1028;
     pub(super) const OFD_GETLK: u32 = 36;
     pub(super) const OFD_SETLK: u32 = 37;
@@ -108,6 +110,19 @@ fn sys_fcntl(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
             }
             pipe_of(&file)?.set_capacity(ctx, arg as u32 as usize)
         }
+        cmd::SETLEASE => match u16::try_from(arg) {
+            Ok(F_RDLCK) => file.set_lease(ctx, fd, LeaseKind::Read),
+            Ok(F_WRLCK) => file.set_lease(ctx, fd, LeaseKind::Write),
+            Ok(F_UNLCK) => file.end_lease(ctx),
+            _ => bail!(EINVAL),
+        }
+        .map(|()| 0),
+        cmd::GETLEASE => Ok(match file.lease() {
+            Some(LeaseKind::Read) => F_RDLCK,
+            Some(LeaseKind::Write) => F_WRLCK,
+            None => F_UNLCK,
+        }
+        .into()),
         cmd::CREATED_QUERY => Ok(file.was_created().into()),
         cmd::GETPIPE_SZ => Ok(pipe_of(&file)?.capacity()),
         cmd::ADD_SEALS => {

@@ -58,7 +58,12 @@ struct Teller {
 
 impl Wake for Teller {
     fn wake(&self) {
-        self.shared.tell(self.fd, self.output);
+        let (why, band) = if self.output {
+            (code::POLL_OUT, PollEvents::OUT | PollEvents::WRNORM | PollEvents::WRBAND)
+        } else {
+            (code::POLL_IN, PollEvents::IN | PollEvents::RDNORM)
+        };
+        self.shared.tell(self.fd, why, band.bits());
     }
 }
 
@@ -111,6 +116,13 @@ impl AsyncIo {
         Ok(())
     }
 
+    /// Tells that somebody wants a lease on the file back (`F_SETLEASE`).
+    pub(super) fn tell_of_break(&self, fd: i32) {
+        /// `POLLMSG`, which is for nothing else.
+        const MESSAGE: u32 = 0x400;
+        self.shared.tell(fd, code::POLL_MSG, (PollEvents::IN | PollEvents::RDNORM).bits() | MESSAGE);
+    }
+
     /// Begins to tell, with `fd` as the descriptor that signals name; or ends.
     pub(super) fn switch(&self, ctx: &Ctx, file: &File, fd: i32, on: bool) {
         let Some(ops) = file.ops.as_ref().filter(|ops| ops.signals()) else { return };
@@ -127,20 +139,15 @@ impl AsyncIo {
 }
 
 impl Shared {
-    /// Sends the signal.
-    fn tell(&self, fd: i32, output: bool) {
+    /// Sends the signal: with `F_SETSIG`, it says why and what could be done.
+    fn tell(&self, fd: i32, why: i32, band: u32) {
         let Some(kernel) = self.kernel.upgrade() else { return };
         let how = *self.how.lock();
-        let (why, band) = if output {
-            (code::POLL_OUT, PollEvents::OUT | PollEvents::WRNORM | PollEvents::WRBAND)
-        } else {
-            (code::POLL_IN, PollEvents::IN | PollEvents::RDNORM)
-        };
         let info = match how.signal {
             0 => SigInfo::kernel(SIGIO),
             signo => SigInfo {
                 code: why,
-                detail: SigDetail::Poll { band: i64::from(band.bits()), fd },
+                detail: SigDetail::Poll { band: i64::from(band), fd },
                 ..SigInfo::kernel(signo)
             },
         };

@@ -149,7 +149,7 @@ pub struct File {
     hold: Hold,
     /// Opening it has made it (`fcntl(F_CREATED_QUERY)`).
     created: bool,
-    /// Has been locked: locks are to be released with the last reference.
+    /// Has been locked or leased: that goes with the last reference.
     locked: AtomicBool,
 }
 
@@ -229,7 +229,7 @@ impl File {
         self.ops.as_ref().and_then(|ops| ops.as_any().downcast_ref())
     }
 
-    /// Notes that the file was locked: its locks go with its last reference.
+    /// Notes that the file was locked or leased: that goes with its last reference.
     pub fn note_lock(&self) {
         self.locked.store(true, Ordering::Release);
     }
@@ -292,6 +292,7 @@ impl Drop for File {
             && let Some(common) = self.inode.common()
         {
             common.locks.release_file(self as *const File as usize);
+            common.leases.release(self as *const File as usize);
         }
     }
 }

@@ -168,6 +168,8 @@ pub struct InodeCommon {
     writers: AtomicI32,
     /// Locks of `fcntl(2)` and `flock(2)`.
     pub locks: FileLocks,
+    /// Leases (`fcntl(F_SETLEASE)`).
+    pub(super) leases: super::leases::Leases,
     /// The pipe behind a FIFO that is open.
     pub pipe: Mutex<Weak<Pipe>>,
     /// Seals (`fcntl(F_GET_SEALS)`), with [`SEALABLE`] set where the file system knows them.
@@ -268,6 +270,11 @@ impl InodeCommon {
         let more = |n: i32| (n >= 0).then_some(n + 1);
         self.writers.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).map_err(|_| Errno::ETXTBSY)?;
         Ok(())
+    }
+
+    /// How often it is open for writing; negative while it is being executed.
+    pub(super) fn writers(&self) -> i32 {
+        self.writers.load(Ordering::Acquire)
     }
 
     /// Undoes [`InodeCommon::get_write`].

@@ -325,7 +325,8 @@ impl Vfs {
         }
         inode.check_not_append_only()?;
         hold.acquire(location)?;
-        let result = self.truncate_inode(ctx, location, len);
+        let way = if opened { Ok(()) } else { inode.break_leases(ctx, true, false) };
+        let result = way.and_then(|()| self.truncate_inode(ctx, location, len));
         hold.release(location);
         result
     }

@@ -20,6 +20,7 @@ mod flags;
 mod inode;
 mod inode_flags;
 mod io;
+mod leases;
 mod location;
 mod locks;
 mod mount;
@@ -51,6 +52,7 @@ pub use inode::{
 };
 pub use inode_flags::InodeFlags;
 pub(crate) use io::{SEEK_DATA, SEEK_END, SEEK_SET};
+pub use leases::LeaseKind;
 pub use location::{Location, PathText};
 pub use locks::{FileLocks, LockOwner, RecordLock};
 pub use mount::{Mount, MountChanges, MountFlags};

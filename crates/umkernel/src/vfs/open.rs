@@ -266,6 +266,10 @@ impl Vfs {
             if file_type == FileType::Regular && access.contains(Access::WRITE) { Hold::Write } else { Hold::None };
         hold.acquire(&location)?;
         let opened = (|| {
+            if file_type == FileType::Regular && !created {
+                let write = truncate || access.contains(Access::WRITE);
+                inode.break_leases(ctx, write, how.flags.contains(OpenFlags::NONBLOCK))?;
+            }
             let ops = self.open_ops(ctx, &location, how.flags)?;
             notify::at(&location, NotifyEvents::OPEN);
             if truncate && file_type == FileType::Regular {
@@ -321,6 +325,7 @@ impl Vfs {
             bail!(EACCES, "the mount is noexec");
         }
         check_access(ctx.creds(), &inode, Access::EXEC)?;
+        inode.break_leases(ctx, false, false)?;
         Hold::Execute.acquire(&location)?;
         notify::at(&location, NotifyEvents::OPEN);
         Ok(Arc::new(File::new(location, inode, None, OpenFlags::LARGEFILE).holding(Hold::Execute)))

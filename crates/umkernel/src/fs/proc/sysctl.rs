@@ -29,6 +29,8 @@ pub(super) fn add(root: DirBuilder, kernel: &Kernel) -> DirBuilder {
                     .text("protected_symlinks", "0\n")
                     .setting("aio-max-nr", |settings| &settings.aio_max_nr)
                     .file("aio-nr", |ctx| line(ctx, |kernel| kernel.aio.get().to_string()))
+                    .setting("lease-break-time", |settings| &settings.lease_break_time)
+                    .setting("leases-enable", |settings| &settings.leases_enable)
                     .setting("pipe-max-size", |settings| &settings.pipe_max_size)
                     .dir("inotify", |dir| {
                         dir.setting("max_queued_events", |settings| &settings.inotify_queued_events)

@@ -81,6 +81,8 @@ bitflags::bitflags! {
         const SYS_TTY_CONFIG = 1 << 26;
         /// Make device nodes.
         const MKNOD = 1 << 27;
+        /// Take leases on anybody's files.
+        const LEASE = 1 << 28;
         /// Override mandatory access control.
         const MAC_OVERRIDE = 1 << 32;
         /// Read and clear the kernel log.
