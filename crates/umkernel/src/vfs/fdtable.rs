@@ -200,7 +200,13 @@ impl FdTable {
         let taken = closing.into_iter().filter_map(|fd| slots.take(fd));
         let files: Vec<TakenFile> = taken.map(|file| TakenFile::new(ctx, file)).collect();
         drop(slots);
-        files.iter().for_each(|file| self.closed(file));
+        for file in &files {
+            self.closed(file);
+            if let Some(ops) = &file.ops {
+                // The old program is gone: nobody is left to be told.
+                let _ = ops.flush(ctx, file);
+            }
+        }
         files
     }
 }
