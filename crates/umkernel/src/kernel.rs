@@ -56,7 +56,7 @@ pub struct Kernel {
     pub aio: AioTotal,
     /// What core files are called.
     pub core_pattern: CorePattern,
-    /// System V shared memory, semaphores and message queues.
+    /// System V shared memory, semaphores and message queues, and POSIX message queues.
     pub ipc: ipc::Ipc,
     /// Terminals, the console among them.
     pub ttys: tty::Ttys,

@@ -3,6 +3,7 @@
 
 use crate::bail;
 use crate::errno::Result;
+use crate::ipc::mqueue::Capacity;
 use crate::task::{PID_MAX, PID_MAX_LIMIT, RESERVED_PIDS};
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -62,11 +63,23 @@ pub struct Settings {
     pub inotify_user_instances: Limit,
     /// `fs.inotify.max_user_watches`: marks of a user.
     pub inotify_user_watches: Limit,
+    /// `fs.mqueue.queues_max`: POSIX message queues of those who may not exceed limits.
+    pub mqueue_queues_max: Limit,
+    /// `fs.mqueue.msg_max`: the most messages that a queue can be made for, without a privilege.
+    pub mqueue_msg_max: Limit,
+    /// `fs.mqueue.msgsize_max`: the longest messages that a queue can be made for, without a privilege.
+    pub mqueue_msgsize_max: Limit,
+    /// `fs.mqueue.msg_default`: messages that a queue takes whose maker does not say.
+    pub mqueue_msg_default: Limit,
+    /// `fs.mqueue.msgsize_default`: bytes of its messages.
+    pub mqueue_msgsize_default: Limit,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
         const INT: u64 = i32::MAX as u64;
+        /// `MIN_MSGSIZEMAX` of `linux/ipc_namespace.h`.
+        const SHORTEST_LIMIT: u64 = 128;
         Settings {
             pid_max: Limit::between(PID_MAX as u64, RESERVED_PIDS as u64 + 1, PID_MAX_LIMIT as u64),
             // A VMA takes some hundred bytes of the kernel's memory.
@@ -78,6 +91,11 @@ impl Default for Settings {
             inotify_queued_events: Limit::new(16384, 1 << 20),
             inotify_user_instances: Limit::new(128, INT),
             inotify_user_watches: Limit::new(65536, 1 << 24),
+            mqueue_queues_max: Limit::new(256, INT),
+            mqueue_msg_max: Limit::between(10, 1, Capacity::MOST.messages),
+            mqueue_msgsize_max: Limit::between(8192, SHORTEST_LIMIT, Capacity::MOST.bytes),
+            mqueue_msg_default: Limit::between(10, 1, Capacity::MOST.messages),
+            mqueue_msgsize_default: Limit::between(8192, SHORTEST_LIMIT, Capacity::MOST.bytes),
         }
     }
 }

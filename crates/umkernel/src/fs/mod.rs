@@ -4,6 +4,7 @@ pub mod buffer;
 pub mod devpts;
 pub mod ext4;
 pub mod hostfs;
+pub mod mqueue;
 pub mod proc;
 mod pseudo;
 mod store;
@@ -17,6 +18,6 @@ pub fn register(vfs: &Vfs) {
     ext4::TYPES
         .into_iter()
         .chain(tmpfs::TYPES)
-        .chain([devpts::FS_TYPE, proc::FS_TYPE, sysfs::FS_TYPE])
+        .chain([devpts::FS_TYPE, mqueue::FS_TYPE, proc::FS_TYPE, sysfs::FS_TYPE])
         .for_each(|t| vfs.register_fs(t));
 }

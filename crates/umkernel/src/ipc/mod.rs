@@ -1,9 +1,11 @@
-//! System V IPC (`sysvipc(7)`): shared memory, semaphore sets and message queues, each found by a key and named by a number.
+//! System V IPC (`sysvipc(7)`): shared memory, semaphore sets and message queues, each found by a key and named by a number; and
+//! POSIX message queues, in [`mqueue`], which are files.
 //!
-//! The three kinds share how their objects are found and who may use them ([`Table`], [`Perm`]); what an object does is in a module
-//! of its own. Objects outlive the processes that make them. `/proc/sysvipc` lists them.
+//! System V's three kinds share how their objects are found and who may use them ([`Table`], [`Perm`]); what an object does is in
+//! a module of its own. Objects outlive the processes that make them. `/proc/sysvipc` lists them.
 
 mod limits;
+pub mod mqueue;
 pub mod msg;
 mod perm;
 pub mod sem;
@@ -36,6 +38,8 @@ pub struct Ipc {
     pub sem: Table<sem::Set>,
     /// Message queues.
     pub msg: Table<msg::Queue>,
+    /// POSIX message queues.
+    pub mqueue: mqueue::Mqueues,
     /// What processes have to take back when they end.
     pub(crate) undo: sem::UndoCount,
 }

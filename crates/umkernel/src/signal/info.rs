@@ -13,6 +13,8 @@ pub mod code {
     pub const SI_QUEUE: i32 = -1;
     /// A POSIX timer expired.
     pub const SI_TIMER: i32 = -2;
+    /// A message came to a queue that was empty (`mq_notify(3)`).
+    pub const SI_MESGQ: i32 = -3;
     /// Queued `SIGIO`.
     pub const SI_SIGIO: i32 = -5;
     /// Sent by `tkill(2)` or `tgkill(2)`.

@@ -2,7 +2,7 @@
 //! libc nor thread-local storage.
 //!
 //! Lock order, outermost first: task table, process, address space, file table, mount tree, dentry, inode,
-//! file system, tty, wait queue. A lock is never held across a wait.
+//! file system, tty or POSIX message queue, wait queue. A lock is never held across a wait.
 
 pub mod contention;
 mod mutex;

@@ -18,6 +18,7 @@ mod memory;
 mod mlock;
 mod mount;
 mod mount_fd;
+mod mqueue;
 pub mod names;
 mod open;
 mod pidfd;

@@ -203,6 +203,7 @@ const FAMILIES: &[(&str, &[Entry])] = families![
     mlock,
     mount,
     mount_fd,
+    mqueue,
     open,
     pidfd,
     poll,

@@ -26,7 +26,7 @@ const LEFT_OUT: [u32; 3] = [__NR_exit, __NR_exit_group, __NR_reboot];
 /// Strings that the guest's memory begins with; the first is empty.
 const STRINGS: &str = " . .. / a d d/a d/../a link d/b fifo proc /proc/self/fd/3 /proc/self/fd /proc/self/status \
     /proc/self/mem /proc/1/mounts /proc/sys/kernel/hostname dev /dev/null /dev/zero /dev/full \
-    /dev/random /dev/ptmx /dev/tty /dev/kmsg dev/pts tmpfs devtmpfs devpts sysfs cgroup2 none size=1M \
+    /dev/random /dev/ptmx /dev/tty /dev/kmsg dev/pts tmpfs devtmpfs devpts mqueue sysfs cgroup2 none size=1M \
     user.x security.y system.posix_acl_access #!d/a lo";
 
 fn strings() -> impl Iterator<Item = &'static [u8]> {

@@ -347,6 +347,11 @@ pub trait Inode: Any + Send + Sync {
         Err(Errno::EPERM.into())
     }
 
+    /// As [`Inode::create`], for file systems to which it matters who asks for more than a name.
+    fn create_for(&self, _ctx: &Ctx, name: &[u8], new: &NewInode) -> Result<InodeRef> {
+        self.create(name, new)
+    }
+
     /// Adds a symbolic link to a directory.
     fn symlink(&self, _name: &[u8], _target: &[u8], _new: &NewInode) -> Result<InodeRef> {
         Err(Errno::EPERM.into())

@@ -218,6 +218,11 @@ impl MountTree {
         self.order.push(mount);
     }
 
+    /// Adds a mount of the kernel's own, which is seen nowhere and stays.
+    pub(super) fn add_internal(&mut self, mount: Arc<Mount>) {
+        self.order.push(mount);
+    }
+
     /// Takes a mount out; it lives on for those who use it.
     pub(super) fn detach(&mut self, mount: &Arc<Mount>) {
         if let Some((parent, dentry)) = mount.attached.lock().take() {

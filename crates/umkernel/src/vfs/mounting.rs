@@ -61,6 +61,14 @@ impl Vfs {
         Ok(mount.root_location())
     }
 
+    /// A mount of a file system that the kernel itself works with, mounted elsewhere or not (`kern_mount` of Linux).
+    pub(crate) fn internal_mount(&self, fs: Arc<dyn FileSystem>) -> Result<Arc<Mount>> {
+        let sb = self.super_block(fs, false)?;
+        let mount = self.new_mount(sb.clone(), sb.root.clone(), b"none", MountFlags::empty());
+        self.mounts.lock().add_internal(mount.clone());
+        Ok(mount)
+    }
+
     pub(super) fn new_mount(
         &self,
         sb: Arc<SuperBlock>,

@@ -52,7 +52,7 @@ impl Vfs {
         // Of the set-id bits only the sticky one can be asked for.
         let mode = mode & 0o1777;
         self.make_name(ctx, place, true, |dir, creds, name| {
-            Birth::new(ctx, creds, &dir.dentry.inode, FileType::Directory, mode)?.create(&dir.dentry.inode, name)
+            Birth::new(ctx, creds, &dir.dentry.inode, FileType::Directory, mode)?.create(ctx, &dir.dentry.inode, name)
         })
     }
 
@@ -74,7 +74,7 @@ impl Vfs {
             }
             let mut birth = Birth::new(ctx, creds, &dir.dentry.inode, file_type, mode)?;
             birth.new.rdev = if device { rdev } else { 0 };
-            birth.create(&dir.dentry.inode, name)
+            birth.create(ctx, &dir.dentry.inode, name)
         })
     }
 
@@ -134,8 +134,23 @@ impl Vfs {
         let Last::Name(name, slashes) = last else {
             bail!(EISDIR);
         };
+        self.unlink_child(ctx, creds, &dir, &name, slashes)
+    }
+
+    /// Removes a name of a directory that the kernel knows by itself, or has walked to; `slashes` follow the name.
+    ///
+    /// # Errors
+    /// Those of `unlink(2)`.
+    pub(crate) fn unlink_child(
+        &self,
+        ctx: &Ctx,
+        creds: &Creds,
+        dir: &Location,
+        name: &[u8],
+        slashes: bool,
+    ) -> Result<()> {
         let guard = dir.dentry.lock.lock();
-        let Some(victim) = dir.dentry.lookup_locked(ctx, &self.lru, &name)? else {
+        let Some(victim) = dir.dentry.lookup_locked(ctx, &self.lru, name)? else {
             bail!(ENOENT);
         };
         if slashes {
@@ -144,16 +159,16 @@ impl Vfs {
                 _ => bail!(ENOTDIR),
             }
         }
-        self.may_remove(creds, &dir, &victim, false)?;
-        dir.dentry.inode.unlink(&name)?;
+        self.may_remove(creds, dir, &victim, false)?;
+        dir.dentry.inode.unlink(name)?;
         let removed = victim.inode.file_type();
         victim.mark_deleted();
-        dir.dentry.removed(&name);
+        dir.dentry.removed(name);
         notify::inode(&victim.inode, NotifyEvents::ATTRIB);
         // The inode may be freed with the last reference: not under the directory's lock.
         drop(guard);
         drop(victim);
-        notify::name(&dir.dentry.inode, &name, NotifyEvents::DELETE, removed);
+        notify::name(&dir.dentry.inode, name, NotifyEvents::DELETE, removed);
         Ok(())
     }
 

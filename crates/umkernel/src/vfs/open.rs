@@ -85,8 +85,8 @@ impl Birth {
     }
 
     /// Makes it, under a name.
-    pub(super) fn create(&self, dir: &InodeRef, name: &[u8]) -> Result<InodeRef> {
-        let inode = dir.create(name, &self.new)?;
+    pub(super) fn create(&self, ctx: &Ctx, dir: &InodeRef, name: &[u8]) -> Result<InodeRef> {
+        let inode = dir.create_for(ctx, name, &self.new)?;
         if let Err(error) = self.give_acls(&inode) {
             // Nobody has seen it.
             let _ = if self.new.file_type == FileType::Directory { dir.rmdir(name) } else { dir.unlink(name) };
@@ -185,10 +185,41 @@ impl Vfs {
         Vfs::alive(&dir.dentry)?;
         dir.permission(walk.creds, Access::WRITE | Access::EXEC)?;
         let birth = Birth::new(ctx, walk.creds, &dir.dentry.inode, FileType::Regular, how.mode)?;
-        let inode = birth.create(&dir.dentry.inode, name)?;
+        let inode = birth.create(ctx, &dir.dentry.inode, name)?;
         let child = dir.dentry.add(&self.lru, name, inode);
         notify::name(&dir.dentry.inode, name, NotifyEvents::CREATE, FileType::Regular);
         Ok((child, true))
+    }
+
+    /// Opens a name of a directory that the kernel knows by itself, without a walk (`mq_open(2)`). If there is no such name,
+    /// and the flags say so, `make` makes it.
+    ///
+    /// # Errors
+    /// `ENOENT`, `EEXIST`, `EACCES`, `EROFS`, and what `make` says.
+    pub(crate) fn open_child(
+        &self,
+        ctx: &Ctx,
+        dir: &Location,
+        name: &[u8],
+        how: OpenHow,
+        make: impl FnOnce(&NewInode) -> Result<InodeRef>,
+    ) -> Result<Arc<File>> {
+        let creds = ctx.creds();
+        let guard = dir.dentry.lock.lock();
+        let (child, created) = match dir.dentry.lookup_locked(ctx, &self.lru, name)? {
+            Some(_) if how.flags.contains(OpenFlags::CREAT | OpenFlags::EXCL) => bail!(EEXIST),
+            Some(child) => (child, false),
+            None if !how.flags.contains(OpenFlags::CREAT) => bail!(ENOENT),
+            None => {
+                dir.permission(creds, Access::WRITE | Access::EXEC)?;
+                let inode = make(&Birth::new(ctx, creds, &dir.dentry.inode, FileType::Regular, how.mode)?.new)?;
+                let child = dir.dentry.add(&self.lru, name, inode);
+                notify::name(&dir.dentry.inode, name, NotifyEvents::CREATE, FileType::Regular);
+                (child, true)
+            }
+        };
+        drop(guard);
+        self.open_existing(ctx, creds, Location { mount: dir.mount.clone(), dentry: child }, how, created)
     }
 
     fn open_path(&self, ctx: &Ctx, dirfd: i32, path: &[u8], how: OpenHow) -> Result<Arc<File>> {

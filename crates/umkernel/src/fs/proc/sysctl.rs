@@ -37,6 +37,13 @@ pub(super) fn add(root: DirBuilder, kernel: &Kernel) -> DirBuilder {
                             .setting("max_user_instances", |settings| &settings.inotify_user_instances)
                             .setting("max_user_watches", |settings| &settings.inotify_user_watches)
                     })
+                    .dir("mqueue", |dir| {
+                        dir.setting("msg_default", |settings| &settings.mqueue_msg_default)
+                            .setting("msg_max", |settings| &settings.mqueue_msg_max)
+                            .setting("msgsize_default", |settings| &settings.mqueue_msgsize_default)
+                            .setting("msgsize_max", |settings| &settings.mqueue_msgsize_max)
+                            .setting("queues_max", |settings| &settings.mqueue_queues_max)
+                    })
             })
             .dir("vm", |dir| {
                 dir.text("overcommit_memory", "0\n")

@@ -1,10 +1,14 @@
 //! `AF_NETLINK` (`netlink(7)`): sockets between programs and the kernel, and among programs, of two protocols.
 //!
 //! `NETLINK_ROUTE` ([`route`]) answers questions about the network; `NETLINK_KOBJECT_UEVENT` ([`uevent`]) tells who listens what
-//! becomes of devices, and carries what udev makes of it to its listeners.
+//! becomes of devices, and carries what udev makes of it to its listeners. A socket of either takes what the kernel has kept room in
+//! its buffer for ([`Reserved`]).
 
+mod reserved;
 mod route;
 pub(crate) mod uevent;
+
+pub(crate) use reserved::Reserved;
 
 use super::endpoint::{Endpoint, Outgoing};
 use super::options::Options;
@@ -97,7 +101,7 @@ struct State {
     port: u32,
     groups: u32,
     queue: VecDeque<Message>,
-    /// Bytes in the queue.
+    /// Bytes in the queue, and those that room is kept for.
     queued: usize,
     /// A message found no room.
     overrun: bool,
@@ -122,6 +126,8 @@ pub(super) struct Netlink {
     protocol: u32,
     state: Mutex<State>,
     readable: Arc<WaitQueue>,
+    /// Woken when there is more room in the buffer.
+    room: WaitQueue,
 }
 
 /// `socket(2)` for `AF_NETLINK`.
@@ -135,7 +141,7 @@ pub(super) fn create(kind: u32, protocol: u32) -> Result<Arc<dyn Endpoint>> {
     if !matches!(protocol, NETLINK_ROUTE | NETLINK_KOBJECT_UEVENT) {
         bail!(EPROTONOSUPPORT, "of the netlink protocols there are NETLINK_ROUTE and NETLINK_KOBJECT_UEVENT");
     }
-    Ok(Arc::new(Netlink { kind, protocol, state: Mutex::default(), readable: Arc::default() }))
+    Ok(Arc::new(Netlink { kind, protocol, state: Mutex::default(), readable: Arc::default(), room: WaitQueue::new() }))
 }
 
 fn word(raw: &[u8], at: usize) -> u32 {
@@ -340,6 +346,8 @@ impl Endpoint for Netlink {
             state.queue.pop_front();
             state.queued = state.queued.saturating_sub(whole);
         }
+        drop(state);
+        self.room.wake_all();
         let len = if flags.real_len { whole } else { fits };
         Ok(Received { len, truncated: fits < whole, from, creds, ..Received::default() })
     }

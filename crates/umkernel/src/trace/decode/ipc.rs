@@ -1,4 +1,4 @@
-//! System V IPC.
+//! System V IPC, and POSIX message queues.
 
 use super::{Kind, Printer, mode};
 use alloc::format;
@@ -14,6 +14,10 @@ pub(super) const KINDS: &[Kind] = &[
     Kind::entry("shmctl", |p, v| command(p, v, SHM)),
     Kind::entry("semctl", |p, v| command(p, v, SEM)),
     Kind::entry("msgctl", |p, v| command(p, v, MSG)),
+    // A queue that is made has no flags yet: they are not looked at.
+    Kind::entry("mq_attr_made", |p, v| queue_attributes(p, v, |p, flags| p.hex(flags))),
+    Kind::entry("mq_attr_in", |p, v| queue_attributes(p, v, queue_flags)),
+    Kind::exit("mq_attr_out", |p, v| queue_attributes(p, v, queue_flags)),
 ];
 
 const GET: &[(u64, &str)] =
@@ -46,6 +50,19 @@ fn get_flags(p: &mut Printer, value: u64) {
         p.push("|");
     }
     p.push(&mode::permissions(value as u32 & 0o777));
+}
+
+/// A `struct mq_attr`.
+fn queue_attributes(p: &mut Printer, addr: u64, show_flags: fn(&mut Printer, u64)) {
+    p.structure(addr, |p, attr: [i64; 8]| {
+        p.push("{mq_flags=");
+        show_flags(p, attr[0] as u64);
+        p.push(&format!(", mq_maxmsg={}, mq_msgsize={}, mq_curmsgs={}}}", attr[1], attr[2], attr[3]));
+    });
+}
+
+fn queue_flags(p: &mut Printer, flags: u64) {
+    p.flags(flags, &[(0o4000, "O_NONBLOCK")], "O_???");
 }
 
 fn command(p: &mut Printer, value: u64, own: &[(u64, &str)]) {

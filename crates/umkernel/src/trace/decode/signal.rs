@@ -128,7 +128,7 @@ fn code_name(signo: u8, value: i32) -> Option<&'static str> {
         (_, code::SI_TIMER) => "SI_TIMER",
         (_, code::SI_SIGIO) => "SI_SIGIO",
         (_, code::SI_TKILL) => "SI_TKILL",
-        (_, -3) => "SI_MESGQ",
+        (_, code::SI_MESGQ) => "SI_MESGQ",
         (_, -4) => "SI_ASYNCIO",
         (number::SIGCHLD, 1) => "CLD_EXITED",
         (number::SIGCHLD, 2) => "CLD_KILLED",
