@@ -156,6 +156,11 @@ fn system_v_objects() {
 }
 
 #[test]
+fn posix_message_queues() {
+    same_as_native("mqueue");
+}
+
+#[test]
 fn processes_trace_each_other() {
     same_as_native_on("debug", platforms());
 }
