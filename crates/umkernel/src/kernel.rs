@@ -4,6 +4,7 @@ use crate::errno::{Errno, Result};
 use crate::event::aio::AioTotal;
 use crate::platform::Platform;
 use crate::power::Power;
+use crate::seccomp::ActionLog;
 use crate::settings::Settings;
 use crate::sync::{Mutex, WaitQueue};
 use crate::task::core_dump::Pattern as CorePattern;
@@ -56,6 +57,8 @@ pub struct Kernel {
     pub aio: AioTotal,
     /// What core files are called.
     pub core_pattern: CorePattern,
+    /// Which actions of seccomp filters are logged.
+    pub seccomp_log: ActionLog,
     /// System V shared memory, semaphores and message queues, and POSIX message queues.
     pub ipc: ipc::Ipc,
     /// Terminals, the console among them.
@@ -182,6 +185,7 @@ impl Kernel {
             settings: Default::default(),
             aio: Default::default(),
             core_pattern: Default::default(),
+            seccomp_log: Default::default(),
             ipc: Default::default(),
             ttys: Default::default(),
             log: Default::default(),

@@ -30,6 +30,7 @@ pub mod platform;
 pub mod power;
 pub mod profile;
 pub mod ptrace;
+pub mod seccomp;
 pub mod settings;
 pub mod sync;
 

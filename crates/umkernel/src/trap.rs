@@ -7,7 +7,7 @@ use crate::signal::number::{SIGBUS, SIGSEGV};
 use crate::signal::{self, SigDetail, SigInfo, code};
 use crate::syscall;
 use crate::task::{self, WaitStatus};
-use crate::{profile, ptrace, trace};
+use crate::{profile, ptrace, seccomp, trace};
 use core::sync::atomic::Ordering;
 
 /// What happens to a task next.
@@ -22,8 +22,27 @@ pub enum Next {
 /// A system call: services it. The result goes to [`return_to_user`], which puts it into the frame.
 pub fn syscall(ctx: &Ctx, frame: &mut TrapFrame) -> Result<usize> {
     ctx.task.in_syscall.store(frame.orig_rax as u32, Ordering::Relaxed);
-    if ctx.task.trace.is_traced() {
-        return ptrace::stop::syscall(ctx, frame);
+    if ctx.task.trace.is_watched() {
+        return watched_syscall(ctx, frame);
+    }
+    syscall::dispatch(ctx, frame)
+}
+
+/// A system call of a task that somebody traces, or that has filters: as on Linux, these see what the tracer has made of it.
+fn watched_syscall(ctx: &Ctx, frame: &mut TrapFrame) -> Result<usize> {
+    let trace = &ctx.task.trace;
+    let traced = trace.is_traced();
+    if traced && let Some(result) = ptrace::stop::enter_syscall(ctx, frame) {
+        return result;
+    }
+    if trace.is_filtered()
+        && let Some(result) = seccomp::check(ctx, frame)
+    {
+        return result;
+    }
+    if traced && frame.orig_rax as i32 == -1 {
+        // The tracer wants no call: it has left the result, if any.
+        return Ok(frame.rax as usize);
     }
     syscall::dispatch(ctx, frame)
 }

@@ -37,7 +37,8 @@ fn tie(tracer: &Arc<Task>, tracee: &Arc<Task>, seized: bool, options: Options) -
     if is_leader(tracee) {
         inner.tracer = Some(tracer.clone());
     }
-    tracee.trace.mode.store(Mode::TRACED.bits(), Ordering::SeqCst);
+    tracee.trace.mode.fetch_and(Mode::FILTERED.bits(), Ordering::SeqCst);
+    tracee.trace.set_mode(Mode::TRACED, true);
     true
 }
 
@@ -52,7 +53,7 @@ pub fn untie(tracee: &Arc<Task>) -> bool {
         inner.tracer = None;
     }
     let trace = &tracee.trace;
-    trace.mode.fetch_and(Mode::TRAP_FLAG.bits(), Ordering::SeqCst);
+    trace.mode.fetch_and(Mode::TRAP_FLAG.bits() | Mode::FILTERED.bits(), Ordering::SeqCst);
     trace.clear_traps(Traps::all());
     // A stop of its process that is in effect is its own, too, from now on.
     signal::rejoin_stop(&tracee.process, tracee);

@@ -15,7 +15,7 @@ use core::sync::atomic::Ordering;
 
 /// From now on the running task's memory shows the program's own text: no copy of the platform's, with jumps in it, takes the
 /// file's place.
-pub(super) fn show_own_text(ctx: &Ctx) {
+pub(crate) fn show_own_text(ctx: &Ctx) {
     let Ok(space) = ctx.mm() else { return };
     let inner = space.inner.lock();
     if space.debugged.swap(true, Ordering::SeqCst) {

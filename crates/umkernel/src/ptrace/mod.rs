@@ -8,7 +8,7 @@
 //!
 //! Stops are those of `ptrace(2)`: signal-delivery-stops and group-stops in [`crate::signal::deliver()`], syscall-stops in
 //! [`crate::trap`], `PTRACE_EVENT` stops where the event happens. A task that nobody traces pays for one test of
-//! [`TaskTrace::is_traced`] on its way in and one on its way out.
+//! [`TaskTrace::is_watched`] on its way in and one of [`TaskTrace::is_traced`] on its way out.
 //!
 //! Lock order: process, [`TaskTrace`]'s link, its list of tracees.
 
@@ -49,6 +49,8 @@ bitflags::bitflags! {
         const EMULATE = 8;
         /// The trap flag in its registers is the kernel's, for [`Mode::STEP`], not its own.
         const TRAP_FLAG = 16;
+        /// Its system calls are restricted ([`crate::seccomp`]): no tracer's business, but tested together with it.
+        const FILTERED = 32;
     }
 
     /// Traps that a tracee falls into on its way to user mode (`JOBCTL_TRAP_*` of Linux).
@@ -77,8 +79,8 @@ bitflags::bitflags! {
         const TRACEVFORKDONE = 1 << Event::VforkDone as u32;
         /// Stop on the way to the end, with the registers still there.
         const TRACEEXIT = 1 << Event::Exit as u32;
-        /// Stop where a seccomp filter says so: there are no filters.
-        const TRACESECCOMP = 1 << 7;
+        /// Stop where a seccomp filter says so.
+        const TRACESECCOMP = 1 << Event::Seccomp as u32;
         /// Kill the tracee when the tracer ends.
         const EXITKILL = 1 << 20;
         /// For checkpoints: refused.
@@ -96,6 +98,7 @@ pub enum Event {
     Exec = 4,
     VforkDone = 5,
     Exit = 6,
+    Seccomp = 7,
     /// A seized tracee's group-stop, `PTRACE_INTERRUPT`, or first stop.
     Stop = 128,
 }
@@ -104,7 +107,7 @@ impl Options {
     /// Checks what a tracer asks for.
     ///
     /// # Errors
-    /// `EINVAL` for bits that are no option, and for `PTRACE_O_SUSPEND_SECCOMP`, as of a Linux without seccomp.
+    /// `EINVAL` for bits that are no option, and for `PTRACE_O_SUSPEND_SECCOMP`, as of a Linux without checkpoints.
     pub fn checked(bits: u64) -> Result<Options> {
         match u32::try_from(bits).ok().and_then(Options::from_bits) {
             Some(options) if !options.contains(Options::SUSPEND_SECCOMP) => Ok(options),
@@ -120,8 +123,8 @@ pub struct TaskTrace {
     traps: AtomicU32,
     link: Mutex<Link>,
     tracees: Mutex<Tracees>,
-    /// What the thread said to `exit(2)`: its tracer is told.
-    exit_code: AtomicU32,
+    /// How the thread ends by itself, once it does: its tracer is told.
+    exit_status: Mutex<Option<WaitStatus>>,
 }
 
 /// Who traces a task, and how it is stopped for that one.
@@ -147,14 +150,29 @@ struct Tracees {
 }
 
 impl TaskTrace {
-    /// The thread ends by `exit(2)`, with this code.
-    pub(crate) fn exits(&self, code: u8) {
-        self.exit_code.store(code.into(), Ordering::Relaxed);
+    /// The thread ends by itself, with this status.
+    pub(crate) fn exits(&self, status: WaitStatus) {
+        *self.exit_status.lock() = Some(status);
     }
 
     /// Whether somebody traces the task.
     pub fn is_traced(&self) -> bool {
         self.mode.load(Ordering::Relaxed) & Mode::TRACED.bits() != 0
+    }
+
+    /// Whether the task's system calls are restricted ([`crate::seccomp`]).
+    pub fn is_filtered(&self) -> bool {
+        self.mode.load(Ordering::Relaxed) & Mode::FILTERED.bits() != 0
+    }
+
+    /// Whether there is more to a system call of the task than the call: somebody traces it, or it is restricted.
+    pub fn is_watched(&self) -> bool {
+        self.mode.load(Ordering::Relaxed) & (Mode::TRACED.bits() | Mode::FILTERED.bits()) != 0
+    }
+
+    /// The task's system calls are restricted from now on, for good.
+    pub(crate) fn set_filtered(&self) {
+        self.set_mode(Mode::FILTERED, true);
     }
 
     /// Whether the task rests in a stop for its tracer (state `t` in `/proc/PID/stat`).

@@ -196,6 +196,8 @@ pub enum SyscallInfo {
     Entry(u64, [u64; 6]),
     /// Behind one: the result, and whether that is an error.
     Exit(i64, bool),
+    /// At a call that a seccomp filter leaves to the tracer: number, arguments, and the filter's word on it.
+    Seccomp(u64, [u64; 6], u32),
 }
 
 /// `PTRACE_GET_SYSCALL_INFO`: the instruction pointer, the stack pointer, and what the stop is.
@@ -205,8 +207,12 @@ pub enum SyscallInfo {
 pub fn syscall_info(ctx: &Ctx, task: &Task) -> Result<(u64, u64, SyscallInfo)> {
     with_stop(ctx, task, |stop| {
         let good = stop.info.is_some_and(|info| info.code as u32 == u32::from(SIGTRAP) | SYSCALL_BIT);
+        let filtered = u32::from(SIGTRAP) | (Event::Seccomp as u32) << 8;
         let regs = &stop.regs;
         let what = match stop.message {
+            word if stop.info.is_some_and(|info| info.code as u32 == filtered) => {
+                SyscallInfo::Seccomp(regs.orig_rax, regs.args(), word as u32)
+            }
             AT_ENTRY if good => SyscallInfo::Entry(regs.orig_rax, regs.args()),
             AT_EXIT if good => {
                 let result = regs.rax as i64;

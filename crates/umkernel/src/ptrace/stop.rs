@@ -1,6 +1,5 @@
 //! Stops: a tracee is parked in the kernel, on its own kernel thread, until its tracer lets it go on, until it is detached or killed.
 
-use super::link::is_leader;
 use super::{Event, Mode, Options, Traps, memory};
 use crate::errno::{Errno, Result};
 use crate::kernel::{Ctx, Kernel};
@@ -8,7 +7,6 @@ use crate::platform::TrapFrame;
 use crate::signal::number::SIGTRAP;
 use crate::signal::{self, SigDetail, SigInfo, code};
 use crate::sync::Wake;
-use crate::syscall;
 use crate::task::{Task, WaitStatus};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -176,8 +174,9 @@ fn may_go_on(ctx: &Ctx) -> bool {
     }
 }
 
-/// A system call of a tracee: stops at it if the tracer wants that, and makes it, or the one that the tracer has made of it.
-pub fn syscall(ctx: &Ctx, frame: &mut TrapFrame) -> Result<usize> {
+/// A system call of a tracee: stops at it if the tracer wants that. `None` if it goes on, perhaps as another one, or as none (-1);
+/// else what the tracee has instead.
+pub fn enter_syscall(ctx: &Ctx, frame: &mut TrapFrame) -> Option<Result<usize>> {
     disarm(ctx, frame);
     let trace = &ctx.task.trace;
     frame.rax = NO_RESULT;
@@ -186,13 +185,24 @@ pub fn syscall(ctx: &Ctx, frame: &mut TrapFrame) -> Result<usize> {
         at_syscall(ctx, frame, AT_ENTRY);
         ctx.task.in_syscall.store(frame.orig_rax as u32, Ordering::Relaxed);
         if ctx.task.dying.load(Ordering::SeqCst) {
-            return Err(Errno::EINTR.into());
+            return Some(Err(Errno::EINTR.into()));
         }
-        if emulate || frame.orig_rax as i32 == -1 {
-            return Ok(frame.rax as usize);
+        if emulate {
+            return Some(Ok(frame.rax as usize));
         }
     }
-    syscall::dispatch(ctx, frame)
+    None
+}
+
+/// A seccomp filter leaves the running task's call to its tracer, and gives it this number. False if no tracer has asked for that.
+pub fn at_filter(ctx: &Ctx, frame: &mut TrapFrame, message: u16) -> bool {
+    if !ctx.task.trace.wants(Event::Seccomp) {
+        return false;
+    }
+    frame.rax = NO_RESULT;
+    event(ctx, frame, Event::Seccomp, message.into());
+    ctx.task.in_syscall.store(frame.orig_rax as u32, Ordering::Relaxed);
+    true
 }
 
 /// A tracee's way out of a system call: its result goes into the frame, and it stops if the tracer wants that.
@@ -287,10 +297,9 @@ pub fn exiting(ctx: &Ctx, regs: &mut TrapFrame) {
 /// How the running task ends.
 pub fn exit_status(ctx: &Ctx) -> WaitStatus {
     let inner = ctx.task.process.inner.lock();
-    let own = ctx.task.trace.exit_code.load(Ordering::Relaxed);
-    let leaders = inner.leader_status.filter(|_| is_leader(ctx.task));
+    let own = *ctx.task.trace.exit_status.lock();
     // A thread that execve(2) ends has said nothing: it ends with 0.
-    inner.exiting.or(leaders).unwrap_or(WaitStatus::Exited(own as u8))
+    inner.exiting.or(own).unwrap_or(WaitStatus::Exited(0))
 }
 
 /// The running task goes to a handler while it is stepped through: it stops at the handler's first instruction.

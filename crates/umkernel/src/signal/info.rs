@@ -53,6 +53,8 @@ pub mod code {
     pub const TRAP_BRKPT: i32 = 1;
     /// SIGTRAP: single step.
     pub const TRAP_TRACE: i32 = 2;
+    /// SIGSYS: a seccomp filter has refused a system call.
+    pub const SYS_SECCOMP: i32 = 1;
 }
 
 /// Why a signal was sent: the parts of `siginfo_t` that Linux fills.
@@ -116,6 +118,15 @@ pub enum SigDetail {
         /// `si_fd`.
         fd: i32,
     },
+    /// A system call that was refused (`SIGSYS`).
+    Call {
+        /// `si_call_addr`: where it returns to.
+        addr: u64,
+        /// `si_syscall`.
+        nr: i32,
+        /// `si_arch`.
+        arch: u32,
+    },
 }
 
 impl SigInfo {
@@ -174,6 +185,11 @@ impl SigInfo {
                 bytes.put(16, &band.to_ne_bytes());
                 bytes.put(24, &fd.to_ne_bytes());
             }
+            SigDetail::Call { addr, nr, arch } => {
+                bytes.put(16, &addr.to_ne_bytes());
+                bytes.put(24, &nr.to_ne_bytes());
+                bytes.put(28, &arch.to_ne_bytes());
+            }
         }
         bytes.0
     }
@@ -223,6 +239,11 @@ impl SigInfo {
                 bytes.put(20, &fd.to_ne_bytes());
                 bytes.put(28, &(band as u32).to_ne_bytes());
             }
+            SigDetail::Call { addr, nr, arch } => {
+                bytes.put(84, &nr.to_ne_bytes());
+                bytes.put(88, &addr.to_ne_bytes());
+                bytes.put(96, &arch.to_ne_bytes());
+            }
         }
         bytes.0
     }
@@ -257,5 +278,8 @@ mod tests {
         assert_eq!((raw[0], raw[8], raw[16], raw[20], raw[24], raw[32], raw[40]), (17, 1, 9, 5, 3, 11, 12));
         let raw = SigInfo { signo: 17, code: code::CLD_EXITED, errno: 0, detail }.encode_signalfd();
         assert_eq!((raw[0], raw[8], raw[12], raw[16], raw[40], raw[56], raw[64]), (17, 1, 9, 5, 3, 11, 12));
+        let detail = SigDetail::Call { addr: 7, nr: 39, arch: 62 };
+        let raw = SigInfo { signo: 31, code: code::SYS_SECCOMP, errno: 5, detail }.encode();
+        assert_eq!((raw[0], raw[4], raw[8], raw[16], raw[24], raw[28]), (31, 5, 1, 7, 39, 62));
     }
 }

@@ -40,6 +40,6 @@ pub use send::{
 };
 pub use set::SigSet;
 pub use state::{
-    FaultRecord, ProcessSignals, TaskSignals, dequeue, mark_pending, pending, queued, recalculate_attention,
-    set_action, set_blocked, wait_for, with_mask,
+    FaultRecord, ProcessSignals, TaskSignals, dequeue, is_fatal_pending, mark_pending, pending, queued,
+    recalculate_attention, set_action, set_blocked, wait_for, with_mask,
 };

@@ -2,7 +2,7 @@
 
 use super::altstack::AltStack;
 use super::queue::Pending;
-use super::{SigAction, SigDetail, SigInfo, SigSet, code, number};
+use super::{DefaultAction, SigAction, SigDetail, SigInfo, SigSet, code, default_action, number};
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::sync::{Mutex, WaitQueue};
@@ -314,6 +314,22 @@ pub fn mark_pending(task: &Task, sig: u8) {
 /// The signals that wait for a task alone, or for its process; whose lock the caller holds.
 pub fn queued(task: &Task, shared: bool) -> alloc::vec::Vec<SigInfo> {
     if shared { task.process.signals.pending.lock().infos() } else { task.signals.pending.lock().infos() }
+}
+
+/// Whether the running task is about to end by a signal that nobody handles: what interrupts even a killable sleep of Linux's.
+pub fn is_fatal_pending(ctx: &Ctx) -> bool {
+    let (task, process) = (ctx.task, &ctx.task.process);
+    if task.dying.load(Ordering::SeqCst) {
+        return true;
+    }
+    // A tracer may have other plans.
+    if task.trace.is_traced() || process.signals.unkillable.load(Ordering::SeqCst) {
+        return false;
+    }
+    let handlers = process.handlers.lock().clone();
+    let ends =
+        |sig: u8| handlers.get(sig).handler == SigAction::DEFAULT && default_action(sig) == DefaultAction::Terminate;
+    (pending(task) - task.signals.blocked()).iter().any(ends)
 }
 
 /// The signals that wait for the running task, blocked or not (`sigpending(2)`, polls of a signalfd).

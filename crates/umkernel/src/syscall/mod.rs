@@ -28,6 +28,7 @@ mod process;
 mod process_vm;
 mod ptrace;
 mod sched;
+mod seccomp;
 mod signal;
 mod socket;
 mod stat;

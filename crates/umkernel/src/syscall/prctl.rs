@@ -11,7 +11,7 @@ use core::sync::atomic::Ordering;
 use linux_raw_sys::prctl::*;
 
 const PRCTL: &[Arg] = &[Arg::Kind("prctl"), Arg::Hex, Arg::Hex, Arg::Hex, Arg::Hex];
-const PRCTL_NOTE: &str = "no seccomp, no speculation control, no memory layout changes";
+const PRCTL_NOTE: &str = "no speculation control, no memory layout changes";
 const PERSONALITY_NOTE: &str = "kept and shown; addresses stay as they are";
 
 /// The calls of this family.
@@ -71,7 +71,8 @@ fn sys_prctl(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize
             ctx.write_user(arg2, comm.raw())?;
             Ok(0)
         }
-        PR_GET_SECCOMP => Ok(0),
+        PR_GET_SECCOMP => Ok(task.seccomp.mode() as usize),
+        PR_SET_SECCOMP => super::seccomp::set_mode(ctx, arg2, arg3),
         PR_GET_TSC => put_int(ctx, arg2, PR_TSC_ENABLE as i32),
         PR_SET_TIMERSLACK => {
             task.sched.inner.lock().timer_slack = if arg2 as i64 <= 0 { 0 } else { arg2 };
@@ -86,8 +87,11 @@ fn sys_prctl(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize
             Ok(0)
         }
         PR_GET_CHILD_SUBREAPER => put_int(ctx, arg2, process.inner.lock().subreaper.into()),
-        PR_SET_NO_NEW_PRIVS if arg2 == 1 && rest_is_zero => replace(ctx, |creds| creds.no_new_privs = true),
-        PR_GET_NO_NEW_PRIVS if arg2 == 0 && rest_is_zero => Ok(task.creds().no_new_privs.into()),
+        PR_SET_NO_NEW_PRIVS if arg2 == 1 && rest_is_zero => {
+            task.no_new_privs.store(true, Ordering::SeqCst);
+            Ok(0)
+        }
+        PR_GET_NO_NEW_PRIVS if arg2 == 0 && rest_is_zero => Ok(task.no_new_privs.load(Ordering::SeqCst).into()),
         PR_GET_TID_ADDRESS => {
             ctx.write_val(arg2, &task.clear_child_tid.load(Ordering::Relaxed))?;
             Ok(0)

@@ -140,7 +140,7 @@ fn sys_execveat(ctx: &Ctx, args: &[u64; 6], frame: &mut TrapFrame) -> Result<usi
 const AT_FDCWD: i32 = -100;
 
 fn sys_exit(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
-    task::exit_thread(ctx, args[0] as u8);
+    task::exit_thread(ctx, WaitStatus::Exited(args[0] as u8));
     Ok(0)
 }
 

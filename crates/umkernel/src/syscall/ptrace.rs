@@ -8,6 +8,7 @@ use crate::mm::TASK_SIZE;
 use crate::platform::TrapFrame;
 use crate::ptrace::request::{self, Resume, SyscallInfo};
 use crate::ptrace::{self, link, memory, registers};
+use crate::seccomp;
 use crate::signal::{SIGINFO_SIZE, SigInfo, SigSet};
 use crate::task::{Pid, Task};
 use alloc::sync::Arc;
@@ -16,15 +17,15 @@ use linux_raw_sys::ptrace::{
     AUDIT_ARCH_X86_64, PTRACE_ATTACH, PTRACE_CONT, PTRACE_DETACH, PTRACE_GET_SYSCALL_INFO, PTRACE_GETEVENTMSG,
     PTRACE_GETREGSET, PTRACE_GETSIGINFO, PTRACE_GETSIGMASK, PTRACE_INTERRUPT, PTRACE_KILL, PTRACE_LISTEN,
     PTRACE_PEEKDATA, PTRACE_PEEKSIGINFO, PTRACE_PEEKTEXT, PTRACE_PEEKUSR, PTRACE_POKEDATA, PTRACE_POKETEXT,
-    PTRACE_POKEUSR, PTRACE_SEIZE, PTRACE_SETOPTIONS, PTRACE_SETREGSET, PTRACE_SETSIGINFO, PTRACE_SETSIGMASK,
-    PTRACE_SINGLESTEP, PTRACE_SYSCALL, PTRACE_TRACEME,
+    PTRACE_POKEUSR, PTRACE_SECCOMP_GET_FILTER, PTRACE_SECCOMP_GET_METADATA, PTRACE_SEIZE, PTRACE_SETOPTIONS,
+    PTRACE_SETREGSET, PTRACE_SETSIGINFO, PTRACE_SETSIGMASK, PTRACE_SINGLESTEP, PTRACE_SYSCALL, PTRACE_TRACEME,
 };
 
 /// The call of this family.
 pub(super) const TABLE: &[Entry] = &[Entry::new(101, "ptrace", Family::Process, ARGS, SUPPORT, sys_ptrace)];
 
 const ARGS: &[Arg] = &[Arg::Kind("ptrace_request"), Arg::Int, Arg::Hex, Arg::Hex];
-const SUPPORT: Support = Support::Partial("no debug registers, no steps by branches, no seccomp");
+const SUPPORT: Support = Support::Partial("no debug registers, no steps by branches, no PTRACE_O_SUSPEND_SECCOMP");
 
 /// Requests of x86 (`asm/ptrace-abi.h`).
 mod x86 {
@@ -124,6 +125,8 @@ fn stopped(ctx: &Ctx, task: &Arc<Task>, request: u32, addr: u64, data: u64) -> R
             ctx.write_val(data, &message)?;
         }
         PTRACE_GET_SYSCALL_INFO => return syscall_info(ctx, task, addr, data),
+        PTRACE_SECCOMP_GET_FILTER => return filter(ctx, task, addr, data),
+        PTRACE_SECCOMP_GET_METADATA => return filter_metadata(ctx, task, addr, data),
         x86::ARCH_PRCTL => arch_prctl(ctx, task, data, addr)?,
         _ => bail!(EIO, "no such request"),
     }
@@ -207,12 +210,14 @@ fn syscall_info(ctx: &Ctx, task: &Arc<Task>, room: u64, data: u64) -> Result<usi
     const NONE: u8 = 0;
     const ENTRY: u8 = 1;
     const EXIT: u8 = 2;
+    const SECCOMP: u8 = 3;
     let (ip, sp, what) = request::syscall_info(ctx, task)?;
-    let mut bytes: Vec<u8> = Vec::with_capacity(80);
+    let mut bytes: Vec<u8> = Vec::with_capacity(88);
     let op = match what {
         SyscallInfo::None => NONE,
         SyscallInfo::Entry(..) => ENTRY,
         SyscallInfo::Exit(..) => EXIT,
+        SyscallInfo::Seccomp(..) => SECCOMP,
     };
     bytes.extend([op, 0, 0, 0]);
     bytes.extend(AUDIT_ARCH_X86_64.to_ne_bytes());
@@ -227,10 +232,40 @@ fn syscall_info(ctx: &Ctx, task: &Arc<Task>, room: u64, data: u64) -> Result<usi
             bytes.extend(result.to_ne_bytes());
             bytes.push(is_error.into());
         }
+        SyscallInfo::Seccomp(nr, args, word) => {
+            bytes.extend(nr.to_ne_bytes());
+            bytes.extend(args.iter().flat_map(|word| word.to_ne_bytes()));
+            bytes.extend(word.to_ne_bytes());
+        }
     }
     let room = usize::try_from(room).unwrap_or(usize::MAX);
     ctx.write_user(data, &bytes[..room.min(bytes.len())])?;
     Ok(bytes.len())
+}
+
+/// `PTRACE_SECCOMP_GET_FILTER`: copies a filter's instructions, if there is a place for them, and returns how many there are.
+fn filter(ctx: &Ctx, task: &Task, index: u64, data: u64) -> Result<usize> {
+    let instructions = seccomp::show(ctx, task, index)?.instructions;
+    if data != 0 {
+        ctx.write_user(data, &instructions)?;
+    }
+    Ok(instructions.len() / seccomp::bpf::Instruction::SIZE)
+}
+
+/// `PTRACE_SECCOMP_GET_METADATA`: `struct seccomp_metadata`, as much of it as there is room for; returns how much that is.
+fn filter_metadata(ctx: &Ctx, task: &Task, room: u64, data: u64) -> Result<usize> {
+    /// The index that the caller asks for, and the flags that it gets.
+    const SIZE: u64 = 16;
+    let size = room.min(SIZE) as usize;
+    if size < size_of::<u64>() {
+        bail!(EINVAL, "no room for the index");
+    }
+    let index: u64 = ctx.read_val(data)?;
+    let logs = seccomp::show(ctx, task, index)?.logs;
+    let flags = u64::from(if logs { seccomp::Flags::LOG.bits() } else { 0 });
+    let bytes = [index.to_ne_bytes(), flags.to_ne_bytes()].concat();
+    ctx.write_user(data, &bytes[..size])?;
+    Ok(size)
 }
 
 /// `arch_prctl(2)` for the tracee; addresses are the tracer's.

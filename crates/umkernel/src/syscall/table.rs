@@ -212,6 +212,7 @@ const FAMILIES: &[(&str, &[Entry])] = families![
     process_vm,
     ptrace,
     sched,
+    seccomp,
     signal,
     socket,
     stat,

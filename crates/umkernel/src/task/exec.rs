@@ -32,10 +32,12 @@ pub fn exec(ctx: &Ctx, file: Arc<File>, path: &[u8], mut strings: Strings, frame
     let attr = image.file.inode.attr()?;
     let traced = !ctx.task.trace.may_gain_privileges();
     let no_suid = image.file.location.mount.no_suid() || traced;
-    let (new_creds, secure) = creds::for_exec(ctx.creds(), &attr, no_suid);
 
     let old_tid = ctx.task.tid();
     end_other_threads(ctx)?;
+    // No other thread sets `no_new_privs` any more.
+    let (new_creds, secure) =
+        creds::for_exec(ctx.creds(), &attr, no_suid, ctx.task.no_new_privs.load(Ordering::SeqCst));
     futex::exec_robust_list(ctx);
 
     let kernel = ctx.kernel;

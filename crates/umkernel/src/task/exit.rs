@@ -12,18 +12,17 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-/// `exit(2)`: the running task ends when it is on its way to user mode.
-pub fn exit_thread(ctx: &Ctx, code: u8) {
+/// `exit(2)`, or what ends a thread alone: the running task ends with this status when it is on its way to user mode.
+pub fn exit_thread(ctx: &Ctx, status: WaitStatus) {
     let mut inner = ctx.task.process.inner.lock();
-    // wait(2) tells the first thread's code if all threads end one by one.
-    if ctx.task.tid() == ctx.task.process.pid {
-        inner.leader_status = Some(WaitStatus::Exited(code));
-    } else if inner.threads.len() == 1 {
-        inner.leader_status.get_or_insert(WaitStatus::Exited(code));
+    // If all threads end one by one, wait(2) tells how the last one did (Linux since 5.17).
+    if ctx.task.tid() == ctx.task.process.pid || inner.is_last(ctx.task) {
+        inner.leader_status = Some(status);
     }
-    drop(inner);
-    ctx.task.trace.exits(code);
+    // Under the lock: of two that end at the same time, one is the last.
     ctx.task.dying.store(true, Ordering::SeqCst);
+    drop(inner);
+    ctx.task.trace.exits(status);
     ctx.task.attention.store(true, Ordering::SeqCst);
 }
 
@@ -46,6 +45,8 @@ pub fn finish(ctx: &Ctx) {
     let task = ctx.task;
     let process = &task.process;
     task.dying.store(true, Ordering::SeqCst);
+    // Before anybody hears of the end: a supervisor has nobody to wait for any more.
+    task.seccomp.release();
     futex::exit_robust_list(ctx);
     let clear_tid = task.clear_child_tid.load(Ordering::Relaxed);
     if clear_tid != 0 && ctx.write_val(clear_tid, &0u32).is_ok() {

@@ -1,6 +1,6 @@
 //! Tasks that no task forked: the kernel's own, and the first processes of the machine.
 
-use super::{Comm, Creds, Looks, Part, Pid, Process, ProcessInner, ProcessState, Rlimit, Rusage, Task};
+use super::{Comm, Creds, Looks, Part, Pid, Process, ProcessInner, ProcessState, Rlimit, Rusage, Task, WaitStatus};
 use crate::errno::Result;
 use crate::kernel::{Ctx, Kernel};
 use crate::loader::Strings;
@@ -102,6 +102,8 @@ impl FirstTask {
             restart: Mutex::new(None),
             in_syscall: AtomicU32::new(u32::MAX),
             trace: Default::default(),
+            no_new_privs: AtomicBool::new(false),
+            seccomp: Default::default(),
             start_time: crate::host::monotonic_ns(),
         });
         process.inner.lock().threads.push(task.clone());
@@ -138,7 +140,7 @@ pub fn start_program(kernel: &Arc<Kernel>, task: &Arc<Task>, programs: Vec<Progr
         if !ok {
             // The machine has nothing to run and stops; that process 1 is gone is no panic of its own.
             ctx.kernel.power(crate::power::PowerAction::Off(1));
-            super::exit_thread(ctx, 127);
+            super::exit_thread(ctx, WaitStatus::Exited(127));
         }
         started(result);
         ok.then_some(frame)

@@ -7,6 +7,7 @@ use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::platform::{HostThread, Spawn, TrapFrame};
 use crate::ptrace;
+use crate::seccomp;
 use crate::signal::{self, ProcessSignals};
 use crate::sync::{Mutex, WaitQueue, Waiter};
 use crate::vfs::OpenFlags;
@@ -175,6 +176,8 @@ pub fn clone(ctx: &Ctx, args: &CloneArgs, frame: &mut TrapFrame) -> Result<Pid> 
         restart: Mutex::new(None),
         in_syscall: AtomicU32::new(u32::MAX),
         trace: Default::default(),
+        no_new_privs: AtomicBool::new(false),
+        seccomp: Default::default(),
         start_time: crate::host::monotonic_ns(),
     });
     let mut child_frame = *frame;
@@ -329,9 +332,14 @@ fn adopt(ctx: &Ctx, child: &Arc<Task>, flags: CloneFlags) -> Result<()> {
         if inner.exiting.is_some() || ctx.task.dying.load(Ordering::SeqCst) {
             bail!(ERESTARTNOINTR, "the process is ending");
         }
+        // A filter that another thread attaches for all is the child's before this or by that.
+        seccomp::inherit(ctx.task, child);
         inner.threads.push(child.clone());
     } else {
         let me = &ctx.task.process;
+        let inner = me.inner.lock();
+        seccomp::inherit(ctx.task, child);
+        drop(inner);
         let parent = if flags.contains(CloneFlags::PARENT) { me.parent().unwrap_or(me.clone()) } else { me.clone() };
         let mut inner = process.inner.lock();
         process.set_parent(&mut inner, &parent);

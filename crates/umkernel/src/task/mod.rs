@@ -85,6 +85,11 @@ pub struct Task {
     pub in_syscall: AtomicU32,
     /// Who traces the task, and whom it traces (`ptrace(2)`).
     pub trace: crate::ptrace::TaskTrace,
+    /// Programs that the task executes gain no privileges (`prctl(PR_SET_NO_NEW_PRIVS)`). Never unset; set by the task itself, and by a
+    /// thread that attaches a filter for all.
+    pub no_new_privs: AtomicBool,
+    /// Which system calls the task may make (`seccomp(2)`).
+    pub seccomp: crate::seccomp::TaskSeccomp,
     /// CLOCK_MONOTONIC at creation, nanoseconds.
     pub start_time: u64,
 }

@@ -129,7 +129,7 @@ pub struct ProcessInner {
     pub state: ProcessState,
     /// Set once the process is ending: the status that it will have.
     pub exiting: Option<WaitStatus>,
-    /// What the first thread said when it ended by itself; the process's status if all threads do.
+    /// How the first thread ended by itself, then how the last one did: the process's status if all threads do.
     pub leader_status: Option<WaitStatus>,
     /// The real user id when the process ended.
     pub uid_at_exit: u32,
@@ -152,6 +152,11 @@ pub struct ProcessInner {
 }
 
 impl ProcessInner {
+    /// Whether no other thread than this one goes on.
+    pub fn is_last(&self, thread: &Arc<Task>) -> bool {
+        self.threads.iter().all(|other| Arc::ptr_eq(other, thread) || other.dying.load(Ordering::SeqCst))
+    }
+
     /// Begins the end of the process: every thread but `caller`, which sees to itself, is told to end. The first status counts.
     pub fn begin_exit(&mut self, kernel: &crate::Kernel, status: WaitStatus, caller: Option<&Task>) {
         if self.exiting.is_some() {

@@ -201,6 +201,7 @@ fn machine_with(root: Arc<dyn FileSystem>, platform: TestPlatform) -> Machine {
         unknown_calls: Default::default(),
         settings: Default::default(),
         core_pattern: Default::default(),
+        seccomp_log: Default::default(),
         trace: None,
         profile: None,
         power: Default::default(),

@@ -219,6 +219,7 @@ static PROTOTYPES: &[Prototype] = &[
     p("setsid", "", Id, "makes a new session, without a terminal, and this process its leader"),
     p("set_tid_address", "tidptr", Id, "says where the kernel is to store 0 when this thread ends, and gives its id"),
     p("arch_prctl", "code addr", Success, "sets what the fs or gs register points to: where a thread keeps its own variables"),
+    p("seccomp", "operation flags args", Value, "restricts which calls the thread may make, by a filter that looks at each"),
     p("prctl", "option arg2 arg3 arg4 arg5", Value, "asks or changes a property of the process or thread"),
     p("set_robust_list", "head len", Success, "says where the thread keeps its list of locks that must not be lost when it ends"),
     p("get_robust_list", "pid head_ptr len_ptr", Success, "tells where a thread keeps its list of locks"),

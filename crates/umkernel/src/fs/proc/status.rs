@@ -9,6 +9,7 @@ use crate::task::Creds;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt::Write;
+use core::sync::atomic::Ordering;
 
 pub(super) fn status(ctx: &Ctx, subject: &Subject) -> Result<Vec<u8>> {
     let mut text = String::new();
@@ -64,7 +65,9 @@ fn fill(ctx: &Ctx, subject: &Subject, out: &mut String) -> core::fmt::Result {
         ("CapAmb", creds.ambient),
     ];
     sets.iter().try_for_each(|(name, set)| writeln!(out, "{name}:\t{:016x}", set.bits()))?;
-    writeln!(out, "NoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0", u8::from(creds.no_new_privs))?;
+    let no_new_privs = task.as_ref().is_some_and(|t| t.no_new_privs.load(Ordering::Relaxed));
+    let (mode, filters) = task.as_ref().map_or((0, 0), |t| (t.seccomp.mode(), t.seccomp.filters()));
+    writeln!(out, "NoNewPrivs:\t{}\nSeccomp:\t{mode}\nSeccomp_filters:\t{filters}", u8::from(no_new_privs))?;
     let cpus = ctx.kernel.config.cpus.max(1) as usize;
     let allowed = task.as_ref().map_or_else(|| crate::task::all_cpus(cpus), |t| t.sched.allowed_cpus(cpus));
     writeln!(out, "Cpus_allowed:\t{}\nCpus_allowed_list:\t{}", mask_text(&allowed, cpus), list_text(&allowed, cpus))?;

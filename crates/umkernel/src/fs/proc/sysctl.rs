@@ -6,6 +6,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::pseudo::{DirBuilder, Store};
 use crate::ipc::Limits;
 use crate::kernel::{Ctx, Kernel};
+use crate::seccomp;
 use crate::settings::{Limit, Settings};
 use crate::task::Capabilities;
 use crate::version;
@@ -89,7 +90,13 @@ fn kernel_settings(dir: DirBuilder, boot_id: String) -> DirBuilder {
                 .text("entropy_avail", "256\n")
                 .text("poolsize", "256\n")
         })
-        .dir("pty", |dir| dir.text("max", "4096\n"));
+        .dir("pty", |dir| dir.text("max", "4096\n"))
+        .dir("seccomp", |dir| {
+            let all = |ctx: &Ctx| line(ctx, |_| seccomp::ACTIONS.map(|action| action.1).join(" "));
+            let logged = |ctx: &Ctx| Ok(line(ctx, |kernel| kernel.seccomp_log.names()));
+            let set = |ctx: &Ctx, text: &[u8]| ctx.kernel.seccomp_log.set_names(ctx, text);
+            dir.file("actions_avail", all).file_with("actions_logged", 0o644, logged, Some(Box::new(set)))
+        });
     ipc_limits(dir)
 }
 

@@ -150,6 +150,10 @@ fn settings_take_what_is_written_and_refuse_what_is_wrong() {
         write(ctx, "sys/kernel/pid_max", "400000\n").unwrap();
         assert_eq!(read(ctx, "sys/kernel/pid_max").unwrap(), "400000\n");
         assert_eq!(write(ctx, "sys/kernel/core_pattern", "|/bin/sh").unwrap_err(), Errno::EINVAL);
+        let logged = "sys/kernel/seccomp/actions_logged";
+        assert_eq!(write(ctx, logged, "allow").unwrap_err(), Errno::EINVAL);
+        write(ctx, logged, "log kill_process\n").unwrap();
+        assert_eq!(read(ctx, logged).unwrap(), "kill_process log\n");
         write(ctx, "sys/kernel/core_pattern", "core.%p\n").unwrap();
         assert_eq!(read(ctx, "sys/kernel/core_pattern").unwrap(), "core.%p\n");
     });

@@ -8,10 +8,10 @@ const SET_GROUP: u32 = 0o2000;
 const GROUP_EXECUTE: u32 = 0o010;
 
 /// The credentials of a program whose file has these attributes, and whether it must not trust its environment
-/// (`AT_SECURE`). With `no_suid` the file's mount gives no privilege.
-pub fn for_exec(old: &Creds, attr: &Attr, no_suid: bool) -> (Creds, bool) {
+/// (`AT_SECURE`). With `no_suid` the file's mount gives no privilege; with `no_new_privs` nothing does.
+pub fn for_exec(old: &Creds, attr: &Attr, no_suid: bool, no_new_privs: bool) -> (Creds, bool) {
     let mut new = old.clone();
-    if !no_suid && !old.no_new_privs {
+    if !no_suid && !no_new_privs {
         if attr.mode & SET_USER != 0 {
             new.euid = attr.uid;
         }
@@ -26,7 +26,7 @@ pub fn for_exec(old: &Creds, attr: &Attr, no_suid: bool) -> (Creds, bool) {
         effective = new.euid == 0;
     }
     let is_set_id = new.euid != old.uid || new.egid != old.gid;
-    if old.no_new_privs && (is_set_id || !old.permitted.contains(new.permitted)) {
+    if no_new_privs && (is_set_id || !old.permitted.contains(new.permitted)) {
         new.euid = new.uid;
         new.egid = new.gid;
         new.permitted &= old.permitted;
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_set_user_id_root_program_gets_everything_and_is_secure() {
-        let (new, secure) = for_exec(&user(), &file(0o4755, 0, 0), false);
+        let (new, secure) = for_exec(&user(), &file(0o4755, 0, 0), false, false);
         assert_eq!((new.uid, new.euid, new.suid, new.fsuid), (1000, 0, 0, 0));
         assert_eq!(new.effective, Capabilities::ALL);
         assert!(secure && !new.dumpable);
@@ -98,9 +98,8 @@ mod tests {
 
     #[test]
     fn no_new_privs_and_nosuid_mounts_give_nothing() {
-        let careful = Creds { no_new_privs: true, ..user() };
-        for (creds, no_suid) in [(careful, false), (user(), true)] {
-            let (new, secure) = for_exec(&creds, &file(0o6755, 0, 0), no_suid);
+        for (no_suid, no_new_privs) in [(false, true), (true, false)] {
+            let (new, secure) = for_exec(&user(), &file(0o6755, 0, 0), no_suid, no_new_privs);
             assert_eq!((new.euid, new.egid), (1000, 1000));
             assert!(new.permitted.is_empty() && !secure);
         }
@@ -108,14 +107,14 @@ mod tests {
 
     #[test]
     fn set_group_id_needs_group_execute() {
-        assert_eq!(for_exec(&user(), &file(0o2745, 0, 5), false).0.egid, 1000);
-        assert_eq!(for_exec(&user(), &file(0o2755, 0, 5), false).0.egid, 5);
+        assert_eq!(for_exec(&user(), &file(0o2745, 0, 5), false, false).0.egid, 1000);
+        assert_eq!(for_exec(&user(), &file(0o2755, 0, 5), false, false).0.egid, 5);
     }
 
     #[test]
     fn roots_programs_keep_what_the_bounding_set_allows() {
         let bounded = Creds { bounding: Capabilities::CHOWN, ..Creds::root() };
-        let (new, secure) = for_exec(&bounded, &file(0o755, 0, 0), false);
+        let (new, secure) = for_exec(&bounded, &file(0o755, 0, 0), false, false);
         assert_eq!((new.effective, secure), (Capabilities::CHOWN, false));
     }
 

@@ -116,7 +116,6 @@ pub struct Creds {
     pub bounding: Capabilities,
     pub ambient: Capabilities,
     pub securebits: u32,
-    pub no_new_privs: bool,
     pub keep_caps: bool,
     /// `prctl(PR_SET_DUMPABLE)`: whether others of the same user may look into the process.
     pub dumpable: bool,
@@ -141,7 +140,6 @@ impl Creds {
             bounding: Capabilities::ALL,
             ambient: Capabilities::empty(),
             securebits: 0,
-            no_new_privs: false,
             keep_caps: false,
             dumpable: true,
         }

@@ -15,6 +15,8 @@ pub(super) const KINDS: &[Kind] = &[
     Kind::entry("arch_prctl", |p, v| p.choice(v, ARCH_PRCTL, "ARCH_???")),
     Kind::entry("ptrace_request", |p, v| p.choice(v, PTRACE, "PTRACE_???")),
     Kind::entry("prctl", prctl),
+    Kind::entry("seccomp_operation", |p, v| p.choice(v & 0xffff_ffff, SECCOMP, "SECCOMP_???")),
+    Kind::entry("seccomp_flags", |p, v| p.flags(v & 0xffff_ffff, SECCOMP_FLAGS, "SECCOMP_FILTER_FLAG_???")),
     Kind::entry("priority_which", |p, v| {
         p.choice(v, &[(0, "PRIO_PROCESS"), (1, "PRIO_PGRP"), (2, "PRIO_USER")], "PRIO_???");
     }),
@@ -175,6 +177,7 @@ fn event_text(status: u32) -> String {
         4 => "PTRACE_EVENT_EXEC",
         5 => "PTRACE_EVENT_VFORK_DONE",
         6 => "PTRACE_EVENT_EXIT",
+        7 => "PTRACE_EVENT_SECCOMP",
         128 => "PTRACE_EVENT_STOP",
         other => return format!(" | {other:#x} /* PTRACE_EVENT_??? */ << 16"),
     };
@@ -216,7 +219,25 @@ const PTRACE: &[(u64, &str)] = &[
     (0x4209, "PTRACE_PEEKSIGINFO"),
     (0x420a, "PTRACE_GETSIGMASK"),
     (0x420b, "PTRACE_SETSIGMASK"),
+    (0x420c, "PTRACE_SECCOMP_GET_FILTER"),
+    (0x420d, "PTRACE_SECCOMP_GET_METADATA"),
     (0x420e, "PTRACE_GET_SYSCALL_INFO"),
+];
+
+const SECCOMP: &[(u64, &str)] = &[
+    (0, "SECCOMP_SET_MODE_STRICT"),
+    (1, "SECCOMP_SET_MODE_FILTER"),
+    (2, "SECCOMP_GET_ACTION_AVAIL"),
+    (3, "SECCOMP_GET_NOTIF_SIZES"),
+];
+
+const SECCOMP_FLAGS: &[(u64, &str)] = &[
+    (1, "SECCOMP_FILTER_FLAG_TSYNC"),
+    (2, "SECCOMP_FILTER_FLAG_LOG"),
+    (4, "SECCOMP_FILTER_FLAG_SPEC_ALLOW"),
+    (8, "SECCOMP_FILTER_FLAG_NEW_LISTENER"),
+    (16, "SECCOMP_FILTER_FLAG_TSYNC_ESRCH"),
+    (32, "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"),
 ];
 
 const ARCH_PRCTL: &[(u64, &str)] = &[

@@ -2,9 +2,11 @@
 
 use super::{Kind, Printer, text};
 use crate::signal::{AltStack, SIGINFO_SIZE, SigAction, SigDetail, SigInfo, SigSet, code, number};
+use crate::syscall::names;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use linux_raw_sys::ptrace::AUDIT_ARCH_X86_64;
 
 pub(super) const KINDS: &[Kind] = &[
     Kind::entry("sigaction_in", sigaction),
@@ -145,6 +147,7 @@ fn code_name(signo: u8, value: i32) -> Option<&'static str> {
         (number::SIGILL, 2) => "ILL_ILLOPN",
         (number::SIGTRAP, 1) => "TRAP_BRKPT",
         (number::SIGTRAP, 2) => "TRAP_TRACE",
+        (number::SIGSYS, code::SYS_SECCOMP) => "SYS_SECCOMP",
         _ => return None,
     })
 }
@@ -184,6 +187,14 @@ fn braces(info: &SigInfo) -> String {
             }
         }
         SigDetail::Poll { band, fd } => out += &format!(", si_band={band}, si_fd={fd}"),
+        SigDetail::Call { addr, nr, arch } => {
+            let name = match arch {
+                AUDIT_ARCH_X86_64 => "AUDIT_ARCH_X86_64".into(),
+                _ => text::hex(arch.into()),
+            };
+            let call = names::name(nr as u64).map_or_else(|| format!("{nr}"), |name| format!("__NR_{name}"));
+            out += &format!(", si_call_addr={}, si_syscall={call}, si_arch={name}", text::hex(addr));
+        }
     }
     out + "}"
 }
