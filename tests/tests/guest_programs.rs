@@ -166,6 +166,11 @@ fn processes_trace_each_other() {
 }
 
 #[test]
+fn system_calls_are_restricted() {
+    same_as_native_on("seccomp", platforms());
+}
+
+#[test]
 fn not_everybody_may_trace() {
     same_as_native_on("debug_rights", platforms());
 }
