@@ -101,6 +101,11 @@ fn mounts_are_made_step_by_step() {
 }
 
 #[test]
+fn namespaces_of_names_mounts_and_system_v_objects() {
+    same_as_native("namespaces");
+}
+
+#[test]
 fn access_control_lists() {
     same_as_native("acls");
 }

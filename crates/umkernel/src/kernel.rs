@@ -10,7 +10,7 @@ use crate::sync::{Mutex, WaitQueue};
 use crate::task::core_dump::Pattern as CorePattern;
 use crate::task::{Pid, Task, TaskTable};
 use crate::vfs::Vfs;
-use crate::{futex, host, ipc, log, net, profile, signal, stats, syscall, time, trace, tty};
+use crate::{futex, host, ipc, log, net, ns, profile, signal, stats, syscall, time, trace, tty};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -41,8 +41,8 @@ pub struct Kernel {
     pub tasks: TaskTable,
     /// Mounts and caches.
     pub vfs: Vfs,
-    /// `uname(2)`'s changeable part: host name and domain name.
-    pub uts: Mutex<Uts>,
+    /// Namespaces: those that the machine starts in, and what is known of the others.
+    pub namespaces: ns::Registry,
     /// Signals queued, by user.
     pub queued_signals: signal::QueuedByUser,
     /// Load averages.
@@ -59,8 +59,8 @@ pub struct Kernel {
     pub core_pattern: CorePattern,
     /// Which actions of seccomp filters are logged.
     pub seccomp_log: ActionLog,
-    /// System V shared memory, semaphores and message queues, and POSIX message queues.
-    pub ipc: ipc::Ipc,
+    /// What POSIX message queues take.
+    pub mqueues: ipc::mqueue::Mqueues,
     /// Terminals, the console among them.
     pub ttys: tty::Ttys,
     /// The names that sockets are bound to.
@@ -85,15 +85,6 @@ pub struct Kernel {
     pub boot_monotonic: u64,
     /// CLOCK_REALTIME at boot, nanoseconds.
     pub boot_realtime: u64,
-}
-
-/// Names of the machine (`uname(2)`).
-#[derive(Clone, Debug)]
-pub struct Uts {
-    /// Host name.
-    pub nodename: String,
-    /// NIS domain name.
-    pub domainname: String,
 }
 
 /// The running task and its kernel: what every system call and every file operation is given.
@@ -168,13 +159,15 @@ impl Kernel {
     pub fn new(platform: Box<dyn Platform>, config: Config, trace: Option<trace::Tracer>) -> Result<Arc<Kernel>> {
         let empty_file = host::HostFd::new(host::memfd_create(c"beyond-end-of-file")?);
         let unnamed = || String::from("(none)");
+        let vfs = Vfs::new();
+        let namespaces = ns::Registry::new(&vfs, ns::Uts { nodename: unnamed(), domainname: unnamed() });
         Ok(Arc::new(Kernel {
             platform,
             profile: config.profile.then(profile::Profile::default),
             config,
             tasks: TaskTable::default(),
-            vfs: Vfs::new(),
-            uts: Mutex::new(Uts { nodename: unnamed(), domainname: unnamed() }),
+            vfs,
+            namespaces,
             queued_signals: Default::default(),
             load: Default::default(),
             trace,
@@ -186,7 +179,7 @@ impl Kernel {
             aio: Default::default(),
             core_pattern: Default::default(),
             seccomp_log: Default::default(),
-            ipc: Default::default(),
+            mqueues: Default::default(),
             ttys: Default::default(),
             log: Default::default(),
             power: Power::default(),

@@ -26,6 +26,7 @@ pub mod log;
 pub mod machine;
 pub mod mm;
 pub mod net;
+pub mod ns;
 pub mod platform;
 pub mod power;
 pub mod profile;

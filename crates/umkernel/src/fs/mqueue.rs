@@ -1,6 +1,6 @@
 //! mqueue: POSIX message queues as files (`mq_overview(7)`).
 //!
-//! There is one instance. The kernel itself looks for queues by name in it (`mq_open(2)`, `mq_unlink(2)`), whether it is mounted
+//! Each IPC namespace has one instance. The kernel itself looks for queues by name in it (`mq_open(2)`, `mq_unlink(2)`), whether it is mounted
 //! anywhere or not; through a mount they can be listed, read, made and removed, too. Whatever opens a queue, its descriptor serves
 //! all calls.
 
@@ -75,7 +75,7 @@ fn check_options(data: &str) -> Result<()> {
 /// The mount that the kernel itself uses.
 fn own_mount(ctx: &Ctx) -> Result<Arc<Mount>> {
     let vfs = &ctx.kernel.vfs;
-    let mut own = ctx.kernel.ipc.mqueue.mount.lock();
+    let mut own = ctx.ipc().mqueue.lock();
     match &*own {
         Some(mount) => Ok(mount.clone()),
         None => Ok(own.insert(vfs.internal_mount(MqueueFs::new(vfs.anonymous_dev()))?).clone()),
@@ -132,7 +132,7 @@ impl MqueueFs {
 
     /// Makes a queue of the running task's user.
     fn add(&self, ctx: &Ctx, name: &[u8], new: &NewInode, wish: Option<[i64; 2]>) -> Result<InodeRef> {
-        let queue = ctx.kernel.ipc.mqueue.create(ctx, wish)?;
+        let queue = ctx.kernel.mqueues.create(ctx, wish)?;
         let name: Arc<[u8]> = Arc::from(name);
         let mut names = self.names.lock();
         if names.by_name.contains_key(&name) {

@@ -2,7 +2,8 @@
 //! POSIX message queues, in [`mqueue`], which are files.
 //!
 //! System V's three kinds share how their objects are found and who may use them ([`Table`], [`Perm`]); what an object does is in
-//! a module of its own. Objects outlive the processes that make them. `/proc/sysvipc` lists them.
+//! a module of its own. Objects outlive the processes that make them, and end with their namespace (`ipc_namespaces(7)`).
+//! `/proc/sysvipc` lists them.
 
 mod limits;
 pub mod mqueue;
@@ -16,6 +17,10 @@ pub use limits::Limits;
 pub use perm::Perm;
 pub use table::{Object, Table, sequence_of};
 
+use crate::kernel::Ctx;
+use crate::ns::Ticket;
+use crate::sync::Mutex;
+use crate::vfs::Mount;
 use alloc::sync::Arc;
 
 /// `key_t`: an object that nobody else finds.
@@ -27,9 +32,9 @@ pub const IPC_EXCL: i32 = 0o2000;
 /// Do not wait.
 pub const IPC_NOWAIT: i32 = 0o4000;
 
-/// All objects of the machine.
-#[derive(Default)]
+/// A namespace of objects, with limits of its own.
 pub struct Ipc {
+    ticket: Ticket,
     /// How many and how large objects may be.
     pub limits: Limits,
     /// Shared memory.
@@ -38,10 +43,37 @@ pub struct Ipc {
     pub sem: Table<sem::Set>,
     /// Message queues.
     pub msg: Table<msg::Queue>,
-    /// POSIX message queues.
-    pub mqueue: mqueue::Mqueues,
+    /// Where the kernel itself looks for POSIX message queues, once anybody has.
+    pub(crate) mqueue: Mutex<Option<Arc<Mount>>>,
     /// What processes have to take back when they end.
     pub(crate) undo: sem::UndoCount,
+}
+
+impl Ipc {
+    /// Without objects.
+    pub(crate) fn new(ticket: Ticket) -> Ipc {
+        Ipc {
+            ticket,
+            limits: Limits::default(),
+            shm: Arc::default(),
+            sem: Table::default(),
+            msg: Table::default(),
+            mqueue: Mutex::default(),
+            undo: sem::UndoCount::default(),
+        }
+    }
+
+    /// What says which namespace it is.
+    pub(crate) fn ticket(&self) -> &Ticket {
+        &self.ticket
+    }
+}
+
+impl<'a> Ctx<'a> {
+    /// The System V objects that the running task finds.
+    pub fn ipc(&self) -> &'a Ipc {
+        &self.namespaces().ipc
+    }
 }
 
 /// The time as these objects keep it: seconds since 1970.

@@ -3,7 +3,7 @@
 use super::{IPC_NOWAIT, Ipc, Object, Perm, now};
 use crate::bail;
 use crate::errno::{Errno, Error, Result};
-use crate::kernel::{Ctx, Kernel};
+use crate::kernel::Ctx;
 use crate::sync::{Mutex, WaitQueue};
 use crate::task::Capabilities;
 use alloc::collections::VecDeque;
@@ -104,7 +104,7 @@ impl State {
 
 /// `msgget(2)`.
 pub fn get(ctx: &Ctx, key: i32, flags: i32) -> Result<i32> {
-    let Ipc { limits, msg, .. } = &ctx.kernel.ipc;
+    let Ipc { limits, msg, .. } = ctx.ipc();
     let make = |perm| {
         let status = Status {
             perm,
@@ -140,7 +140,7 @@ fn interrupted(error: Error) -> Error {
 
 /// `msgsnd(2)`.
 pub fn send(ctx: &Ctx, id: i32, message: Message, flags: i32) -> Result<()> {
-    let queue = ctx.kernel.ipc.msg.find(id)?;
+    let queue = ctx.ipc().msg.find(id)?;
     let len = message.text.len() as u64;
     let mut message = Some(message);
     let mut attempt = || -> Option<Result<()>> {
@@ -168,7 +168,7 @@ pub fn receive(ctx: &Ctx, id: i32, most: usize, kind: i64, flags: i32) -> Result
     if flags & COPY != 0 && (flags & EXCEPT != 0 || flags & IPC_NOWAIT == 0) {
         bail!(EINVAL, "MSG_COPY looks at one place and does not wait");
     }
-    let queue = ctx.kernel.ipc.msg.find(id)?;
+    let queue = ctx.ipc().msg.find(id)?;
     let attempt = || -> Option<Result<Message>> {
         let mut state = match open(&queue, ctx, 0o444) {
             Ok(state) => state,
@@ -200,7 +200,7 @@ pub fn receive(ctx: &Ctx, id: i32, most: usize, kind: i64, flags: i32) -> Result
 
 /// Takes an owner, a mode and how many bytes the queue takes (`IPC_SET`).
 pub fn set(ctx: &Ctx, id: i32, (uid, gid, mode): (u32, u32, u32), most: u64) -> Result<()> {
-    let Ipc { limits, msg, .. } = &ctx.kernel.ipc;
+    let Ipc { limits, msg, .. } = ctx.ipc();
     let queue = msg.find(id)?;
     let creds = ctx.creds();
     let mut state = queue.state.lock();
@@ -219,7 +219,7 @@ pub fn set(ctx: &Ctx, id: i32, (uid, gid, mode): (u32, u32, u32), most: u64) -> 
 
 /// Removes a queue; who waits for it hears of that (`IPC_RMID`).
 pub fn remove(ctx: &Ctx, id: i32) -> Result<()> {
-    let table = &ctx.kernel.ipc.msg;
+    let table = &ctx.ipc().msg;
     let queue = table.find(id)?;
     let mut state = queue.state.lock();
     state.status.perm.check_owner(ctx.creds())?;
@@ -231,8 +231,8 @@ pub fn remove(ctx: &Ctx, id: i32) -> Result<()> {
 }
 
 /// Messages of all queues, and their bytes.
-pub fn totals(kernel: &Kernel) -> (u64, u64) {
-    let all = kernel.ipc.msg.all().into_iter().map(|queue| queue.status());
+pub fn totals(ipc: &Ipc) -> (u64, u64) {
+    let all = ipc.msg.all().into_iter().map(|queue| queue.status());
     all.fold((0, 0), |(count, bytes), status| (count + status.count, bytes + status.bytes))
 }
 
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(receive(&ctx, id, 2, 0, 0).map(drop), Err(Errno::E2BIG.into()));
         assert_eq!(receive(&ctx, id, 2, 0, CUT).unwrap().text, b"fi");
         assert_eq!((take(0, 0), take(0, 0)), (Ok(b"another".to_vec()), Err(Errno::ENOMSG)));
-        let Status { bytes, count, .. } = ctx.kernel.ipc.msg.find(id).unwrap().status();
+        let Status { bytes, count, .. } = ctx.ipc().msg.find(id).unwrap().status();
         assert_eq!((bytes, count), (0, 0));
     }
 

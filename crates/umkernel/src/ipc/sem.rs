@@ -189,12 +189,15 @@ impl State {
 
 /// `semget(2)`.
 pub fn get(ctx: &Ctx, key: i32, count: i32, flags: i32) -> Result<i32> {
-    let Ipc { limits, sem, .. } = &ctx.kernel.ipc;
+    let ipc = ctx.ipc();
+    let Ipc { limits, sem, .. } = ipc;
     if count < 0 || count as u64 > limits.semmsl.get() {
         bail!(EINVAL, "a size that no set has");
     }
     let count = count as usize;
-    let all = total(ctx.kernel);
+    let all = total(ipc);
+    let mut everywhere = 0;
+    ctx.kernel.namespaces.for_each_ipc(|ipc| everywhere += total(ipc));
     let make = |perm| {
         if count == 0 {
             bail!(EINVAL, "a set without semaphores");
@@ -202,7 +205,7 @@ pub fn get(ctx: &Ctx, key: i32, count: i32, flags: i32) -> Result<i32> {
         if all + count as u64 > limits.semmns.get() {
             bail!(ENOSPC);
         }
-        if (all + count as u64) * size_of::<Semaphore>() as u64 > ctx.kernel.config.memory / MEMORY_PART {
+        if (everywhere + count as u64) * size_of::<Semaphore>() as u64 > ctx.kernel.config.memory / MEMORY_PART {
             bail!(ENOMEM, "more of the kernel's memory than semaphores may take");
         }
         let (values, waiting, undo) = (vec![Semaphore::default(); count], Vec::new(), BTreeMap::new());
@@ -214,13 +217,13 @@ pub fn get(ctx: &Ctx, key: i32, count: i32, flags: i32) -> Result<i32> {
 }
 
 /// Semaphores of all sets.
-pub fn total(kernel: &Kernel) -> u64 {
-    kernel.ipc.sem.all().iter().map(|set| set.status().count).sum()
+pub fn total(ipc: &Ipc) -> u64 {
+    ipc.sem.all().iter().map(|set| set.status().count).sum()
 }
 
 /// `semop(2)`, `semtimedop(2)` with a deadline (CLOCK_MONOTONIC, nanoseconds).
 pub fn operate(ctx: &Ctx, id: i32, operations: Vec<Operation>, deadline: Option<u64>) -> Result<()> {
-    let Ipc { sem, undo, .. } = &ctx.kernel.ipc;
+    let Ipc { sem, undo, .. } = ctx.ipc();
     let set = sem.find(id)?;
     let pid = ctx.task.process.pid;
     let alters = operations.iter().any(|one| one.change != 0);
@@ -277,7 +280,7 @@ pub enum Question {
 
 /// Tells of a semaphore.
 pub fn ask(ctx: &Ctx, id: i32, number: usize, question: Question) -> Result<i32> {
-    let set = ctx.kernel.ipc.sem.find(id)?;
+    let set = ctx.ipc().sem.find(id)?;
     let state = set.open(ctx, 0o444)?;
     state.check_number(number)?;
     let waiting = |zero: bool| {
@@ -295,7 +298,7 @@ pub fn ask(ctx: &Ctx, id: i32, number: usize, question: Question) -> Result<i32>
 
 /// The values of all semaphores (`GETALL`).
 pub fn values(ctx: &Ctx, id: i32) -> Result<Vec<u16>> {
-    let set = ctx.kernel.ipc.sem.find(id)?;
+    let set = ctx.ipc().sem.find(id)?;
     let state = set.open(ctx, 0o444)?;
     Ok(state.values.iter().map(|one| one.value as u16).collect())
 }
@@ -315,7 +318,7 @@ pub fn set_value(ctx: &Ctx, id: i32, number: usize, value: i32) -> Result<()> {
 /// Sets all semaphores (`SETALL`): as many as the set has, which `read` is told.
 pub fn set_values(ctx: &Ctx, id: i32, read: impl FnOnce(usize) -> Result<Vec<u16>>) -> Result<()> {
     // Read without the set's lock: the memory may be anything.
-    let count = ctx.kernel.ipc.sem.find(id)?.open(ctx, 0o222)?.values.len();
+    let count = ctx.ipc().sem.find(id)?.open(ctx, 0o222)?.values.len();
     let values = read(count)?;
     if values.iter().any(|value| i32::from(*value) > MOST) {
         bail!(ERANGE);
@@ -337,11 +340,11 @@ impl State {
 }
 
 fn change(ctx: &Ctx, id: i32, change: impl FnOnce(&mut State) -> Result<()>) -> Result<()> {
-    let set = ctx.kernel.ipc.sem.find(id)?;
+    let set = ctx.ipc().sem.find(id)?;
     let mut state = set.open(ctx, 0o222)?;
     change(&mut state)?;
     state.changed = now();
-    if state.serve(&ctx.kernel.ipc.undo) {
+    if state.serve(&ctx.ipc().undo) {
         drop(state);
         set.done.wake_all();
     }
@@ -350,7 +353,7 @@ fn change(ctx: &Ctx, id: i32, change: impl FnOnce(&mut State) -> Result<()>) -> 
 
 /// Takes an owner and a mode (`IPC_SET`).
 pub fn set_owner(ctx: &Ctx, id: i32, (uid, gid, mode): (u32, u32, u32)) -> Result<()> {
-    let set = ctx.kernel.ipc.sem.find(id)?;
+    let set = ctx.ipc().sem.find(id)?;
     let mut state = set.state.lock();
     state.perm.check_owner(ctx.creds())?;
     state.perm.set(uid, gid, mode);
@@ -360,7 +363,7 @@ pub fn set_owner(ctx: &Ctx, id: i32, (uid, gid, mode): (u32, u32, u32)) -> Resul
 
 /// Removes a set; who waits for it hears of that (`IPC_RMID`).
 pub fn remove(ctx: &Ctx, id: i32) -> Result<()> {
-    let Ipc { sem, undo, .. } = &ctx.kernel.ipc;
+    let Ipc { sem, undo, .. } = ctx.ipc();
     let set = sem.find(id)?;
     let mut state = set.state.lock();
     state.perm.check_owner(ctx.creds())?;
@@ -375,9 +378,14 @@ pub fn remove(ctx: &Ctx, id: i32) -> Result<()> {
     Ok(())
 }
 
-/// A process has ended: what it did with `SEM_UNDO` is undone.
+/// A process has ended: what it did with `SEM_UNDO` is undone, wherever it did it.
 pub(crate) fn process_ended(kernel: &Kernel, pid: i32) {
-    let Ipc { sem, undo, .. } = &kernel.ipc;
+    kernel.namespaces.for_each_ipc(|ipc| undo_all(ipc, pid));
+}
+
+/// Undoes what a process did in a namespace with `SEM_UNDO`.
+pub(crate) fn undo_all(ipc: &Ipc, pid: i32) {
+    let Ipc { sem, undo, .. } = ipc;
     if undo.0.load(Ordering::Relaxed) == 0 {
         return;
     }
@@ -442,6 +450,6 @@ mod tests {
         set_value(&ctx, id, 0, 1).unwrap();
         process_ended(&machine.kernel, ctx.task.process.pid);
         assert_eq!(values(&ctx, id).unwrap(), [1, 7], "a value that was set is not undone");
-        assert_eq!(machine.kernel.ipc.undo.0.load(Ordering::Relaxed), 0);
+        assert_eq!(ctx.ipc().undo.0.load(Ordering::Relaxed), 0);
     }
 }

@@ -6,7 +6,7 @@
 use super::{Ipc, Object, Perm, Table, now};
 use crate::bail;
 use crate::errno::{Errno, Result};
-use crate::kernel::{Ctx, Kernel};
+use crate::kernel::Ctx;
 use crate::mm::{Attachment, PAGE_SIZE, Prot, SharedMemory, page_up};
 use crate::sync::Mutex;
 use crate::task::Capabilities;
@@ -120,8 +120,9 @@ impl Drop for Attached {
 
 /// `shmget(2)`.
 pub fn get(ctx: &Ctx, key: i32, size: u64, flags: i32) -> Result<i32> {
-    let Ipc { limits, shm, .. } = &ctx.kernel.ipc;
-    let pages = pages(ctx.kernel);
+    let ipc = ctx.ipc();
+    let Ipc { limits, shm, .. } = ipc;
+    let pages = pages(ipc);
     let make = |perm| {
         if size == 0 || size > limits.shmmax.get() {
             bail!(EINVAL, "a size that no segment has");
@@ -169,7 +170,7 @@ pub fn attach(ctx: &Ctx, id: i32, addr: u64, flags: i32) -> Result<u64> {
     if flags & EXECUTE != 0 {
         (prot, wanted) = (prot | Prot::EXEC, wanted | 0o111);
     }
-    let segment = ctx.kernel.ipc.shm.find(id)?;
+    let segment = ctx.ipc().shm.find(id)?;
     segment.perm().check(ctx.creds(), wanted)?;
     let pid = ctx.task.process.pid;
     let memory = segment.memory.attached(Box::new(segment.attach(pid, pid)));
@@ -187,7 +188,7 @@ pub fn detach(ctx: &Ctx, addr: u64) -> Result<()> {
 
 /// Takes an owner and a mode (`IPC_SET`).
 pub fn set(ctx: &Ctx, id: i32, (uid, gid, mode): (u32, u32, u32)) -> Result<()> {
-    let segment = ctx.kernel.ipc.shm.find(id)?;
+    let segment = ctx.ipc().shm.find(id)?;
     let mut state = segment.state.lock();
     state.perm.check_owner(ctx.creds())?;
     state.perm.set(uid, gid, mode);
@@ -197,7 +198,7 @@ pub fn set(ctx: &Ctx, id: i32, (uid, gid, mode): (u32, u32, u32)) -> Result<()> 
 
 /// Removes a segment, now or with its last attachment (`IPC_RMID`).
 pub fn remove(ctx: &Ctx, id: i32) -> Result<()> {
-    let table = &ctx.kernel.ipc.shm;
+    let table = &ctx.ipc().shm;
     let segment = table.find(id)?;
     let mut state = segment.state.lock();
     state.perm.check_owner(ctx.creds())?;
@@ -215,7 +216,7 @@ pub fn remove(ctx: &Ctx, id: i32) -> Result<()> {
 
 /// `SHM_LOCK` and `SHM_UNLOCK`: the mark alone, as all memory is the host's to keep.
 pub fn lock(ctx: &Ctx, id: i32, on: bool) -> Result<()> {
-    let segment = ctx.kernel.ipc.shm.find(id)?;
+    let segment = ctx.ipc().shm.find(id)?;
     let creds = ctx.creds();
     let mut state = segment.state.lock();
     if !creds.capable(Capabilities::IPC_LOCK) {
@@ -235,6 +236,6 @@ pub fn lock(ctx: &Ctx, id: i32, on: bool) -> Result<()> {
 }
 
 /// Pages of all segments. What is in memory of them is the host's affair: all is taken to be.
-pub fn pages(kernel: &Kernel) -> u64 {
-    kernel.ipc.shm.all().iter().map(|segment| segment.size.div_ceil(PAGE_SIZE)).sum()
+pub fn pages(ipc: &Ipc) -> u64 {
+    ipc.shm.all().iter().map(|segment| segment.size.div_ceil(PAGE_SIZE)).sum()
 }

@@ -123,7 +123,7 @@ fn sys_shmctl(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     const SHM_INFO: i32 = 14;
     const SHM_STAT_ANY: i32 = 15;
     let (id, command, addr) = (args[0] as i32, args[1] as i32, args[2]);
-    let ipc = &ctx.kernel.ipc;
+    let ipc = ctx.ipc();
     if id < 0 || command < 0 {
         bail!(EINVAL);
     }
@@ -153,7 +153,7 @@ fn sys_shmctl(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
             Ok(ipc.shm.highest())
         }
         SHM_INFO => {
-            let pages = shm::pages(ctx.kernel);
+            let pages = shm::pages(ipc);
             // `struct shm_info`: segments, pages, those in memory, those swapped out.
             write_words(ctx, addr, &[ipc.shm.all().len() as u64, pages, pages, 0, 0, 0])?;
             Ok(ipc.shm.highest())
@@ -174,7 +174,7 @@ fn operate(ctx: &Ctx, args: &[u64; 6], timeout: u64) -> Result<usize> {
     if id < 0 || count < 1 {
         bail!(EINVAL);
     }
-    if count > ctx.kernel.ipc.limits.semopm.get() {
+    if count > ctx.ipc().limits.semopm.get() {
         bail!(E2BIG, "more operations than semopm");
     }
     let deadline = match timeout {
@@ -205,7 +205,7 @@ fn sys_semctl(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     const SEM_INFO: i32 = 19;
     const SEM_STAT_ANY: i32 = 20;
     let (id, number, command, addr) = (args[0] as i32, args[1] as i32 as usize, args[2] as i32, args[3]);
-    let ipc = &ctx.kernel.ipc;
+    let ipc = ctx.ipc();
     if id < 0 {
         bail!(EINVAL);
     }
@@ -240,7 +240,7 @@ fn sys_semctl(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
                 [&limits.semmni, &limits.semmns, &limits.semmsl, &limits.semopm].map(|l| l.get());
             // `struct seminfo`; `SEM_INFO` has sets and semaphores in use where `IPC_INFO` has sizes of old.
             let (usz, aem) = match command {
-                SEM_INFO => (ipc.sem.all().len() as u64, sem::total(ctx.kernel)),
+                SEM_INFO => (ipc.sem.all().len() as u64, sem::total(ipc)),
                 _ => (20, sem::MOST as u64),
             };
             write_ints(ctx, addr, &[mns, mni, mns, mns, msl, opm, opm, usz, sem::MOST as u64, aem])?;
@@ -257,7 +257,7 @@ fn sys_msgget(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
 fn sys_msgsnd(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let (id, addr, len, flags) = (args[0] as i32, args[1], args[2], args[3] as i32);
     let kind: i64 = ctx.read_val(addr)?;
-    if len > ctx.kernel.ipc.limits.msgmax.get() || id < 0 || kind < 1 {
+    if len > ctx.ipc().limits.msgmax.get() || id < 0 || kind < 1 {
         bail!(EINVAL);
     }
     let mut text = vec![0; len as usize];
@@ -283,7 +283,7 @@ fn sys_msgctl(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     /// Where `struct msqid64_ds` has the bytes that the queue takes.
     const MOST_AT: u64 = 88;
     let (id, command, addr) = (args[0] as i32, args[1] as i32, args[2]);
-    let ipc = &ctx.kernel.ipc;
+    let ipc = ctx.ipc();
     if id < 0 || command < 0 {
         bail!(EINVAL);
     }
@@ -312,7 +312,7 @@ fn sys_msgctl(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
             const SEG: u64 = 0xffff;
             let (pool, map, tql) = match command {
                 MSG_INFO => {
-                    let (count, bytes) = msg::totals(ctx.kernel);
+                    let (count, bytes) = msg::totals(ipc);
                     (ipc.msg.all().len() as u64, count, bytes)
                 }
                 _ => (mni * mnb / 1024, mnb, mnb),

@@ -20,6 +20,7 @@ mod mount;
 mod mount_fd;
 mod mqueue;
 pub mod names;
+mod namespaces;
 mod open;
 mod pidfd;
 mod poll;

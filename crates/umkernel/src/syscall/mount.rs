@@ -75,8 +75,15 @@ fn sys_mount(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     if flags & MS_MAGIC_MASK == MS_MAGIC {
         flags &= !MS_MAGIC_MASK;
     }
+    // How a mount propagates can be said of any that can be reached.
+    if flags & MS_PROPAGATION == 0 || flags & (MS_REMOUNT | MS_BIND) != 0 {
+        at.check_own(ctx)?;
+    }
     let mount_flags = MountFlags::from_bits_truncate(flags as u32);
-    let from = || vfs.resolve(ctx, AT_FDCWD, &source, WalkFlags::FOLLOW);
+    let from = || {
+        let from = vfs.resolve(ctx, AT_FDCWD, &source, WalkFlags::FOLLOW)?;
+        from.check_own(ctx).map(|()| from)
+    };
     if flags & MS_REMOUNT != 0 {
         let mut new = mount_flags;
         if !new.intersects(MountFlags::NOATIME | MountFlags::RELATIME | MountFlags::STRICTATIME) {
@@ -117,6 +124,7 @@ fn sys_umount2(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     let follow = if flags & UMOUNT_NOFOLLOW != 0 { WalkFlags::empty() } else { WalkFlags::FOLLOW };
     let at = ctx.kernel.vfs.resolve(ctx, AT_FDCWD, &path, follow)?;
     check_admin(ctx)?;
+    at.check_own(ctx)?;
     ctx.kernel.vfs.umount(&at, flags).map(|()| 0)
 }
 
@@ -126,5 +134,6 @@ fn sys_pivot_root(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize
     let directory = WalkFlags::FOLLOW | WalkFlags::DIRECTORY;
     let new_root = vfs.resolve(ctx, AT_FDCWD, &ctx.read_path(args[0])?, directory)?;
     let put_old = vfs.resolve(ctx, AT_FDCWD, &ctx.read_path(args[1])?, directory)?;
+    new_root.check_own(ctx)?;
     vfs.pivot_root(ctx, &new_root, &put_old).map(|()| 0)
 }

@@ -209,7 +209,9 @@ fn sys_open_tree(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize>
     }
     let (vfs, path) = (&ctx.kernel.vfs, ctx.read_path(args[1])?);
     let file: Arc<File> = if clone {
-        vfs.open_copy(&vfs.resolve(ctx, args[0] as i32, &path, walk)?, recursive)?
+        let from = vfs.resolve(ctx, args[0] as i32, &path, walk)?;
+        from.check_own(ctx)?;
+        vfs.open_copy(&from, recursive)?
     } else {
         let mut how = OpenHow::new(OpenFlags::PATH, 0);
         how.flags.set(OpenFlags::NOFOLLOW, !walk.contains(WalkFlags::FOLLOW));
@@ -236,7 +238,8 @@ fn sys_move_mount(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize
     let vfs = &ctx.kernel.vfs;
     let place = |dirfd: u64, path: u64, follow: u32, empty: u32| {
         let walk = walk(flags & follow != 0, flags & empty != 0);
-        vfs.resolve(ctx, dirfd as i32, &ctx.read_path(path)?, walk)
+        let place = vfs.resolve(ctx, dirfd as i32, &ctx.read_path(path)?, walk)?;
+        place.check_own(ctx).map(|()| place)
     };
     let from = place(args[0], args[1], F_SYMLINKS, F_EMPTY_PATH)?;
     let at = place(args[2], args[3], T_SYMLINKS, T_EMPTY_PATH)?;
@@ -269,6 +272,7 @@ fn sys_mount_setattr(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<us
     }
     let vfs = &ctx.kernel.vfs;
     let at = vfs.resolve(ctx, args[0] as i32, &ctx.read_path(args[1])?, walk)?;
+    at.check_own(ctx)?;
     vfs.change_mounts(&at, &change, flags & AT_RECURSIVE != 0)?;
     Ok(0)
 }

@@ -64,7 +64,7 @@ fn sys_mq_timedsend(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usi
     if len > open.queue().capacity().bytes {
         bail!(EMSGSIZE);
     }
-    let message = ctx.kernel.ipc.mqueue.load(ctx, addr, len as usize, priority)?;
+    let message = ctx.kernel.mqueues.load(ctx, addr, len as usize, priority)?;
     open.send(ctx, &file, message, deadline)?;
     Ok(0)
 }

@@ -26,7 +26,8 @@ pub(super) const TABLE: &[Entry] = &[
     Entry::new(435, "clone3", Family::Process, CLONE3, PROCESSES, sys_clone3),
 ];
 
-const PROCESSES: Support = Support::Partial("no namespaces, no pidfd of a thread");
+const PROCESSES: Support =
+    Support::Partial("namespaces of mounts, names and System V objects only; no pidfd of a thread");
 const CLONE: &[Arg] = &[Arg::Kind("clone_flags"), Arg::Ptr, Arg::Ptr, Arg::Ptr, Arg::Hex];
 const CLONE3: &[Arg] = &[Arg::Kind("clone_args"), Arg::Uint];
 const WAIT4: &[Arg] = &[Arg::Int, Arg::Kind("wait_status"), Arg::Kind("wait_options"), Arg::Kind("rusage")];
@@ -53,9 +54,7 @@ fn sys_clone3(ctx: &Ctx, args: &[u64; 6], frame: &mut TrapFrame) -> Result<usize
     let words: [u64; 11] = read_extensible(ctx, args[0], args[1], VERSION_0)?;
     let flags = CloneFlags::from_bits_retain(words[0]);
     let (exit_signal, stack, stack_size) = (words[4], words[5], words[6]);
-    if words[0] & 0xff != 0 && words[0] & 0xff != CloneFlags::NEW_OTHER.bits() & 0xff
-        || flags.contains(CloneFlags::DETACHED)
-    {
+    if words[0] & 0xff != 0 && words[0] & 0xff != CloneFlags::NEWTIME.bits() || flags.contains(CloneFlags::DETACHED) {
         bail!(EINVAL, "flags of the old clone");
     }
     if exit_signal > 64 || (flags.intersects(CloneFlags::THREAD | CloneFlags::PARENT) && exit_signal != 0) {

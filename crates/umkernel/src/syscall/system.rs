@@ -6,7 +6,7 @@ use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::platform::TrapFrame;
 use crate::power::PowerAction;
-use crate::task::{Capabilities, CloneFlags, Task};
+use crate::task::{Capabilities, Task};
 use crate::{host, stats, time, version};
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -30,14 +30,6 @@ pub(super) const TABLE: &[Entry] = &[
     Entry::new(169, "reboot", Family::System, REBOOT, Support::Partial("no kexec, no suspend"), sys_reboot),
     Entry::new(170, "sethostname", Family::System, NAME, Support::Full, sys_sethostname),
     Entry::new(171, "setdomainname", Family::System, NAME, Support::Full, sys_setdomainname),
-    Entry::new(
-        272,
-        "unshare",
-        Family::Process,
-        &[Arg::Kind("clone_flags")],
-        Support::Partial("no namespaces"),
-        sys_unshare,
-    ),
     Entry::new(309, "getcpu", Family::System, GETCPU, Support::Full, sys_getcpu),
     Entry::new(312, "kcmp", Family::Process, KCMP, Support::Partial("no epoll targets"), sys_kcmp),
     Entry::new(318, "getrandom", Family::System, GETRANDOM, Support::Full, sys_getrandom),
@@ -48,7 +40,7 @@ pub(super) const TABLE: &[Entry] = &[
 const UTS_FIELD: usize = 65;
 
 fn sys_uname(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
-    let uts = ctx.kernel.uts.lock().clone();
+    let uts = ctx.uts().lock().clone();
     let fields =
         [version::SYSNAME, &uts.nodename, version::RELEASE, version::VERSION, version::MACHINE, &uts.domainname];
     let mut buf = [0u8; UTS_FIELD * 6];
@@ -77,13 +69,13 @@ fn new_name(ctx: &Ctx, args: &[u64; 6]) -> Result<String> {
 
 fn sys_sethostname(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
     let name = new_name(ctx, args)?;
-    ctx.kernel.uts.lock().nodename = name;
+    ctx.uts().lock().nodename = name;
     Ok(0)
 }
 
 fn sys_setdomainname(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
     let name = new_name(ctx, args)?;
-    ctx.kernel.uts.lock().domainname = name;
+    ctx.uts().lock().domainname = name;
     Ok(0)
 }
 
@@ -228,25 +220,6 @@ fn sys_reboot(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usiz
             return slept.map(|_| 0);
         }
     }
-}
-
-fn sys_unshare(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {
-    let flags = CloneFlags::from_bits_retain(args[0]);
-    let private = CloneFlags::THREAD | CloneFlags::SIGHAND | CloneFlags::VM;
-    let known = private | CloneFlags::FS | CloneFlags::FILES | CloneFlags::SYSVSEM;
-    if !known.contains(flags) {
-        bail!(EINVAL, "namespaces are not built");
-    }
-    if flags.intersects(private) && ctx.task.process.inner.lock().threads.len() > 1 {
-        bail!(EINVAL, "the process has several threads");
-    }
-    if flags.contains(CloneFlags::FS) {
-        ctx.set_fs(Arc::new(ctx.fs().duplicate()));
-    }
-    if flags.contains(CloneFlags::FILES) {
-        ctx.set_files(Arc::new(ctx.files().duplicate()));
-    }
-    Ok(0)
 }
 
 fn sys_getcpu(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize> {

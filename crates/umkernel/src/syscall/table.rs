@@ -204,6 +204,7 @@ const FAMILIES: &[(&str, &[Entry])] = families![
     mount,
     mount_fd,
     mqueue,
+    namespaces,
     open,
     pidfd,
     poll,

@@ -70,6 +70,7 @@ pub fn finish(ctx: &Ctx) {
     hand_over_memory(ctx, old);
     vfork_done(task);
     close_files(ctx);
+    leave_namespaces(ctx);
 
     let status = ptrace::stop::exit_status(ctx);
     let mut inner = process.inner.lock();
@@ -116,6 +117,12 @@ fn close_files(ctx: &Ctx) {
     if Arc::strong_count(&table) == 1 {
         table.close_all(ctx);
     }
+}
+
+/// Gives up the task's part in its namespaces. What is mounted in one that nobody is in any more goes with it.
+fn leave_namespaces(ctx: &Ctx) {
+    // SAFETY: as for the memory.
+    drop(unsafe { ctx.task.namespaces.replace(None) });
 }
 
 fn finish_process(ctx: &Ctx) {

@@ -89,6 +89,7 @@ impl FirstTask {
             creds: Part::new(Arc::new(Creds::root())),
             fs: Part::new(self.fs),
             files: Part::new(self.files),
+            namespaces: Part::new(Some(kernel.namespaces.initial.clone())),
             mm: Part::new(None),
             looks: Looks::default(),
             signals: TaskSignals::default(),

@@ -1,10 +1,10 @@
 //! `fork`, `vfork`, `clone`: new tasks.
 
-use super::Capabilities;
 use super::{Looks, Part, Pid, Process, ProcessInner, ProcessState, Rusage, Task, pidfd};
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
+use crate::ns;
 use crate::platform::{HostThread, Spawn, TrapFrame};
 use crate::ptrace;
 use crate::seccomp;
@@ -53,10 +53,16 @@ bitflags::bitflags! {
         const UNTRACED = 0x80_0000;
         /// Store the child's id in the child.
         const CHILD_SETTID = 0x100_0000;
-        /// All namespaces that Linux has beside `NEWNS` and `NEWUSER`: cgroup, uts, ipc, pid, net, and time.
-        const NEW_OTHER = 0x6e00_0080;
+        /// A namespace of names of the machine of its own.
+        const NEWUTS = 0x400_0000;
+        /// A namespace of System V objects of its own.
+        const NEWIPC = 0x800_0000;
         /// A user namespace of its own.
         const NEWUSER = 0x1000_0000;
+        /// A time namespace of its own; within the exit signal of the old `clone`.
+        const NEWTIME = 0x80;
+        /// All namespaces that Linux has but `NEWUSER`: mount, cgroup, uts, ipc, pid, net, and time.
+        const NAMESPACES = 0x6e02_0080;
         /// Share the I/O context.
         const IO = 0x8000_0000;
         /// Reset signal handlers.
@@ -114,8 +120,8 @@ impl CloneArgs {
         if f.contains(CloneFlags::NEWNS | CloneFlags::FS) {
             bail!(EINVAL, "CLONE_NEWNS with CLONE_FS");
         }
-        if f.intersects(CloneFlags::NEWNS | CloneFlags::NEW_OTHER | CloneFlags::NEWUSER) {
-            bail!(EINVAL, "namespaces are not built");
+        if f.contains(CloneFlags::NEWUSER) {
+            bail!(EINVAL, "user namespaces are not built");
         }
         if f.contains(CloneFlags::CLEAR_SIGHAND | CloneFlags::SIGHAND) {
             bail!(EINVAL, "CLONE_CLEAR_SIGHAND with CLONE_SIGHAND");
@@ -135,10 +141,6 @@ impl CloneArgs {
 
 /// `clone(2)`: makes a task and starts it. Returns its id, which the child's own return of 0 mirrors.
 pub fn clone(ctx: &Ctx, args: &CloneArgs, frame: &mut TrapFrame) -> Result<Pid> {
-    let namespaces = CloneFlags::NEWNS | CloneFlags::NEW_OTHER;
-    if args.flags.intersects(namespaces) && !ctx.creds().capable(Capabilities::SYS_ADMIN) {
-        bail!(EPERM, "namespaces are an administrator's");
-    }
     args.check()?;
     let kernel = ctx.kernel;
     let parent = ctx.task;
@@ -147,12 +149,13 @@ pub fn clone(ctx: &Ctx, args: &CloneArgs, frame: &mut TrapFrame) -> Result<Pid> 
     if flags.contains(CloneFlags::SETTLS) && args.tls >= crate::mm::TASK_SIZE {
         bail!(EPERM, "the thread area's address is not the guest's");
     }
+    let fs = if flags.contains(CloneFlags::FS) { parent.fs() } else { Arc::new(parent.fs().duplicate()) };
+    let namespaces = ns::for_child(ctx, flags, &fs)?;
     let tid = kernel.new_pid()?;
     let mm = parent.mm()?;
     let child_mm = if flags.contains(CloneFlags::VM) { mm } else { Arc::new(mm.fork(kernel.new_id(), tid)) };
     let process = if flags.contains(CloneFlags::THREAD) { parent.process.clone() } else { new_process(ctx, tid, args) };
     let files = if flags.contains(CloneFlags::FILES) { parent.files() } else { Arc::new(parent.files().duplicate()) };
-    let fs = if flags.contains(CloneFlags::FS) { parent.fs() } else { Arc::new(parent.fs().duplicate()) };
     let vfork_done = flags.contains(CloneFlags::VFORK).then(|| Arc::new(WaitQueue::new()));
     let child = Arc::new(Task {
         tid: AtomicI32::new(tid),
@@ -163,6 +166,7 @@ pub fn clone(ctx: &Ctx, args: &CloneArgs, frame: &mut TrapFrame) -> Result<Pid> 
         creds: Part::new(parent.creds()),
         fs: Part::new(fs),
         files: Part::new(files),
+        namespaces: Part::new(Some(namespaces)),
         mm: Part::new(Some(child_mm.clone())),
         looks: Looks::default(),
         signals: parent.signals.for_child(flags.contains(CloneFlags::VM) && !flags.contains(CloneFlags::VFORK)),

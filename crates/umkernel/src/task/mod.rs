@@ -29,6 +29,7 @@ pub use table::{PID_MAX, PID_MAX_LIMIT, RESERVED_PIDS, TaskTable};
 use crate::errno::{Errno, Error, Result};
 use crate::kernel::{Ctx, Kernel};
 use crate::mm::AddressSpace;
+use crate::ns::Namespaces;
 use crate::platform::HostThread;
 use crate::signal::TaskSignals;
 use crate::sync::{Mutex, Waiter, Wake};
@@ -58,6 +59,8 @@ pub struct Task {
     pub fs: Part<Arc<FsContext>>,
     /// Open files; shared with `CLONE_FILES`.
     pub files: Part<Arc<FdTable>>,
+    /// Namespaces; `None` after exit.
+    pub namespaces: Part<Option<Arc<Namespaces>>>,
     /// Memory; `None` for a kernel thread and after exit.
     pub mm: Part<Option<Arc<AddressSpace>>>,
     /// What of these the task looks at in its call.

@@ -1,4 +1,4 @@
-//! What a task has a part in: its memory, descriptors, credentials and directories.
+//! What a task has a part in: its memory, descriptors, credentials, directories and namespaces.
 //!
 //! As on Linux, only the task itself replaces these (exec, exit, `unshare(2)`, `setuid(2)`), so it looks at them as they stand, without a
 //! lock and without counting a reference; everybody else takes a [`Part`]'s lock. What a task replaces in a call, it may still be looking at:
@@ -8,6 +8,7 @@ use super::{Creds, Task};
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
 use crate::mm::AddressSpace;
+use crate::ns::Namespaces;
 use crate::sync::Mutex;
 use crate::vfs::{FdTable, FsContext};
 use alloc::sync::Arc;
@@ -144,6 +145,13 @@ impl<'a> Ctx<'a> {
         unsafe { self.task.fs.own() }
     }
 
+    /// The namespaces that it is in; the machine's first ones for a task that has given its own up.
+    pub fn namespaces(&self) -> &'a Namespaces {
+        // SAFETY: as for `files`.
+        let own = unsafe { self.task.namespaces.own() };
+        own.as_deref().unwrap_or(&self.kernel.namespaces.initial)
+    }
+
     /// Gives the task other descriptors.
     pub fn set_files(&self, files: Arc<FdTable>) {
         // SAFETY: this thread runs the task; what it may look at is kept.
@@ -160,5 +168,14 @@ impl<'a> Ctx<'a> {
     pub fn set_fs(&self, fs: Arc<FsContext>) {
         // SAFETY: as in `set_files`.
         self.task.keep(unsafe { self.task.fs.replace(fs) });
+    }
+
+    /// Brings the task into other namespaces.
+    pub fn set_namespaces(&self, namespaces: Arc<Namespaces>) {
+        // SAFETY: as in `set_files`.
+        let old = unsafe { self.task.namespaces.replace(Some(namespaces)) };
+        if let Some(old) = old {
+            self.task.keep(old);
+        }
     }
 }

@@ -7,8 +7,9 @@ pub mod chance;
 use crate::errno::{Errno, Result};
 use crate::fs::devpts::DevPts;
 use crate::fs::tmpfs::{Options, TmpFs};
-use crate::kernel::{Config, Ctx, Kernel, Uts};
+use crate::kernel::{Config, Ctx, Kernel};
 use crate::mm::{AddressSpace, Prot};
+use crate::ns::{Registry, Uts};
 use crate::platform::{Backing, HostThreadFn, KernelThreadFn, Platform, Reserved, Spawn, StartFn, TrapFrame};
 use crate::sync::Mutex;
 use crate::task::{FirstTask, Task};
@@ -184,17 +185,19 @@ pub(crate) fn machine_on(root: Arc<dyn FileSystem>) -> Machine {
 }
 
 fn machine_with(root: Arc<dyn FileSystem>, platform: TestPlatform) -> Machine {
+    let vfs = Vfs::new();
+    let names = Uts { nodename: "test".into(), domainname: "(none)".into() };
+    let namespaces = Registry::new(&vfs, names);
     let kernel = Kernel {
         platform: Box::new(platform),
         config: Config { memory: 1 << 30, cpus: 1, max_tasks: 100, command_line: "test".into(), profile: false },
         tasks: Default::default(),
-        vfs: Vfs::new(),
-        uts: Mutex::new(Uts { nodename: "test".into(), domainname: "(none)".into() }),
+        vfs,
+        namespaces,
         queued_signals: Default::default(),
         time: Default::default(),
         load: Default::default(),
         futexes: Default::default(),
-        ipc: Default::default(),
         ttys: Default::default(),
         net: Default::default(),
         log: Default::default(),

@@ -3,25 +3,30 @@
 use super::file::Hold;
 use super::{
     Attr, Dentry, File, FileOps, FileSystem, FileType, Inode, InodeCommon, InodeRef, Location, Mount, MountFlags,
-    OpenFlags, SetAttr, StatFs, SuperBlock, Timestamp, Vfs, makedev,
+    OpenFlags, SetAttr, StatFs, SuperBlock, Timestamp, Vfs,
 };
 use crate::errno::Result;
 use crate::sync::SeqLock;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::any::Any;
-use core::sync::atomic::AtomicBool;
+use core::sync::atomic::{AtomicBool, Ordering};
 
-struct AnonFs {
-    dev: u64,
+/// A file system whose files open files and links lead to, and no path.
+pub(super) struct AnonFs {
+    pub(super) name: &'static str,
+    pub(super) magic: u64,
+    pub(super) dev: u64,
 }
 
 /// `ANON_INODE_FS_MAGIC` of `linux/magic.h`.
-const ANON_INODE_FS_MAGIC: u64 = 0x0904_1934;
+pub(super) const ANON_INODE_FS_MAGIC: u64 = 0x0904_1934;
+/// `NSFS_MAGIC` of `linux/magic.h`.
+const NSFS_MAGIC: u64 = 0x6e73_6673;
 
 impl FileSystem for AnonFs {
     fn name(&self) -> &'static str {
-        "anon_inodefs"
+        self.name
     }
 
     fn root(&self) -> Result<InodeRef> {
@@ -33,7 +38,7 @@ impl FileSystem for AnonFs {
     }
 
     fn statfs(&self) -> Result<StatFs> {
-        Ok(StatFs { fs_type: ANON_INODE_FS_MAGIC, bsize: 4096, namelen: 255, ..StatFs::default() })
+        Ok(StatFs { fs_type: self.magic, bsize: 4096, namelen: 255, ..StatFs::default() })
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -45,13 +50,12 @@ fn root_inode(dev: u64) -> InodeRef {
     Arc::new(AnonInode::new(dev, 1, FileType::Directory, 0o555, 0, 0))
 }
 
-/// The mount that files without a name are on.
-pub(super) fn pseudo_mount(minor: u64) -> Arc<Mount> {
-    let dev = makedev(0, minor as u32);
-    let root = Dentry::new_root(root_inode(dev));
-    let sb = SuperBlock::with_root(Arc::new(AnonFs { dev }), root, AtomicBool::new(false));
+/// The mount of such a file system, which is attached nowhere.
+pub(super) fn pseudo_mount(id: u32, fs: AnonFs, flags: MountFlags) -> Arc<Mount> {
+    let (name, root) = (fs.name, Dentry::new_root(root_inode(fs.dev)));
+    let sb = SuperBlock::with_root(Arc::new(fs), root, AtomicBool::new(false));
     let root = sb.root.clone();
-    Mount::new(1, sb, root, b"none", MountFlags::NOSUID | MountFlags::NODEV)
+    Mount::new(id, sb, root, name.as_bytes(), flags)
 }
 
 /// An inode that only open files refer to.
@@ -125,6 +129,16 @@ impl Vfs {
     pub fn anon_inode(&self, file_type: FileType, mode: u32, (uid, gid): (u32, u32)) -> InodeRef {
         let dev = self.anonymous.sb.fs.dev();
         Arc::new(AnonInode::new(dev, self.anonymous_ino(), file_type, mode, uid, gid))
+    }
+
+    /// The mount that the files of namespaces are on. Mounts of such a file are copies of it.
+    pub(crate) fn nsfs(&self) -> Arc<Mount> {
+        let make = || {
+            let fs = AnonFs { name: "nsfs", magic: NSFS_MAGIC, dev: self.anonymous_dev() };
+            // Times that nobody keeps; the list of mounts says nothing of them.
+            pseudo_mount(self.next_mount.fetch_add(1, Ordering::Relaxed), fs, MountFlags::STRICTATIME)
+        };
+        self.nsfs.lock().get_or_insert_with(make).clone()
     }
 
     /// An open file without a name; `/proc/PID/fd` shows `name`, such as `"anon_inode:[eventfd]"`.

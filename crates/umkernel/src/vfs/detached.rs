@@ -62,22 +62,14 @@ impl Vfs {
             bail!(EINVAL, "an unbindable mount");
         }
         let mut mounts = self.mounts.lock();
-        let all = if recursive { mounts.subtree(old) } else { Vec::new() };
+        mounts.check_room(if recursive { mounts.subtree(old).len() } else { 1 })?;
         // A copy of a shared mount is its peer.
         let top = self.copy_of(old, from.dentry.clone());
         mounts.add_detached(top.clone());
-        let mut copies = alloc::vec![(old.clone(), top.clone())];
-        for old in all.iter().skip(1).filter(|m| !m.propagation().unbindable) {
-            let Some(point) = old.mount_point() else { continue };
-            if Arc::ptr_eq(&point.mount, &from.mount) && !point.dentry.is_within(&from.dentry) {
-                continue;
-            }
-            // Whose parent was not copied is not either.
-            let Some((_, parent)) = copies.iter().find(|(o, _)| Arc::ptr_eq(o, &point.mount)) else { continue };
-            let at = Location { mount: parent.clone(), dentry: point.dentry.clone() };
-            let below = self.copy_of(old, old.root.clone());
-            mounts.attach(below.clone(), Some(&at));
-            copies.push((old.clone(), below));
+        if recursive {
+            let is_beside = |point: &Location| Arc::ptr_eq(&point.mount, old) && !point.dentry.is_within(&from.dentry);
+            let left_out = |mount: &Arc<Mount>, point: &Location| mount.propagation().unbindable || is_beside(point);
+            mounts.copy_below((old, &top), left_out, |old| self.copy_of(old, old.root.clone()));
         }
         Ok(top)
     }

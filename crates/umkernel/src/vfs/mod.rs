@@ -26,6 +26,7 @@ mod locks;
 mod mount;
 mod mounting;
 mod names;
+mod namespace;
 pub mod notify;
 mod open;
 mod permission;
@@ -58,6 +59,7 @@ pub use locks::{FileLocks, LockOwner, RecordLock};
 pub use mount::{Mount, MountChanges, MountFlags};
 pub use mounting::{MNT_DETACH, MNT_EXPIRE, MNT_FORCE, MountChange};
 pub use names::{RENAME_EXCHANGE, RENAME_NOREPLACE};
+pub use namespace::MountNamespace;
 pub use notify::Events as NotifyEvents;
 pub use open::OpenHow;
 pub use permission::{Access, check_access};
@@ -75,6 +77,9 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// Mounts and caches of the machine.
 pub struct Vfs {
     mounts: Arc<Mutex<mount::MountTree>>,
+    /// The mount namespace that the machine starts with, and those that have ended and have mounts left.
+    initial: Arc<MountNamespace>,
+    ended: Arc<namespace::Ended>,
     /// Every file system in use, mounted or about to be.
     super_blocks: Mutex<Vec<Weak<SuperBlock>>>,
     lru: dentry::Lru,
@@ -86,6 +91,8 @@ pub struct Vfs {
     pub(crate) shmem: Mutex<Option<Arc<crate::fs::tmpfs::TmpFs>>>,
     /// Where pipes, sockets and other files without a name are.
     anonymous: Arc<Mount>,
+    /// Where the files of namespaces are, once somebody has looked.
+    nsfs: Mutex<Option<Arc<Mount>>>,
     /// Who is told of what happens to files.
     notified: Mutex<Vec<Weak<notify::Group>>>,
     /// Sleepers for record locks.
@@ -104,9 +111,15 @@ impl Default for Vfs {
 impl Vfs {
     /// A VFS without mounts.
     pub fn new() -> Vfs {
-        const ANONYMOUS_DEV: u64 = 1;
+        const ANONYMOUS_DEV: u32 = 1;
+        const ANONYMOUS_MOUNT: u32 = 1;
+        let (mounts, ended) = (Arc::default(), Arc::default());
+        let anonymous =
+            anon::AnonFs { name: "anon_inodefs", magic: anon::ANON_INODE_FS_MAGIC, dev: makedev(0, ANONYMOUS_DEV) };
         Vfs {
-            mounts: Arc::default(),
+            initial: MountNamespace::first(&mounts, &ended),
+            mounts,
+            ended,
             super_blocks: Mutex::new(Vec::new()),
             lru: dentry::Lru::default(),
             fs_types: Mutex::new(Vec::new()),
@@ -114,9 +127,10 @@ impl Vfs {
             shmem: Mutex::new(None),
             notified: Mutex::new(Vec::new()),
             lock_waits: locks::LockWaits::default(),
-            anonymous: anon::pseudo_mount(ANONYMOUS_DEV),
-            next_mount: AtomicU32::new(2),
-            next_dev: AtomicU32::new(ANONYMOUS_DEV as u32 + 1),
+            anonymous: anon::pseudo_mount(ANONYMOUS_MOUNT, anonymous, MountFlags::NOSUID | MountFlags::NODEV),
+            nsfs: Mutex::new(None),
+            next_mount: AtomicU32::new(ANONYMOUS_MOUNT + 1),
+            next_dev: AtomicU32::new(ANONYMOUS_DEV + 1),
             next_ino: AtomicU64::new(2),
         }
     }

@@ -50,6 +50,8 @@ pub struct Mount {
     expiring: AtomicU32,
     /// Has not been attached anywhere yet, and need not ever be.
     detached: AtomicBool,
+    /// The number of the namespace that it is mounted in; 0 for what has not been mounted in any. Set under the tree's lock.
+    namespace: AtomicU64,
     /// Files open for writing through it.
     pub(super) writers: AtomicI32,
     propagation: Mutex<Propagation>,
@@ -67,6 +69,7 @@ impl Mount {
             expiring: AtomicU32::new(0),
             attached: Mutex::new(None),
             detached: AtomicBool::new(false),
+            namespace: AtomicU64::new(0),
             writers: AtomicI32::new(0),
             propagation: Mutex::default(),
         })
@@ -126,6 +129,16 @@ impl Mount {
         self.detached.load(Ordering::Acquire)
     }
 
+    /// The number of the namespace that it is, or was last, mounted in; 0 for none.
+    pub(super) fn namespace(&self) -> u64 {
+        self.namespace.load(Ordering::Acquire)
+    }
+
+    /// Says which namespace it is mounted in; under the mount tree's lock.
+    pub(super) fn set_namespace(&self, number: u64) {
+        self.namespace.store(number, Ordering::Release);
+    }
+
     /// The location of its root.
     pub fn root_location(self: &Arc<Mount>) -> Location {
         Location { mount: self.clone(), dentry: self.root.clone() }
@@ -142,7 +155,7 @@ impl Mount {
     }
 }
 
-/// The mounts of the machine.
+/// The mounts of the machine, in all namespaces.
 #[derive(Default)]
 pub(super) struct MountTree {
     changes: Arc<MountChanges>,
@@ -199,14 +212,21 @@ impl MountTree {
         self.by_point.get(&key(at)).cloned()
     }
 
-    /// Adds a mount at a place, or as the root.
+    /// Adds a mount at a place, in that place's namespace, or as the root of its own.
     pub(super) fn attach(&mut self, mount: Arc<Mount>, at: Option<&Location>) {
+        let was_detached = mount.detached.swap(false, Ordering::AcqRel);
         if let Some(at) = at {
             at.dentry.mounted.fetch_add(1, Ordering::AcqRel);
             *mount.attached.lock() = Some((at.mount.clone(), at.dentry.clone()));
             self.by_point.insert(key(at), mount.clone());
+            let namespace = at.mount.namespace();
+            mount.set_namespace(namespace);
+            if was_detached {
+                // What is mounted below it comes along.
+                self.subtree(&mount).iter().for_each(|below| below.set_namespace(namespace));
+            }
         }
-        if !mount.detached.swap(false, Ordering::AcqRel) {
+        if !was_detached {
             self.order.push(mount);
         }
         self.changes.one_more();

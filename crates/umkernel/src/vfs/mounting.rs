@@ -1,5 +1,6 @@
 //! Changing the mount tree: `mount(2)`, `umount2(2)`, `pivot_root(2)`, `chroot(2)`; and what `/proc` says of it.
 
+use super::namespace::check_no_loop;
 use super::{
     FileSystem, FileType, FsContext, FsInner, Location, Mount, MountFlags, MountRequest, PropagationType, SuperBlock,
     Vfs, major, minor,
@@ -57,6 +58,7 @@ impl Vfs {
     pub fn mount_root(&self, fs: Arc<dyn FileSystem>, source: &[u8], flags: MountFlags) -> Result<Location> {
         let sb = self.super_block(fs, flags.contains(MountFlags::RDONLY))?;
         let mount = self.new_mount(sb.clone(), sb.root.clone(), source, flags);
+        mount.set_namespace(self.initial_namespace().number());
         self.mounts.lock().attach(mount.clone(), None);
         Ok(mount.root_location())
     }
@@ -137,8 +139,7 @@ impl Vfs {
         while let Some(on_top) = mounts.covering(&at) {
             at = on_top.root_location();
         }
-        mounts.attach_everywhere(mount, &at, |original| self.copy_of(original, original.root.clone()));
-        Ok(())
+        mounts.attach_everywhere(mount, &at, |original| self.copy_of(original, original.root.clone()))
     }
 
     /// `mount(2)` of a new file system of type `fs_type`.
@@ -210,6 +211,7 @@ impl Vfs {
         if mounts.covering(&root).is_some() {
             bail!(EINVAL, "something is mounted on it");
         }
+        check_no_loop(&mounts.subtree(&from.mount), &point.mount, false)?;
         mounts.relocate(&top.mount, Some(&root));
         if detached {
             mounts.attach(from.mount.clone(), Some(&point));
@@ -332,6 +334,7 @@ impl Vfs {
     /// `pivot_root(2)`: `new_root` becomes the root of the tree, and the old root is seen at `put_old`.
     pub fn pivot_root(&self, ctx: &Ctx, new_root: &Location, put_old: &Location) -> Result<()> {
         let root = ctx.fs().inner.lock().root.clone();
+        root.check_own(ctx)?;
         if !new_root.is_mount_root() || !root.is_mount_root() {
             bail!(EINVAL, "not a mount point");
         }
@@ -385,6 +388,7 @@ impl Vfs {
 
     /// Writes out what changed since the last time, so that a crash loses seconds only. A timer calls it.
     pub fn commit_all(&self) -> Result<()> {
+        self.forget_namespaces();
         let results: Vec<Result<()>> = self.file_systems().iter().map(|sb| sb.fs.commit()).collect();
         results.into_iter().collect()
     }
@@ -402,7 +406,8 @@ impl Vfs {
 
     /// The mounts that are seen from the task's root, each with its path.
     fn visible_mounts(&self, root: &Location) -> Vec<(Arc<Mount>, Vec<u8>)> {
-        let all: Vec<Arc<Mount>> = self.mounts.lock().all().to_vec();
+        let own = |mount: &&Arc<Mount>| mount.namespace() == root.mount.namespace();
+        let all: Vec<Arc<Mount>> = self.mounts.lock().all().iter().filter(own).cloned().collect();
         let seen = all.into_iter().filter_map(|mount| {
             let text = mount.root_location().path_from(root);
             text.reachable.then_some((mount, text.path))
@@ -477,7 +482,8 @@ fn subtree_path(mount: &Arc<Mount>, fs_root: &Location) -> Vec<u8> {
         names.push(at.name());
         match at.parent() {
             Some(parent) => at = parent,
-            None => break,
+            // A file without a place, as those of namespaces are: its name is no path.
+            None => return at.name().to_vec(),
         }
     }
     let mut path = Vec::new();

@@ -111,7 +111,7 @@ impl Vfs {
     }
 
     /// Checks that a name may be taken out of `dir`, or replaced by a directory or something else (`directory`).
-    fn may_remove(&self, creds: &Creds, dir: &Location, victim: &Dentry, directory: bool) -> Result<()> {
+    fn may_remove(&self, ctx: &Ctx, creds: &Creds, dir: &Location, victim: &Dentry, directory: bool) -> Result<()> {
         dir.permission(creds, Access::WRITE | Access::EXEC)?;
         dir.dentry.inode.check_not_append_only()?;
         check_sticky(creds, &dir.dentry.inode.attr()?, &victim.inode.attr()?)?;
@@ -122,7 +122,7 @@ impl Vfs {
             (false, true) => bail!(EISDIR),
             _ => {}
         }
-        if victim.mounted.load(core::sync::atomic::Ordering::Acquire) > 0 {
+        if self.is_mounted_on(ctx, victim) {
             bail!(EBUSY, "a file system is mounted here");
         }
         Vfs::alive(&dir.dentry)
@@ -159,7 +159,7 @@ impl Vfs {
                 _ => bail!(ENOTDIR),
             }
         }
-        self.may_remove(creds, dir, &victim, false)?;
+        self.may_remove(ctx, creds, dir, &victim, false)?;
         dir.dentry.inode.unlink(name)?;
         let removed = victim.inode.file_type();
         victim.mark_deleted();
@@ -167,6 +167,7 @@ impl Vfs {
         notify::inode(&victim.inode, NotifyEvents::ATTRIB);
         // The inode may be freed with the last reference: not under the directory's lock.
         drop(guard);
+        self.take_off(&victim);
         drop(victim);
         notify::name(&dir.dentry.inode, name, NotifyEvents::DELETE, removed);
         Ok(())
@@ -185,13 +186,14 @@ impl Vfs {
         let Some(victim) = dir.dentry.lookup_locked(ctx, &self.lru, &name)? else {
             bail!(ENOENT);
         };
-        self.may_remove(creds, &dir, &victim, true)?;
+        self.may_remove(ctx, creds, &dir, &victim, true)?;
         let inside = victim.lock.lock();
         dir.dentry.inode.rmdir(&name)?;
         victim.mark_deleted();
         dir.dentry.removed(&name);
         drop(inside);
         drop(guard);
+        self.take_off(&victim);
         drop(victim);
         notify::name(&dir.dentry.inode, &name, NotifyEvents::DELETE, FileType::Directory);
         Ok(())
@@ -257,10 +259,10 @@ impl Vfs {
                 return Ok(());
             }
         }
-        self.may_remove(creds, &old_dir, &source, source_is_dir)?;
+        self.may_remove(ctx, creds, &old_dir, &source, source_is_dir)?;
         match &target {
-            Some(target) if exchange => self.may_remove(creds, &new_dir, target, target_is_dir == Some(true))?,
-            Some(target) => self.may_remove(creds, &new_dir, target, source_is_dir)?,
+            Some(target) if exchange => self.may_remove(ctx, creds, &new_dir, target, target_is_dir == Some(true))?,
+            Some(target) => self.may_remove(ctx, creds, &new_dir, target, source_is_dir)?,
             None => {
                 Vfs::alive(&new_dir.dentry)?;
                 new_dir.permission(creds, Access::WRITE | Access::EXEC)?;
@@ -305,6 +307,9 @@ impl Vfs {
         drop(inside);
         drop(guards);
         drop(tree);
+        if let Some(target) = target.filter(|_| !exchange) {
+            self.take_off(&target);
+        }
         Ok(())
     }
 }

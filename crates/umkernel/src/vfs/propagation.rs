@@ -2,6 +2,7 @@
 //! (`mount_namespaces(7)`, Documentation/filesystems/sharedsubtree.rst).
 
 use super::mount::MountTree;
+use super::namespace::check_no_loop;
 use super::{Location, Mount, MountChange, MountFlags, Vfs};
 use crate::errno::Result;
 use alloc::sync::Arc;
@@ -75,17 +76,22 @@ impl MountTree {
 
     /// Attaches a mount, with what is mounted below it, at a place, and copies of all wherever that place's mount
     /// propagates to.
+    ///
+    /// # Errors
+    /// `ENOSPC` for more mounts than there may be; `EINVAL` for a mount namespace's file where it must not be.
     pub(super) fn attach_everywhere(
         &mut self,
         mount: &Arc<Mount>,
         at: &Location,
         copy: impl Fn(&Arc<Mount>) -> Arc<Mount>,
-    ) {
+    ) -> Result<()> {
         let followers = self.followers(&at.mount);
         let tree = self.subtree(mount);
+        self.check_room(tree.len().saturating_mul(followers.len() + 1))?;
+        check_no_loop(&tree, &at.mount, !followers.is_empty())?;
         self.attach(mount.clone(), Some(at));
         if at.mount.propagation().group.is_none() {
-            return;
+            return Ok(());
         }
         tree.iter().for_each(|mount| self.share(mount));
         // The groups that the copies of each follower's peers are in, one for each mount of the tree.
@@ -128,6 +134,7 @@ impl MountTree {
             let own = copies.iter().zip(led_by).map(|(copy, leader)| copy.propagation().group.or(leader));
             groups.push(own.collect());
         }
+        Ok(())
     }
 
     /// The copies of a mount that go with it: what is mounted at the same place of the mounts that follow its parent.

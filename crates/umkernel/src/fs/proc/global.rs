@@ -43,9 +43,9 @@ pub(super) fn add(root: DirBuilder) -> DirBuilder {
     .dir("tty", |dir| dir.text("drivers", TTY_DRIVERS))
     .dir("net", network)
     .dir("sysvipc", |dir| {
-        dir.file("msg", |ctx| sysvipc::messages(&ctx.kernel.ipc).into_bytes())
-            .file("sem", |ctx| sysvipc::semaphores(&ctx.kernel.ipc).into_bytes())
-            .file("shm", |ctx| sysvipc::segments(&ctx.kernel.ipc).into_bytes())
+        dir.file("msg", |ctx| sysvipc::messages(ctx.ipc()).into_bytes())
+            .file("sem", |ctx| sysvipc::semaphores(ctx.ipc()).into_bytes())
+            .file("shm", |ctx| sysvipc::segments(ctx.ipc()).into_bytes())
     })
 }
 

@@ -6,6 +6,7 @@ mod global;
 mod links;
 mod maps;
 mod memory;
+mod namespaces;
 mod pid;
 mod process;
 mod smaps;

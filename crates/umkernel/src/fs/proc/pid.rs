@@ -1,7 +1,7 @@
 //! `/proc/PID` and `/proc/PID/task/TID`: which files there are.
 
 use super::subject::Subject;
-use super::{fds, links, listed_ids, maps, memory, parse_pid, process, smaps, stat, status};
+use super::{fds, links, listed_ids, maps, memory, namespaces, parse_pid, process, smaps, stat, status};
 use crate::errno::{Errno, Result};
 use crate::fs::pseudo::{self, Listed, Numbers, PseudoFile, list_directory};
 use crate::kernel::Ctx;
@@ -30,6 +30,8 @@ enum Kind {
     Place(links::Place),
     /// The descriptors: as links, or what is known of each.
     Descriptors(fds::View),
+    /// The namespaces.
+    Namespaces,
     /// The threads.
     Threads,
 }
@@ -38,6 +40,7 @@ enum Kind {
 static ENTRIES: &[(&str, Kind)] = &[
     ("fd", Kind::Descriptors(fds::View::Links)),
     ("fdinfo", Kind::Descriptors(fds::View::Info)),
+    ("ns", Kind::Namespaces),
     ("environ", Kind::File(0o400, memory::environ)),
     ("auxv", Kind::File(0o400, memory::auxv)),
     ("status", Kind::File(0o444, status::status)),
@@ -106,7 +109,7 @@ fn file_type(kind: &Kind) -> FileType {
     match kind {
         Kind::File(..) | Kind::Mounts(_) | Kind::Setting(..) | Kind::Memory => FileType::Regular,
         Kind::Place(_) => FileType::Symlink,
-        Kind::Descriptors(_) | Kind::Threads => FileType::Directory,
+        Kind::Descriptors(_) | Kind::Namespaces | Kind::Threads => FileType::Directory,
     }
 }
 
@@ -148,6 +151,9 @@ impl Inode for PidDir {
                 subject,
                 view,
             }),
+            Kind::Namespaces => {
+                Arc::new(namespaces::NsDir { attr: attr(0o511), numbers: self.numbers.clone(), subject })
+            }
             Kind::Threads => Arc::new(ThreadsDir { attr: attr(0o555), numbers: self.numbers.clone(), subject }),
         })
     }

@@ -6,6 +6,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::pseudo::{DirBuilder, Store};
 use crate::ipc::Limits;
 use crate::kernel::{Ctx, Kernel};
+use crate::ns::Uts;
 use crate::seccomp;
 use crate::settings::{Limit, Settings};
 use crate::task::Capabilities;
@@ -61,8 +62,8 @@ fn kernel_settings(dir: DirBuilder, boot_id: String) -> DirBuilder {
         .text("ostype", "Linux\n")
         .file("osrelease", |_| format!("{}\n", version::RELEASE).into_bytes())
         .file("version", |_| format!("{}\n", version::VERSION).into_bytes())
-        .file_with("hostname", 0o644, |ctx| Ok(line(ctx, |k| k.uts.lock().nodename.clone())), Some(set_name(true)))
-        .file_with("domainname", 0o644, |ctx| Ok(line(ctx, |k| k.uts.lock().domainname.clone())), Some(set_name(false)))
+        .file_with("hostname", 0o644, |ctx| Ok(name(ctx, |uts| &uts.nodename)), Some(set_name(true)))
+        .file_with("domainname", 0o644, |ctx| Ok(name(ctx, |uts| &uts.domainname)), Some(set_name(false)))
         .setting("pid_max", |settings| &settings.pid_max)
         .file("threads-max", |ctx| line(ctx, |kernel| kernel.config.max_tasks.to_string()))
         .text("ngroups_max", "65536\n")
@@ -103,13 +104,16 @@ fn kernel_settings(dir: DirBuilder, boot_id: String) -> DirBuilder {
 impl DirBuilder {
     /// Adds a setting.
     fn setting(self, name: &'static str, which: fn(&Settings) -> &Limit) -> DirBuilder {
-        self.limit(name, move |kernel| which(&kernel.settings))
+        self.limit(name, move |ctx| which(&ctx.kernel.settings))
     }
 
     /// Adds a number of the kernel's that can be changed.
-    fn limit(self, name: &'static str, which: impl Fn(&Kernel) -> &Limit + Copy + Send + Sync + 'static) -> DirBuilder {
-        let show = move |ctx: &Ctx| Ok(line(ctx, |kernel| which(kernel).get().to_string()));
-        let store = move |ctx: &Ctx, text: &[u8]| set_limits(text, &[which(ctx.kernel)]);
+    fn limit<F>(self, name: &'static str, which: F) -> DirBuilder
+    where
+        F: for<'a> Fn(&Ctx<'a>) -> &'a Limit + Copy + Send + Sync + 'static,
+    {
+        let show = move |ctx: &Ctx| Ok(line(ctx, |_| which(ctx).get().to_string()));
+        let store = move |ctx: &Ctx, text: &[u8]| set_limits(text, &[which(ctx)]);
         self.file_with(name, 0o644, show, Some(Box::new(store)))
     }
 }
@@ -125,16 +129,15 @@ fn ipc_limits(dir: DirBuilder) -> DirBuilder {
         ("shmmax", |limits| &limits.shmmax),
         ("shmmni", |limits| &limits.shmmni),
     ];
-    let dir =
-        limits.into_iter().fold(dir, |dir, (name, which)| dir.limit(name, move |kernel| which(&kernel.ipc.limits)));
+    let dir = limits.into_iter().fold(dir, |dir, (name, which)| dir.limit(name, move |ctx| which(&ctx.ipc().limits)));
     fn sem(limits: &Limits) -> [&Limit; 4] {
         [&limits.semmsl, &limits.semmns, &limits.semopm, &limits.semmni]
     }
     let show = |ctx: &Ctx| -> Result<alloc::vec::Vec<u8>> {
-        let values = sem(&ctx.kernel.ipc.limits).map(|limit| limit.get().to_string());
+        let values = sem(&ctx.ipc().limits).map(|limit| limit.get().to_string());
         Ok(format!("{}\n", values.join("\t")).into_bytes())
     };
-    dir.file_with("sem", 0o644, show, Some(Box::new(|ctx, text| set_limits(text, &sem(&ctx.kernel.ipc.limits)))))
+    dir.file_with("sem", 0o644, show, Some(Box::new(|ctx, text| set_limits(text, &sem(&ctx.ipc().limits)))))
         .text("shm_rmid_forced", "0\n")
 }
 
@@ -153,6 +156,11 @@ fn open_files(kernel: &Kernel) -> usize {
     processes.iter().filter_map(first).map(|t| t.files().descriptors().len()).sum()
 }
 
+/// One of the machine's names, as a line.
+fn name(ctx: &Ctx, which: fn(&Uts) -> &String) -> alloc::vec::Vec<u8> {
+    line(ctx, |_| which(&ctx.uts().lock()).clone())
+}
+
 /// Takes a new host name, or NIS domain name.
 fn set_name(host: bool) -> Store {
     Box::new(move |ctx, text| {
@@ -161,7 +169,7 @@ fn set_name(host: bool) -> Store {
         }
         let text = String::from_utf8_lossy(text);
         let name: String = text.lines().next().unwrap_or("").chars().take(64).collect();
-        let mut uts = ctx.kernel.uts.lock();
+        let mut uts = ctx.uts().lock();
         if host {
             uts.nodename = name
         } else {

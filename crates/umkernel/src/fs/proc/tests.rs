@@ -144,7 +144,7 @@ fn settings_take_what_is_written_and_refuse_what_is_wrong() {
         assert_eq!(write(ctx, "1/oom_score_adj", "1001").unwrap_err(), Errno::EINVAL);
         assert_eq!(write(ctx, "1/oom_score_adj", "x").unwrap_err(), Errno::EINVAL);
         write(ctx, "sys/kernel/hostname", "other\n").unwrap();
-        assert_eq!(ctx.kernel.uts.lock().nodename, "other");
+        assert_eq!(ctx.uts().lock().nodename, "other");
         assert_eq!(write(ctx, "sys/kernel/osrelease", "9").unwrap_err(), Errno::EPERM);
         assert_eq!(write(ctx, "sys/kernel/pid_max", "9").unwrap_err(), Errno::EINVAL);
         write(ctx, "sys/kernel/pid_max", "400000\n").unwrap();

@@ -17,8 +17,6 @@ pub use queue::{Message, Patience, Queue};
 
 use crate::errno::Result;
 use crate::kernel::Ctx;
-use crate::sync::Mutex;
-use crate::vfs::Mount;
 use account::Accounts;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -26,12 +24,10 @@ use alloc::vec;
 /// Priorities that there are, from 0 on (`MQ_PRIO_MAX`).
 pub const PRIORITIES: u32 = 32_768;
 
-/// The machine's queues.
+/// What the machine's queues take of its memory, whichever namespace they are in.
 #[derive(Default)]
 pub struct Mqueues {
     accounts: Arc<Accounts>,
-    /// Where the kernel itself looks for them, once anybody has.
-    pub(crate) mount: Mutex<Option<Arc<Mount>>>,
 }
 
 impl Mqueues {

@@ -61,7 +61,7 @@ impl Pattern {
                 'd' => u8::from(creds.dumpable).to_string().into_bytes(),
                 's' => signo.to_string().into_bytes(),
                 't' => crate::vfs::Timestamp::now().sec.to_string().into_bytes(),
-                'h' => ctx.kernel.uts.lock().nodename.clone().into_bytes(),
+                'h' => ctx.uts().lock().nodename.clone().into_bytes(),
                 'e' | 'f' => comm.as_bytes().to_vec(),
                 'c' => process.limit(linux_raw_sys::general::RLIMIT_CORE as usize).to_string().into_bytes(),
                 _ => return None,
