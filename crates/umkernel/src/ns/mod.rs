@@ -1,7 +1,7 @@
 //! Namespaces (`namespaces(7)`): what tasks see of the machine's names, mounts and System V objects.
 //!
 //! A task has a part in one namespace of each kind ([`Namespaces`]), which it shares with its children until it says otherwise: by flags of
-//! `clone(2)`, by `unshare(2)`, or by `setns(2)` with a file that stands for another one ([`file`]). A namespace lives as long as a task
+//! `clone(2)`, by `unshare(2)`, or by `setns(2)` with a file that stands for another one ([`location`]). A namespace lives as long as a task
 //! is in it or a file of it is open or mounted somewhere.
 //!
 //! PID, user, network, cgroup and time namespaces are not built. To guests the kernel is one that was configured without them.

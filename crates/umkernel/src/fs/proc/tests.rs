@@ -172,9 +172,23 @@ fn another_user_s_secrets_are_not_shown() {
             assert_eq!(read(&other, secret).unwrap_err(), Errno::EACCES, "{secret}");
         }
         assert!(find(&other, "1/cwd").unwrap().read_link(&other).is_err());
+        assert_eq!(find(&other, "1/ns/uts").unwrap().read_link(&other).err(), Some(Errno::EACCES.into()));
         assert!(read(&other, "2/environ").is_ok());
         assert!(read(ctx, "2/environ").is_ok());
         assert_eq!(find(ctx, "2").unwrap().attr().unwrap().uid, 1000);
+    });
+}
+
+#[test]
+fn links_lead_to_namespaces() {
+    with_tasks(|_, ctx| {
+        let link = find(ctx, "1/ns/uts").unwrap();
+        assert_eq!(link.read_link(ctx).unwrap(), b"uts:[4026531838]");
+        let place = link.magic_link(ctx).unwrap().unwrap();
+        let attr = place.dentry.inode.attr().unwrap();
+        assert_eq!((attr.ino, attr.file_type, attr.mode), (0xefff_fffe, FileType::Regular, 0o444));
+        assert_eq!(place.mount.sb.fs.statfs().unwrap().fs_type, 0x6e73_6673);
+        assert!(find(ctx, "1/ns/nonesuch").is_err());
     });
 }
 
