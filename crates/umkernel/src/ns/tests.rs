@@ -107,7 +107,10 @@ fn mounts_are_copied_and_end_with_their_namespace() {
         // Its directories are on the copies, where what it mounts is mounted.
         assert!(one.fs().inner.lock().cwd.check_own(one).is_ok());
         assert_eq!(error(one.fs().inner.lock().cwd.check_own(two)), Some(Errno::EINVAL));
+        let changes = |ctx: &Ctx| ctx.namespaces().mnt.changes().count();
+        let counted = (changes(one), changes(two));
         mount(one, "/m");
+        assert!(changes(one) > counted.0 && changes(two) == counted.1);
         mkdir(one, "/m/inner");
         vfs.umount(&place(one, "/n").unwrap(), crate::vfs::MNT_DETACH).unwrap();
         assert_eq!(error(place(two, "/m/inner")), Some(Errno::ENOENT));

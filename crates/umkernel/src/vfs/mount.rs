@@ -158,14 +158,15 @@ impl Mount {
 /// The mounts of the machine, in all namespaces.
 #[derive(Default)]
 pub(super) struct MountTree {
-    changes: Arc<MountChanges>,
+    /// Who hears of changes to a namespace's mounts, by its number.
+    changes: BTreeMap<u64, Arc<MountChanges>>,
     /// What is mounted on which dentry of which mount.
     by_point: BTreeMap<(u32, usize), Arc<Mount>>,
     /// In the order in which they were mounted.
     order: Vec<Arc<Mount>>,
 }
 
-/// Tells of changes to the tree whoever polls `/proc/PID/mounts` or `mountinfo`.
+/// Tells of changes to a namespace's mounts whoever polls `/proc/PID/mounts` or `mountinfo`.
 #[derive(Default)]
 pub struct MountChanges {
     count: AtomicU64,
@@ -194,13 +195,21 @@ fn key(at: &Location) -> (u32, usize) {
 }
 
 impl MountTree {
-    pub(super) fn changes(&self) -> &Arc<MountChanges> {
-        &self.changes
+    /// Changes to the mounts of a namespace are told from now on.
+    pub(super) fn add_namespace(&mut self, number: u64, changes: &Arc<MountChanges>) {
+        self.changes.insert(number, changes.clone());
     }
 
-    /// A mount's flags or propagation have changed.
-    pub(super) fn attributes_changed(&self) {
-        self.changes.one_more();
+    /// They are not told any more.
+    pub(super) fn remove_namespace(&mut self, number: u64) {
+        self.changes.remove(&number);
+    }
+
+    /// A mount has come, gone or changed.
+    pub(super) fn changed(&self, mount: &Mount) {
+        if let Some(changes) = self.changes.get(&mount.namespace()) {
+            changes.one_more();
+        }
     }
 
     pub(super) fn all(&self) -> &[Arc<Mount>] {
@@ -226,10 +235,10 @@ impl MountTree {
                 self.subtree(&mount).iter().for_each(|below| below.set_namespace(namespace));
             }
         }
+        self.changed(&mount);
         if !was_detached {
             self.order.push(mount);
         }
-        self.changes.one_more();
     }
 
     /// Adds a mount that is attached nowhere; [`MountTree::attach`] may do so later.
@@ -251,7 +260,7 @@ impl MountTree {
         }
         mount.detached.store(false, Ordering::Release);
         self.order.retain(|m| !Arc::ptr_eq(m, mount));
-        self.changes.one_more();
+        self.changed(mount);
     }
 
     /// Moves a mount to another place (`None`: it becomes the root), keeping its age.

@@ -233,13 +233,8 @@ impl Vfs {
             at.mount.check_no_writers()?;
         }
         at.mount.set_flags(flags);
-        self.mounts.lock().attributes_changed();
+        self.mounts.lock().changed(&at.mount);
         Ok(())
-    }
-
-    /// Who polls for changes of the tree of mounts waits here.
-    pub(crate) fn mount_changes(&self) -> Arc<super::MountChanges> {
-        self.mounts.lock().changes().clone()
     }
 
     /// Changes a file system, for all its mounts.
@@ -271,7 +266,7 @@ impl Vfs {
                 mounts.set_type(mount, propagation);
             }
         }
-        mounts.attributes_changed();
+        mounts.changed(&at.mount);
         Ok(())
     }
 

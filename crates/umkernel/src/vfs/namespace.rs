@@ -3,7 +3,7 @@
 //! All are in one [`MountTree`], under one lock, since what happens in one propagates to others; each mount has its namespace's number.
 
 use super::mount::MountTree;
-use super::{Dentry, FsContext, Location, Mount, Vfs};
+use super::{Dentry, FsContext, Location, Mount, MountChanges, Vfs};
 use crate::bail;
 use crate::errno::Result;
 use crate::kernel::Ctx;
@@ -20,6 +20,7 @@ const MOUNTS_MAX: usize = 100_000;
 /// A tree of mounts of its own.
 pub struct MountNamespace {
     ticket: Ticket,
+    changes: Arc<MountChanges>,
     mounts: Arc<Mutex<MountTree>>,
     ended: Arc<Ended>,
 }
@@ -38,12 +39,23 @@ struct EndedInner {
 impl MountNamespace {
     /// The one that the machine starts with.
     pub(super) fn first(mounts: &Arc<Mutex<MountTree>>, ended: &Arc<Ended>) -> Arc<MountNamespace> {
-        Arc::new(MountNamespace { ticket: Ticket::first_mounts(), mounts: mounts.clone(), ended: ended.clone() })
+        MountNamespace::new(Ticket::first_mounts(), mounts, ended)
+    }
+
+    fn new(ticket: Ticket, mounts: &Arc<Mutex<MountTree>>, ended: &Arc<Ended>) -> Arc<MountNamespace> {
+        let changes = Arc::default();
+        mounts.lock().add_namespace(ticket.number(), &changes);
+        Arc::new(MountNamespace { ticket, changes, mounts: mounts.clone(), ended: ended.clone() })
     }
 
     /// Its number, which no other namespace has. Those that are made later have higher ones.
     pub fn number(&self) -> u64 {
         self.ticket.number()
+    }
+
+    /// Tells of changes to its mounts.
+    pub fn changes(&self) -> &Arc<MountChanges> {
+        &self.changes
     }
 }
 
@@ -90,6 +102,7 @@ impl MountTree {
         let gone: Vec<Arc<Mount>> =
             self.all().iter().filter(|mount| numbers.contains(&mount.namespace())).cloned().collect();
         gone.iter().for_each(|mount| self.detach(mount));
+        numbers.iter().for_each(|number| self.remove_namespace(*number));
         gone
     }
 
@@ -178,8 +191,7 @@ impl Vfs {
         fs: &FsContext,
     ) -> Result<Arc<MountNamespace>> {
         self.ended.take_out(&self.mounts);
-        let (mounts, ended) = (self.mounts.clone(), self.ended.clone());
-        let new = Arc::new(MountNamespace { ticket, mounts, ended });
+        let new = MountNamespace::new(ticket, &self.mounts, &self.ended);
         let mut mounts = self.mounts.lock();
         let Some(root) = mounts.root_of(old.number()) else { bail!(EINVAL, "nothing is mounted here") };
         mounts.check_room(mounts.subtree(&root).len())?;

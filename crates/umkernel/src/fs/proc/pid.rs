@@ -122,7 +122,7 @@ impl Inode for PidDir {
         FileType::Directory
     }
 
-    fn lookup(&self, ctx: &Ctx, name: &[u8]) -> Result<InodeRef> {
+    fn lookup(&self, _ctx: &Ctx, name: &[u8]) -> Result<InodeRef> {
         let found = self.entries().find(|(_, n, _)| n.as_bytes() == name);
         let (index, _, kind) = found.ok_or(Errno::ENOENT)?;
         let subject = self.subject.clone();
@@ -133,7 +133,9 @@ impl Inode for PidDir {
                 Arc::new(PseudoFile { attr, generate: bind(generate, subject), store: None, watched: None })
             }
             Kind::Mounts(generate) => {
-                let (attr, watched) = (attr(0o444), Some(ctx.kernel.vfs.mount_changes()));
+                let namespaces = subject.task().and_then(|task| task.namespaces.get());
+                let watched = namespaces.map(|namespaces| namespaces.mnt.changes().clone());
+                let attr = attr(0o444);
                 Arc::new(PseudoFile { attr, generate: bind(generate, subject), store: None, watched })
             }
             Kind::Setting(mode, generate, store) => {
