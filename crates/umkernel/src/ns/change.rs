@@ -18,6 +18,7 @@ use core::mem;
 /// `EPERM` without `CAP_SYS_ADMIN`; `EINVAL` for kinds that are not built, or a new namespace of System V objects with `CLONE_SYSVSEM`;
 /// `ENOSPC` for more namespaces or mounts than there may be.
 pub fn for_child(ctx: &Ctx, flags: CloneFlags, fs: &FsContext) -> Result<Arc<Namespaces>> {
+    check_built(ctx, flags & CloneFlags::NEWUSER)?;
     if !flags.intersects(CloneFlags::NAMESPACES) {
         return ctx.task.namespaces.get().ok_or(Errno::ESRCH.into());
     }
@@ -41,9 +42,8 @@ pub fn unshare(ctx: &Ctx, flags: CloneFlags) -> Result<()> {
     if flags.intersects(private) && ctx.task.process.inner.lock().threads.len() > 1 {
         bail!(EINVAL, "the process has several threads");
     }
-    if flags.contains(CloneFlags::NEWUSER) {
-        bail!(EINVAL, "user namespaces are not built");
-    }
+    // Anybody may ask for one of these.
+    check_built(ctx, flags & CloneFlags::NEWUSER)?;
     // Who has mounts of its own has a root and a working directory of its own: they are on them.
     let fs = flags.intersects(CloneFlags::FS | CloneFlags::NEWNS).then(|| Arc::new(ctx.fs().duplicate()));
     let namespaces = if flags.intersects(CloneFlags::NAMESPACES) {
@@ -85,7 +85,7 @@ pub fn join(ctx: &Ctx, file: &File, flags: CloneFlags) -> Result<()> {
         if flags.is_empty() || !(CloneFlags::NAMESPACES | CloneFlags::NEWUSER).contains(flags) {
             bail!(EINVAL, "no flag, or unknown ones");
         }
-        check_built(flags)?;
+        check_built(ctx, flags)?;
         let Some(task) = process.inner.lock().threads.first().cloned() else { bail!(ESRCH) };
         ptrace::may_access(ctx, &task)?;
         let Some(theirs) = task.namespaces.get() else { bail!(ESRCH) };
@@ -118,9 +118,12 @@ fn check_admin(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-fn check_built(flags: CloneFlags) -> Result<()> {
+/// `EINVAL`, and a message, for kinds of namespaces that are not built.
+fn check_built(ctx: &Ctx, flags: CloneFlags) -> Result<()> {
     let built = Kind::ALL.into_iter().fold(CloneFlags::empty(), |all, kind| all | kind.flag());
-    if flags.intersects((CloneFlags::NAMESPACES | CloneFlags::NEWUSER) - built) {
+    let missing = flags & ((CloneFlags::NAMESPACES | CloneFlags::NEWUSER) - built);
+    if !missing.is_empty() {
+        ctx.kernel.unknown_calls.note_namespaces(ctx, missing);
         bail!(EINVAL, "namespaces of a kind that is not built");
     }
     Ok(())
@@ -128,7 +131,7 @@ fn check_built(flags: CloneFlags) -> Result<()> {
 
 /// New namespaces of the kinds that the flags name, and the running task's own of the others.
 fn make(ctx: &Ctx, flags: CloneFlags, fs: &FsContext) -> Result<Arc<Namespaces>> {
-    check_built(flags)?;
+    check_built(ctx, flags)?;
     let registry = &ctx.kernel.namespaces;
     let mut new = ctx.namespaces().clone();
     if flags.contains(CloneFlags::NEWUTS) {

@@ -120,9 +120,6 @@ impl CloneArgs {
         if f.contains(CloneFlags::NEWNS | CloneFlags::FS) {
             bail!(EINVAL, "CLONE_NEWNS with CLONE_FS");
         }
-        if f.contains(CloneFlags::NEWUSER) {
-            bail!(EINVAL, "user namespaces are not built");
-        }
         if f.contains(CloneFlags::CLEAR_SIGHAND | CloneFlags::SIGHAND) {
             bail!(EINVAL, "CLONE_CLEAR_SIGHAND with CLONE_SIGHAND");
         }
