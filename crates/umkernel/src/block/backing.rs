@@ -43,9 +43,12 @@ pub(crate) struct Backing {
     owner: Weak<LoopDevice>,
     /// Where the file's holes are read from.
     zeros: Zeros,
-    /// Pieces of the file that have a place to be written at: how long, and where the host has them.
-    places: Mutex<BTreeMap<u64, (u64, (i32, u64))>>,
+    /// Pieces of the file that have a place to be written at.
+    places: Mutex<Pieces>,
 }
+
+/// Pieces of a file by where they begin: how long, and in which file of the host's and where in it.
+type Pieces = BTreeMap<u64, (u64, (i32, u64))>;
 
 impl Backing {
     /// `file`, for the loop device `owner`.
@@ -314,7 +317,7 @@ fn pages_of(at: u64, len: u64) -> (u64, u64) {
 }
 
 /// Adds a piece, which may continue the one before it.
-fn note(places: &mut BTreeMap<u64, (u64, (i32, u64))>, start: u64, len: u64, host: (i32, u64)) {
+fn note(places: &mut Pieces, start: u64, len: u64, host: (i32, u64)) {
     forget(places, start, start + len);
     if let Some((&before, (before_len, (fd, place)))) = places.range_mut(..start).next_back()
         && before + *before_len == start
@@ -327,7 +330,7 @@ fn note(places: &mut BTreeMap<u64, (u64, (i32, u64))>, start: u64, len: u64, hos
 }
 
 /// Forgets what is known of a range.
-fn forget(places: &mut BTreeMap<u64, (u64, (i32, u64))>, start: u64, end: u64) {
+fn forget(places: &mut Pieces, start: u64, end: u64) {
     let overlapping: Vec<_> = places
         .range(..end)
         .rev()

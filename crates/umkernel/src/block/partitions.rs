@@ -63,7 +63,7 @@ impl Disk {
         let rdev = match (major(self.rdev), found.number) {
             (LOOP_MAJOR, number) => makedev(EXTENDED_MAJOR, (FIRST_LOOP + minor(self.rdev)) << 10 | number),
             (major, number @ 0..MINORS) => makedev(major, minor(self.rdev) + number),
-            (_, number) => makedev(EXTENDED_MAJOR, minor(self.rdev) / MINORS << 10 | number),
+            (_, number) => makedev(EXTENDED_MAJOR, (minor(self.rdev) / MINORS) << 10 | number),
         };
         // As Linux shows it: whoever made the table may have meant it for more than a name.
         let label = found.name.chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '!' }).collect();

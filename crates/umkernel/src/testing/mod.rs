@@ -205,6 +205,8 @@ fn machine_with(root: Arc<dyn FileSystem>, platform: TestPlatform) -> Machine {
         settings: Default::default(),
         core_pattern: Default::default(),
         seccomp_log: Default::default(),
+        aio: Default::default(),
+        mqueues: Default::default(),
         trace: None,
         profile: None,
         power: Default::default(),
@@ -216,6 +218,7 @@ fn machine_with(root: Arc<dyn FileSystem>, platform: TestPlatform) -> Machine {
     };
     let root = kernel.vfs.mount_root(root, b"none", MountFlags::empty()).unwrap();
     crate::chardev::register(&kernel);
+    crate::block::register_loops(&kernel.vfs);
     crate::fs::register(&kernel.vfs);
     Machine { kernel: Arc::new(kernel), root }
 }

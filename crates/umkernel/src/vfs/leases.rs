@@ -23,7 +23,7 @@ pub enum LeaseKind {
 
 /// The leases on an inode.
 #[derive(Default)]
-pub struct Leases {
+pub(super) struct Leases {
     /// There are, or have been, some.
     any: AtomicBool,
     leased: Mutex<Option<Arc<Leased>>>,

@@ -130,7 +130,7 @@ fn event(value: u64, signo: u32, notify: u64) -> [u64; 8] {
 }
 
 fn notify(ctx: &Ctx, fd: u64, event: Option<&[u64; 8]>) -> Result<usize, Errno> {
-    ctx.call(__NR_mq_notify, &[fd, event.map_or(0, |event| addr(event))]).map_err(|error| error.errno)
+    ctx.call(__NR_mq_notify, &[fd, event.map_or(0, addr)]).map_err(|error| error.errno)
 }
 
 #[test]
