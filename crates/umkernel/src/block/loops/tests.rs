@@ -74,7 +74,7 @@ fn the_file_goes_with_the_last_use() {
     let ctx = machine.ctx(&task);
     let device = attach(&ctx, &file(&ctx, "/f", OpenFlags::RDWR), AUTOCLEAR);
     let disk = device.disk();
-    let mut options = ext4::mkfs::Options::new(ext4::mkfs::FsType::Ext4);
+    let mut options = ext4::mkfs::Options::new(ext4::mkfs::FsType::Ext2);
     options.size = disk.size() / 4096 * 4096;
     options.block_size = Some(4096);
     ext4::mkfs::format(&*disk, &options).unwrap();
