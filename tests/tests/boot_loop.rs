@@ -83,7 +83,11 @@ fn one_in_the_other() {
     let scratch = scratch("4096");
     for platform in platforms() {
         let done = boot(&scratch, &["--platform", platform, "base.img"], NEST).expect_success();
-        assert_eq!(done.stdout, "1\n/root/outer\n/mnt/inner\n1\n/tmp/outer\n/mnt/inner\n", "{platform}: {}", done.stderr);
+        assert_eq!(
+            done.stdout, "1\n/root/outer\n/mnt/inner\n1\n/tmp/outer\n/mnt/inner\n",
+            "{platform}: {}",
+            done.stderr
+        );
         assert!(judge(&scratch, "base.img", "/busybox").starts_with("\u{7f}ELF"));
         expect_clean_ext(&scratch.path("base.img"));
     }

@@ -95,26 +95,8 @@ fn mount(ctx: &Ctx, request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
 }
 
 fn attr(dev: u64, ino: u64, file_type: FileType, mode: u32, rdev: u64) -> Attr {
-    let now = Timestamp::now();
     let nlink = if file_type == FileType::Directory { 2 } else { 1 };
-    let times = (now, now, now);
-    Attr {
-        dev,
-        ino,
-        file_type,
-        mode,
-        nlink,
-        uid: 0,
-        gid: 0,
-        rdev,
-        size: 0,
-        blksize: 1024,
-        blocks: 0,
-        atime: times.0,
-        mtime: times.1,
-        ctime: times.2,
-        btime: None,
-    }
+    Attr { nlink, rdev, blksize: 1024, ..Attr::new(dev, ino, file_type, mode, (0, 0)) }
 }
 
 impl DevPts {

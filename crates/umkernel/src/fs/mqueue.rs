@@ -124,7 +124,8 @@ pub fn unlink(ctx: &Ctx, name: &[u8]) -> Result<()> {
 
 impl MqueueFs {
     fn new(dev: u64) -> Arc<MqueueFs> {
-        let root = Attr { nlink: 2, size: 2 * ENTRY_SIZE, ..attr(dev, ROOT_INO, FileType::Directory, 0o1777, (0, 0)) };
+        let root =
+            Attr { nlink: 2, size: 2 * ENTRY_SIZE, ..Attr::new(dev, ROOT_INO, FileType::Directory, 0o1777, (0, 0)) };
         let names = Names { by_name: BTreeMap::new(), by_ino: BTreeMap::new(), next_ino: FIRST_INO };
         let (root, names) = (SeqLock::new(root), Mutex::new(names));
         Arc::new_cyclic(|me| MqueueFs { me: me.clone(), dev, root, names })
@@ -140,7 +141,8 @@ impl MqueueFs {
         }
         let ino = names.next_ino;
         names.next_ino += 1;
-        let attr = Attr { size: FILE_SIZE, ..attr(self.dev, ino, FileType::Regular, new.mode, (new.uid, new.gid)) };
+        let attr =
+            Attr { size: FILE_SIZE, ..Attr::new(self.dev, ino, FileType::Regular, new.mode, (new.uid, new.gid)) };
         let inode = Arc::new(QueueInode { attr: SeqLock::new(attr), common: InodeCommon::default(), queue });
         names.by_name.insert(name.clone(), ino);
         names.by_ino.insert(ino, (name, inode.clone()));
@@ -155,27 +157,6 @@ impl MqueueFs {
         root.size = root.size.wrapping_add_signed(entries * ENTRY_SIZE as i64);
         let now = Timestamp::now();
         (root.atime, root.mtime, root.ctime) = (now, now, now);
-    }
-}
-
-fn attr(dev: u64, ino: u64, file_type: FileType, mode: u32, (uid, gid): (u32, u32)) -> Attr {
-    let now = Timestamp::now();
-    Attr {
-        dev,
-        ino,
-        file_type,
-        mode,
-        nlink: 1,
-        uid,
-        gid,
-        rdev: 0,
-        size: 0,
-        blksize: PAGE_SIZE as u32,
-        blocks: 0,
-        atime: now,
-        mtime: now,
-        ctime: now,
-        btime: None,
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Kind, Namespace};
 use crate::bail;
 use crate::errno::{Errno, Result};
 use crate::kernel::Ctx;
-use crate::vfs::{Attr, Dentry, File, FileOps, FileType, Inode, InodeRef, Location, OpenFlags, Timestamp};
+use crate::vfs::{Attr, Dentry, File, FileOps, FileType, Inode, InodeRef, Location, OpenFlags};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::any::Any;
@@ -20,24 +20,7 @@ struct NsInode {
 /// Where a namespace's file is.
 pub fn location(ctx: &Ctx, namespace: Namespace) -> Location {
     let mount = ctx.kernel.vfs.nsfs();
-    let now = Timestamp::now();
-    let attr = Attr {
-        dev: mount.sb.fs.dev(),
-        ino: namespace.number(),
-        file_type: FileType::Regular,
-        mode: 0o444,
-        nlink: 1,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        size: 0,
-        blksize: 4096,
-        blocks: 0,
-        atime: now,
-        mtime: now,
-        ctime: now,
-        btime: None,
-    };
+    let attr = Attr::new(mount.sb.fs.dev(), namespace.number(), FileType::Regular, 0o444, (0, 0));
     let name = namespace.text();
     let inode: InodeRef = Arc::new(NsInode { attr, namespace });
     Location { mount, dentry: Dentry::detached(inode, name.as_bytes()) }

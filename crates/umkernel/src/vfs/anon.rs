@@ -3,7 +3,7 @@
 use super::file::Hold;
 use super::{
     Attr, Dentry, File, FileOps, FileSystem, FileType, Inode, InodeCommon, InodeRef, Location, Mount, MountFlags,
-    OpenFlags, SetAttr, StatFs, SuperBlock, Timestamp, Vfs,
+    OpenFlags, SetAttr, StatFs, SuperBlock, Vfs,
 };
 use crate::errno::Result;
 use crate::sync::SeqLock;
@@ -67,24 +67,7 @@ struct AnonInode {
 
 impl AnonInode {
     fn new(dev: u64, ino: u64, file_type: FileType, mode: u32, uid: u32, gid: u32) -> AnonInode {
-        let now = Timestamp::now();
-        let attr = Attr {
-            dev,
-            ino,
-            file_type,
-            mode,
-            nlink: 1,
-            uid,
-            gid,
-            rdev: 0,
-            size: 0,
-            blksize: 4096,
-            blocks: 0,
-            atime: now,
-            mtime: now,
-            ctime: now,
-            btime: None,
-        };
+        let attr = Attr::new(dev, ino, file_type, mode, (uid, gid));
         AnonInode { file_type, attr: SeqLock::new(attr), common: InodeCommon::default() }
     }
 }

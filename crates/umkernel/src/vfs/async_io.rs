@@ -145,11 +145,9 @@ impl Shared {
         let how = *self.how.lock();
         let info = match how.signal {
             0 => SigInfo::kernel(SIGIO),
-            signo => SigInfo {
-                code: why,
-                detail: SigDetail::Poll { band: i64::from(band), fd },
-                ..SigInfo::kernel(signo)
-            },
+            signo => {
+                SigInfo { code: why, detail: SigDetail::Poll { band: i64::from(band), fd }, ..SigInfo::kernel(signo) }
+            }
         };
         let allowed = |task: &Task| may_tell(how.ids, &task.creds());
         // Who has ended needs no signal.

@@ -90,6 +90,30 @@ pub struct Attr {
     pub btime: Option<Timestamp>,
 }
 
+impl Attr {
+    /// Those of a file that is made up at this moment, with one name and no bytes.
+    pub fn new(dev: u64, ino: u64, file_type: FileType, mode: u32, (uid, gid): (u32, u32)) -> Attr {
+        let now = Timestamp::now();
+        Attr {
+            dev,
+            ino,
+            file_type,
+            mode,
+            nlink: 1,
+            uid,
+            gid,
+            rdev: 0,
+            size: 0,
+            blksize: 4096,
+            blocks: 0,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            btime: None,
+        }
+    }
+}
+
 /// Attributes to change; the VFS has checked permissions. `ctime` is what the change time becomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields' names are those of stat(2)")]

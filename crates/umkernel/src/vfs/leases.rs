@@ -135,7 +135,8 @@ impl File {
         }
         let me = Arc::as_ptr(self) as usize;
         let mut others = leases.iter().filter(|lease| lease.file != me);
-        if others.any(|lease| kind == LeaseKind::Write || lease.breaking.is_some_and(|breaking| breaking.to.is_none())) {
+        if others.any(|lease| kind == LeaseKind::Write || lease.breaking.is_some_and(|breaking| breaking.to.is_none()))
+        {
             bail!(EAGAIN, "somebody else has a lease");
         }
         match leases.iter_mut().find(|lease| lease.file == me) {

@@ -171,7 +171,8 @@ impl LoopDevice {
             bail!(EINVAL, "unknown flags");
         }
         info.check()?;
-        let block_size = if config.block_size == 0 { BLOCK_SIZE } else { checked_block_size(config.block_size.into())? };
+        let block_size =
+            if config.block_size == 0 { BLOCK_SIZE } else { checked_block_size(config.block_size.into())? };
         let shown = Shown { offset: info.offset, limit: info.size_limit, block_size };
         let backing = Backing::new(ctx, self, file, shown)?;
         let read_only = info.flags & READ_ONLY != 0 || backing.read_only() || !opened.flags().writable();
@@ -352,8 +353,10 @@ impl FileOps for OpenLoop {
     fn ioctl(&self, ctx: &Ctx, file: &File, cmd: u32, arg: u64) -> Result<usize> {
         let device = &self.0;
         // Who may only read it may not change what it is, unless he is the administrator.
-        if matches!(cmd, LOOP_SET_STATUS | LOOP_SET_STATUS64 | LOOP_SET_CAPACITY | LOOP_SET_DIRECT_IO | LOOP_SET_BLOCK_SIZE)
-            && !file.flags().writable()
+        if matches!(
+            cmd,
+            LOOP_SET_STATUS | LOOP_SET_STATUS64 | LOOP_SET_CAPACITY | LOOP_SET_DIRECT_IO | LOOP_SET_BLOCK_SIZE
+        ) && !file.flags().writable()
             && !ctx.creds().capable(Capabilities::SYS_ADMIN)
         {
             bail!(EPERM);
