@@ -42,7 +42,7 @@ fn judge(scratch: &Scratch, disk: &str, file: &str) -> String {
 const USE: &str = "mount -o loop /root/in.img /mnt || exit 1; cat /mnt/file; cp /bin/busybox /mnt/prog; sync; \
     /mnt/prog cmp /mnt/prog /bin/busybox || exit 2; echo changed >/mnt/file; dd if=/dev/urandom of=/mnt/big bs=64k count=100 2>/dev/null; \
     dd if=/dev/zero of=/mnt/big bs=4k count=3 seek=7 conv=notrunc 2>/dev/null; echo more >>/mnt/big; md5sum </mnt/big >/mnt/sum; \
-    : 2>/dev/null >/root/in.img; echo $?; cat /sys/block/loop0/loop/backing_file; rm -r /root/junk 2>/dev/null; \
+    true 2>/dev/null >/root/in.img; echo $?; cat /sys/block/loop0/loop/backing_file; \
     umount /mnt; losetup -a; mount -o loop,ro /root/in.img /mnt || exit 3; md5sum </mnt/big | cmp - /mnt/sum || exit 4; cat /mnt/file; \
     echo no 2>/dev/null >/mnt/file; echo $?";
 

@@ -11,7 +11,7 @@ use crate::tty::pty::{self, SlaveDirectory};
 use crate::tty::{TTYAUX_MAJOR, Tty, TtyFile, UNIX98_PTY_SLAVE_MAJOR};
 use crate::vfs::{
     AT_FDCWD, Attr, DirEntry, DirSink, File, FileOps, FileSystem, FileType, FsType, Inode, InodeCommon, InodeRef,
-    Location, MountRequest, OpenFlags, SetAttr, StatFs, Timestamp, WalkFlags, makedev,
+    Location, MountRequest, OpenFlags, SetAttr, StatFs, WalkFlags, makedev,
 };
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
