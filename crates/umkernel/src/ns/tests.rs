@@ -1,5 +1,6 @@
 use super::*;
 use crate::errno::Errno;
+use crate::fs::mqueue;
 use crate::ipc::{IPC_CREAT, msg, sem};
 use crate::task::{Capabilities, Creds, Task, pidfd};
 use crate::testing::{Machine, tmpfs_machine};
@@ -211,5 +212,22 @@ fn system_v_objects_are_a_namespace_s_own() {
         let mut count = 0;
         one.kernel.namespaces.for_each_ipc(|_| count += 1);
         assert_eq!(count, 2);
+    });
+}
+
+#[test]
+fn posix_queues_end_with_their_namespace() {
+    with_tasks(|machine, one, two| {
+        let count = || machine.kernel.vfs.file_systems().len();
+        let queue =
+            |ctx: &Ctx, flags: OpenFlags| error(mqueue::open(ctx, b"queue", OpenFlags::RDWR | flags, 0o600, None));
+        assert_eq!(queue(two, OpenFlags::CREAT), None);
+        unshare(one, NEWIPC).unwrap();
+        let before = count();
+        assert_eq!((queue(one, OpenFlags::CREAT), count()), (None, before + 1));
+        unshare(one, NEWIPC).unwrap();
+        call_is_over(one.task);
+        assert_eq!(count(), before);
+        assert_eq!((queue(one, OpenFlags::empty()), queue(two, OpenFlags::empty())), (Some(Errno::ENOENT), None));
     });
 }

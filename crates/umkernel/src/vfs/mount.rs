@@ -4,7 +4,7 @@ use super::{Dentry, FileSystem, Location, Propagation, SuperBlock};
 use crate::errno::{Errno, Result};
 use crate::sync::{Mutex, WaitQueue};
 use alloc::collections::BTreeMap;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
@@ -164,6 +164,8 @@ pub(super) struct MountTree {
     by_point: BTreeMap<(u32, usize), Arc<Mount>>,
     /// In the order in which they were mounted.
     order: Vec<Arc<Mount>>,
+    /// Mounts of the kernel's own, which are seen nowhere and go with who holds them.
+    internal: Vec<Weak<Mount>>,
 }
 
 /// Tells of changes to a namespace's mounts whoever polls `/proc/PID/mounts` or `mountinfo`.
@@ -247,9 +249,10 @@ impl MountTree {
         self.order.push(mount);
     }
 
-    /// Adds a mount of the kernel's own, which is seen nowhere and stays.
-    pub(super) fn add_internal(&mut self, mount: Arc<Mount>) {
-        self.order.push(mount);
+    /// Adds a mount of the kernel's own: seen nowhere, it is one of its file system's while somebody holds it.
+    pub(super) fn add_internal(&mut self, mount: &Arc<Mount>) {
+        self.internal.retain(|known| known.strong_count() > 0);
+        self.internal.push(Arc::downgrade(mount));
     }
 
     /// Takes a mount out; it lives on for those who use it.
@@ -290,8 +293,13 @@ impl MountTree {
         all
     }
 
+    /// All mounts, those of the kernel's own among them.
+    pub(super) fn with_internal(&self) -> impl Iterator<Item = Arc<Mount>> {
+        self.order.iter().cloned().chain(self.internal.iter().filter_map(Weak::upgrade))
+    }
+
     /// Whether any mount shows this file system.
     pub(super) fn shows(&self, fs: &Arc<dyn FileSystem>) -> bool {
-        self.order.iter().any(|m| Arc::ptr_eq(&m.sb.fs, fs))
+        self.with_internal().any(|m| Arc::ptr_eq(&m.sb.fs, fs))
     }
 }

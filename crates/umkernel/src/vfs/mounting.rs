@@ -63,11 +63,12 @@ impl Vfs {
         Ok(mount.root_location())
     }
 
-    /// A mount of a file system that the kernel itself works with, mounted elsewhere or not (`kern_mount` of Linux).
+    /// A mount of a file system that the kernel itself works with, mounted elsewhere or not (`kern_mount` of Linux). It goes with its last
+    /// reference, and the file system with it unless it is mounted elsewhere.
     pub(crate) fn internal_mount(&self, fs: Arc<dyn FileSystem>) -> Result<Arc<Mount>> {
         let sb = self.super_block(fs, false)?;
         let mount = self.new_mount(sb.clone(), sb.root.clone(), b"none", MountFlags::empty());
-        self.mounts.lock().add_internal(mount.clone());
+        self.mounts.lock().add_internal(&mount);
         Ok(mount)
     }
 
@@ -241,7 +242,7 @@ impl Vfs {
     pub(super) fn reconfigure(&self, sb: &SuperBlock, read_only: bool, data: &str) -> Result<()> {
         if read_only && !sb.read_only() {
             let mounts = self.mounts.lock();
-            let mut of_fs = mounts.all().iter().filter(|m| core::ptr::eq(&*m.sb, sb));
+            let mut of_fs = mounts.with_internal().filter(|m| core::ptr::eq(&*m.sb, sb));
             of_fs.try_for_each(|m| m.check_no_writers())?;
         }
         sb.remount(read_only, data)
