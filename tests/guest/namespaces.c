@@ -565,6 +565,26 @@ static void mounted(void) {
     SAY(umount(in("file")));
 }
 
+/* Places that are in no namespace: nothing can be mounted there, nor they elsewhere. */
+static void nowhere(void) {
+    char place[64];
+    int ends[2];
+    pipe(ends);
+    snprintf(place, sizeof place, "/proc/self/fd/%d", ends[0]);
+    SAY(mount(place, in("file"), NULL, MS_BIND, NULL));
+    SAY(mount(in("file"), place, NULL, MS_BIND, NULL));
+    SAY(mount("t", in("place"), "tmpfs", 0, NULL));
+    int gone = OPENED(open(in("place"), O_RDONLY | O_DIRECTORY));
+    SAY(umount2(in("place"), MNT_DETACH));
+    snprintf(place, sizeof place, "/proc/self/fd/%d", gone);
+    SAY(mount("t", place, "tmpfs", 0, NULL));
+    SAY(mount(place, in("place"), NULL, MS_BIND, NULL));
+    SAY(umount2(place, MNT_DETACH));
+    SAY(syscall(SYS_open_tree, gone, "", AT_EMPTY_PATH | 1));
+    show("nowhere", "self");
+    close(gone), close(ends[0]), close(ends[1]);
+}
+
 /* System V objects. */
 
 enum { KEY = 0x6e73 };
@@ -640,6 +660,7 @@ int main(int argc, char **argv) {
     in_child(turned);
     show("parent", "self");
     mounted();
+    nowhere();
     ipc();
     return 0;
 }

@@ -31,6 +31,11 @@ pub(super) fn of(inode: &dyn Inode) -> Option<&Namespace> {
     inode.as_any().downcast_ref::<NsInode>().map(|inode| &inode.namespace)
 }
 
+/// Whether an inode stands for a namespace.
+pub fn is_file(inode: &dyn Inode) -> bool {
+    of(inode).is_some()
+}
+
 /// The number of the mount namespace that an inode stands for, if it does for one.
 pub fn number_of_mounts(inode: &dyn Inode) -> Option<u64> {
     of(inode).filter(|namespace| namespace.kind() == Kind::Mnt).map(Namespace::number)

@@ -11,7 +11,7 @@ mod file;
 mod uts;
 
 pub use change::{for_child, join, unshare};
-pub use file::{location, number_of_mounts};
+pub use file::{is_file, location, number_of_mounts};
 pub use uts::{Uts, UtsNamespace};
 
 use crate::bail;

@@ -181,6 +181,35 @@ fn no_mount_namespace_keeps_itself_alive() {
     });
 }
 
+/// What is mounted where nobody can unmount it would stay for ever.
+#[test]
+fn places_in_no_namespace_are_not_mounted_on() {
+    with_tasks(|machine, one, _| {
+        let vfs = &machine.kernel.vfs;
+        ["/m", "/n"].iter().for_each(|path| mkdir(one, path));
+        let make = |path: &[u8]| vfs.open(one, AT_FDCWD, path, OpenFlags::CREAT | OpenFlags::WRONLY, 0o644).map(drop);
+        make(b"/file").unwrap();
+        let uts = location(one, one.namespaces().get(Kind::Uts));
+        assert_eq!((error(uts.check_own(one)), error(uts.check_source(one))), (Some(Errno::EINVAL), None));
+        mount(one, "/m");
+        make(b"/m/file").unwrap();
+        let gone = place(one, "/m/file").unwrap();
+        assert_eq!(error(gone.check_source(one)), None);
+        let tree = vfs.open_copy(&place(one, "/m").unwrap(), false).unwrap();
+        vfs.umount(&place(one, "/m").unwrap(), crate::vfs::MNT_DETACH).unwrap();
+        assert_eq!(error(gone.check_source(one)), Some(Errno::EINVAL));
+        assert_eq!(error(gone.check_target(one)), Some(Errno::ENOENT));
+        assert_eq!(error(vfs.bind(&uts, &gone, false)), Some(Errno::ENOENT));
+        // A tree that is attached nowhere yet can be changed; what is mounted in it goes where all of it does, and no part alone.
+        assert_eq!(error(tree.location.check_own(one)), None);
+        one.fs().inner.lock().cwd = tree.location.clone();
+        vfs.bind(&location(one, one.namespaces().get(Kind::Mnt)), &place(one, "file").unwrap(), false).unwrap();
+        let part = place(one, "file").unwrap();
+        assert_eq!(error(vfs.move_mount(&part, &place(one, "/file").unwrap())), Some(Errno::EINVAL));
+        assert_eq!(error(vfs.move_mount(&tree.location, &place(one, "/n").unwrap())), Some(Errno::EINVAL));
+    });
+}
+
 #[test]
 fn shared_directories_stay() {
     with_tasks(|machine, one, _| {

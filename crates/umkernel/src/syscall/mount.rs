@@ -76,13 +76,15 @@ fn sys_mount(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
         flags &= !MS_MAGIC_MASK;
     }
     // How a mount propagates can be said of any that can be reached.
-    if flags & MS_PROPAGATION == 0 || flags & (MS_REMOUNT | MS_BIND) != 0 {
+    if flags & MS_REMOUNT != 0 {
         at.check_own(ctx)?;
+    } else if flags & MS_PROPAGATION == 0 || flags & MS_BIND != 0 {
+        at.check_target(ctx)?;
     }
     let mount_flags = MountFlags::from_bits_truncate(flags as u32);
     let from = || {
         let from = vfs.resolve(ctx, AT_FDCWD, &source, WalkFlags::FOLLOW)?;
-        from.check_own(ctx).map(|()| from)
+        from.check_source(ctx).map(|()| from)
     };
     if flags & MS_REMOUNT != 0 {
         let mut new = mount_flags;
@@ -134,6 +136,5 @@ fn sys_pivot_root(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize
     let directory = WalkFlags::FOLLOW | WalkFlags::DIRECTORY;
     let new_root = vfs.resolve(ctx, AT_FDCWD, &ctx.read_path(args[0])?, directory)?;
     let put_old = vfs.resolve(ctx, AT_FDCWD, &ctx.read_path(args[1])?, directory)?;
-    new_root.check_own(ctx)?;
     vfs.pivot_root(ctx, &new_root, &put_old).map(|()| 0)
 }

@@ -210,7 +210,7 @@ fn sys_open_tree(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize>
     let (vfs, path) = (&ctx.kernel.vfs, ctx.read_path(args[1])?);
     let file: Arc<File> = if clone {
         let from = vfs.resolve(ctx, args[0] as i32, &path, walk)?;
-        from.check_own(ctx)?;
+        from.check_source(ctx)?;
         vfs.open_copy(&from, recursive)?
     } else {
         let mut how = OpenHow::new(OpenFlags::PATH, 0);
@@ -238,11 +238,12 @@ fn sys_move_mount(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize
     let vfs = &ctx.kernel.vfs;
     let place = |dirfd: u64, path: u64, follow: u32, empty: u32| {
         let walk = walk(flags & follow != 0, flags & empty != 0);
-        let place = vfs.resolve(ctx, dirfd as i32, &ctx.read_path(path)?, walk)?;
-        place.check_own(ctx).map(|()| place)
+        vfs.resolve(ctx, dirfd as i32, &ctx.read_path(path)?, walk)
     };
     let from = place(args[0], args[1], F_SYMLINKS, F_EMPTY_PATH)?;
     let at = place(args[2], args[3], T_SYMLINKS, T_EMPTY_PATH)?;
+    at.check_target(ctx)?;
+    from.check_own(ctx)?;
     if flags & BENEATH != 0 { vfs.move_beneath(&from, &at) } else { vfs.move_mount(&from, &at) }.map(|()| 0)
 }
 

@@ -50,7 +50,7 @@ pub struct Mount {
     expiring: AtomicU32,
     /// Has not been attached anywhere yet, and need not ever be.
     detached: AtomicBool,
-    /// The number of the namespace that it is mounted in; 0 for what has not been mounted in any. Set under the tree's lock.
+    /// The number of the namespace that it is mounted in; 0 for none. Set under the tree's lock.
     namespace: AtomicU64,
     /// Files open for writing through it.
     pub(super) writers: AtomicI32,
@@ -129,9 +129,19 @@ impl Mount {
         self.detached.load(Ordering::Acquire)
     }
 
-    /// The number of the namespace that it is, or was last, mounted in; 0 for none.
+    /// The number of the namespace that it is mounted in; 0 for none: a tree that is attached nowhere yet, what was unmounted, and mounts of
+    /// the kernel's own.
     pub(super) fn namespace(&self) -> u64 {
         self.namespace.load(Ordering::Acquire)
+    }
+
+    /// Whether it is neither in a namespace nor in a tree that is attached nowhere yet: it was unmounted, or is the kernel's own.
+    pub(super) fn is_nowhere(self: &Arc<Mount>) -> bool {
+        let mut top = self.clone();
+        while let Some(point) = top.mount_point() {
+            top = point.mount;
+        }
+        self.namespace() == 0 && !top.is_detached()
     }
 
     /// Says which namespace it is mounted in; under the mount tree's lock.
@@ -264,12 +274,16 @@ impl MountTree {
         mount.detached.store(false, Ordering::Release);
         self.order.retain(|m| !Arc::ptr_eq(m, mount));
         self.changed(mount);
+        mount.set_namespace(0);
     }
 
     /// Moves a mount to another place (`None`: it becomes the root), keeping its age.
     pub(super) fn relocate(&mut self, mount: &Arc<Mount>, at: Option<&Location>) {
         let index = self.order.iter().position(|m| Arc::ptr_eq(m, mount));
+        let namespace = mount.namespace();
         self.detach(mount);
+        // As a root, it is the same one's.
+        mount.set_namespace(namespace);
         self.attach(mount.clone(), at);
         if let (Some(index), Some(moved)) = (index, self.order.pop()) {
             self.order.insert(index, moved);

@@ -136,6 +136,9 @@ impl Vfs {
             bail!(ENOENT, "nothing is mounted on links, which only magic links lead to");
         }
         let mut mounts = self.mounts.lock();
+        if at.mount.is_nowhere() {
+            bail!(ENOENT, "unmounted meanwhile: nobody would ever find what is mounted there");
+        }
         let mut at = at.clone();
         while let Some(on_top) = mounts.covering(&at) {
             at = on_top.root_location();
@@ -183,7 +186,10 @@ impl Vfs {
         if detached {
             return self.attach_tree(&from.mount, at);
         }
-        self.mounts.lock().relocate(&from.mount, Some(at));
+        let mut mounts = self.mounts.lock();
+        // Under the lock: neither has been unmounted meanwhile.
+        check_stays(from, at)?;
+        mounts.relocate(&from.mount, Some(at));
         Ok(())
     }
 
@@ -196,6 +202,7 @@ impl Vfs {
         if !from.is_mount_root() || from.mount.mount_point().is_none() && !detached || !top.is_mount_root() {
             bail!(EINVAL, "not a mount point");
         }
+        check_stays(from, top)?;
         let Some(point) = top.mount.mount_point() else { bail!(EINVAL, "the root") };
         if is_below_shared(&from.mount) || is_below_shared(&top.mount) {
             bail!(EINVAL, "mounted on a shared mount");
@@ -330,7 +337,10 @@ impl Vfs {
     /// `pivot_root(2)`: `new_root` becomes the root of the tree, and the old root is seen at `put_old`.
     pub fn pivot_root(&self, ctx: &Ctx, new_root: &Location, put_old: &Location) -> Result<()> {
         let root = ctx.fs().inner.lock().root.clone();
-        root.check_own(ctx)?;
+        let own = ctx.namespaces().mnt.number();
+        if [&root, new_root].iter().any(|place| place.mount.namespace() != own) {
+            bail!(EINVAL, "not in the task's own mount namespace");
+        }
         if !new_root.is_mount_root() || !root.is_mount_root() {
             bail!(EINVAL, "not a mount point");
         }
@@ -463,6 +473,16 @@ impl Vfs {
         }
         text
     }
+}
+
+/// What is in a namespace moves within that; of a tree that is attached nowhere yet, only the whole does. (A part, moved alone, would bring
+/// what is below it into no namespace.)
+fn check_stays(from: &Location, at: &Location) -> Result<()> {
+    let namespace = from.mount.namespace();
+    if !from.mount.is_detached() && (namespace == 0 || namespace != at.mount.namespace()) {
+        bail!(EINVAL, "out of a tree that is attached nowhere, or into one");
+    }
+    Ok(())
 }
 
 /// Whether what a mount is mounted on is shared: it cannot be moved then, for its copies would have to follow.

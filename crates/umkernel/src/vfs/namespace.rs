@@ -163,13 +163,27 @@ fn is_mounted(dentry: &Dentry) -> bool {
 }
 
 impl Location {
-    /// Fails with `EINVAL` for a place in another mount namespace than the running task's, where it may look but not mount.
+    /// Fails with `EINVAL` for a place that is neither in the running task's mount namespace nor in a tree that is attached nowhere yet: it
+    /// may look there but not mount.
     pub(crate) fn check_own(&self, ctx: &Ctx) -> Result<()> {
-        let number = self.mount.namespace();
-        if number != 0 && number != ctx.namespaces().mnt.number() {
-            bail!(EINVAL, "a mount of another namespace");
+        let own = ctx.namespaces().mnt.number();
+        if ![0, own].contains(&self.mount.namespace()) || self.mount.is_nowhere() {
+            bail!(EINVAL, "a mount of another namespace, or of none");
         }
         Ok(())
+    }
+
+    /// As [`Location::check_own`], for what something is to be mounted on: `ENOENT` for what is not mounted itself.
+    pub(crate) fn check_target(&self, ctx: &Ctx) -> Result<()> {
+        if self.mount.is_nowhere() {
+            bail!(ENOENT, "not mounted");
+        }
+        self.check_own(ctx)
+    }
+
+    /// As [`Location::check_own`], for what is to be seen elsewhere, too: namespaces' files can be, which are in none.
+    pub(crate) fn check_source(&self, ctx: &Ctx) -> Result<()> {
+        if ns::is_file(&*self.dentry.inode) { Ok(()) } else { self.check_own(ctx) }
     }
 }
 
