@@ -70,7 +70,7 @@ pub fn finish(ctx: &Ctx) {
     hand_over_memory(ctx, old);
     vfork_done(task);
     close_files(ctx);
-    leave_namespaces(ctx);
+    leave_places(ctx);
 
     let status = ptrace::stop::exit_status(ctx);
     let mut inner = process.inner.lock();
@@ -119,9 +119,12 @@ fn close_files(ctx: &Ctx) {
     }
 }
 
-/// Gives up the task's part in its namespaces. What is mounted in one that nobody is in any more goes with it.
-fn leave_namespaces(ctx: &Ctx) {
+/// Gives up the task's directories and its part in its namespaces. What is mounted in one that nobody is in any more goes with it, before
+/// anybody hears of the task's end.
+fn leave_places(ctx: &Ctx) {
     // SAFETY: as for the memory.
+    drop(unsafe { ctx.task.fs.replace(ctx.kernel.vfs.nowhere.clone()) });
+    // SAFETY: likewise.
     drop(unsafe { ctx.task.namespaces.replace(None) });
 }
 

@@ -91,6 +91,8 @@ pub struct Vfs {
     pub(crate) shmem: Mutex<Option<Arc<crate::fs::tmpfs::TmpFs>>>,
     /// Where pipes, sockets and other files without a name are.
     anonymous: Arc<Mount>,
+    /// The directories of tasks that have ended.
+    pub(crate) nowhere: Arc<FsContext>,
     /// Where the files of namespaces are, once somebody has looked.
     nsfs: Mutex<Option<Arc<Mount>>>,
     /// Who is told of what happens to files.
@@ -116,6 +118,7 @@ impl Vfs {
         let (mounts, ended) = (Arc::default(), Arc::default());
         let anonymous =
             anon::AnonFs { name: "anon_inodefs", magic: anon::ANON_INODE_FS_MAGIC, dev: makedev(0, ANONYMOUS_DEV) };
+        let anonymous = anon::pseudo_mount(ANONYMOUS_MOUNT, anonymous, MountFlags::NOSUID | MountFlags::NODEV);
         Vfs {
             initial: MountNamespace::first(&mounts, &ended),
             mounts,
@@ -127,7 +130,8 @@ impl Vfs {
             shmem: Mutex::new(None),
             notified: Mutex::new(Vec::new()),
             lock_waits: locks::LockWaits::default(),
-            anonymous: anon::pseudo_mount(ANONYMOUS_MOUNT, anonymous, MountFlags::NOSUID | MountFlags::NODEV),
+            nowhere: Arc::new(FsContext::at_root(anonymous.root_location())),
+            anonymous,
             nsfs: Mutex::new(None),
             next_mount: AtomicU32::new(ANONYMOUS_MOUNT + 1),
             next_dev: AtomicU32::new(ANONYMOUS_DEV + 1),
