@@ -6,6 +6,7 @@ use crate::sync::{Mutex, WaitQueue};
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::mem;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 bitflags::bitflags! {
@@ -267,12 +268,26 @@ impl MountTree {
 
     /// Takes a mount out; it lives on for those who use it.
     pub(super) fn detach(&mut self, mount: &Arc<Mount>) {
+        self.order.retain(|m| !Arc::ptr_eq(m, mount));
+        self.unhook(mount);
+    }
+
+    /// Takes all mounts of some namespaces out, in one pass.
+    pub(super) fn detach_all_of(&mut self, numbers: &[u64]) -> Vec<Arc<Mount>> {
+        let is_of = |mount: &Arc<Mount>| numbers.contains(&mount.namespace());
+        let (gone, stay): (Vec<_>, Vec<_>) = mem::take(&mut self.order).into_iter().partition(is_of);
+        self.order = stay;
+        gone.iter().for_each(|mount| self.unhook(mount));
+        gone
+    }
+
+    /// A mount that is no longer in the list is mounted nowhere.
+    fn unhook(&mut self, mount: &Arc<Mount>) {
         if let Some((parent, dentry)) = mount.attached.lock().take() {
             dentry.mounted.fetch_sub(1, Ordering::AcqRel);
             self.by_point.remove(&key(&Location { mount: parent, dentry }));
         }
         mount.detached.store(false, Ordering::Release);
-        self.order.retain(|m| !Arc::ptr_eq(m, mount));
         self.changed(mount);
         mount.set_namespace(0);
     }
@@ -298,10 +313,17 @@ impl MountTree {
 
     /// `mount` and all mounts below it, parents first.
     pub(super) fn subtree(&self, mount: &Arc<Mount>) -> Vec<Arc<Mount>> {
+        let mut children: BTreeMap<u32, Vec<Arc<Mount>>> = BTreeMap::new();
+        for child in &self.order {
+            if let Some(point) = child.mount_point() {
+                children.entry(point.mount.id).or_default().push(child.clone());
+            }
+        }
         let mut all = alloc::vec![mount.clone()];
         let mut next = 0;
-        while let Some(mount) = all.get(next).cloned() {
-            all.extend(self.children(&mount));
+        while let Some(parent) = all.get(next) {
+            let below = children.remove(&parent.id);
+            all.extend(below.into_iter().flatten());
             next += 1;
         }
         all

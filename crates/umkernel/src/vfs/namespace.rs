@@ -9,6 +9,7 @@ use crate::errno::Result;
 use crate::kernel::Ctx;
 use crate::ns::{self, Ticket};
 use crate::sync::Mutex;
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
@@ -99,9 +100,7 @@ impl MountTree {
 
     /// Takes all mounts of some namespaces out. The caller drops them without the tree's lock: the last may unmount a file system.
     fn dissolve_namespaces(&mut self, numbers: &[u64]) -> Vec<Arc<Mount>> {
-        let gone: Vec<Arc<Mount>> =
-            self.all().iter().filter(|mount| numbers.contains(&mount.namespace())).cloned().collect();
-        gone.iter().for_each(|mount| self.detach(mount));
+        let gone = self.detach_all_of(numbers);
         numbers.iter().for_each(|number| self.remove_namespace(*number));
         gone
     }
@@ -121,13 +120,15 @@ impl MountTree {
         make: impl Fn(&Arc<Mount>) -> Arc<Mount>,
     ) -> Vec<(Arc<Mount>, Arc<Mount>)> {
         let mut copies = alloc::vec![(original.clone(), copy.clone())];
+        let mut by_original = BTreeMap::from([(original.id, copy.clone())]);
         for old in self.subtree(original).iter().skip(1) {
             let Some(point) = old.mount_point() else { continue };
-            let parent = copies.iter().find(|(original, _)| Arc::ptr_eq(original, &point.mount));
-            let Some((_, parent)) = parent.filter(|_| !left_out(old, &point)) else { continue };
+            let parent = by_original.get(&point.mount.id);
+            let Some(parent) = parent.filter(|_| !left_out(old, &point)) else { continue };
             let at = Location { mount: parent.clone(), dentry: point.dentry.clone() };
             let below = make(old);
             self.attach(below.clone(), Some(&at));
+            by_original.insert(old.id, below.clone());
             copies.push((old.clone(), below));
         }
         copies

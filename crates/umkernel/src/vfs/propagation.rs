@@ -5,6 +5,7 @@ use super::mount::MountTree;
 use super::namespace::check_no_loop;
 use super::{Location, Mount, MountChange, MountFlags, Vfs};
 use crate::errno::Result;
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -35,7 +36,7 @@ pub enum PropagationType {
 impl MountTree {
     /// The lowest number that no peer group has.
     fn free_group(&self) -> u32 {
-        let used: Vec<u32> = self.all().iter().filter_map(|m| m.propagation().group).collect();
+        let used: BTreeSet<u32> = self.all().iter().filter_map(|m| m.propagation().group).collect();
         (1..).find(|n| !used.contains(n)).unwrap_or(u32::MAX)
     }
 
