@@ -104,6 +104,7 @@ impl Notice {
 
 /// Whether a process still executes what it did when it had this address space.
 fn still_runs(process: &Process, program: u64) -> bool {
-    let first = process.inner.lock().threads.first().cloned();
-    first.and_then(|task| task.mm().ok()).is_some_and(|space| space.id == program)
+    // Any thread will do; one that is ending has given its memory up already.
+    let threads = process.inner.lock().threads.clone();
+    threads.iter().any(|task| task.mm().is_ok_and(|space| space.id == program))
 }
