@@ -581,8 +581,30 @@ static void nowhere(void) {
     SAY(mount(place, in("place"), NULL, MS_BIND, NULL));
     SAY(umount2(place, MNT_DETACH));
     SAY(syscall(SYS_open_tree, gone, "", AT_EMPTY_PATH | 1));
+    SAY(mount(NULL, place, NULL, MS_SHARED, NULL));
+    SAY(mount(NULL, place, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL));
+    close(gone);
+
+    /* A tree that is attached nowhere yet: only all of it moves. */
+    SAY(mount("t", in("place"), "tmpfs", 0, NULL));
+    SAY(mkdir(in("place/below"), 0755));
+    SAY(mkdir(in("place/beside"), 0755));
+    SAY(mount("t", in("place/below"), "tmpfs", 0, NULL));
+    int tree = OPENED(syscall(SYS_open_tree, AT_FDCWD, in("place"), 1 | AT_RECURSIVE));
+    snprintf(place, sizeof place, "/proc/self/fd/%d/beside", tree);
+    SAY(mount("t", place, "tmpfs", 0, NULL));
+    SAY(mount(in("place"), place, NULL, MS_BIND, NULL));
+    SAY(mount(in("place/below"), place, NULL, MS_MOVE, NULL));
+    SAY(syscall(SYS_move_mount, tree, "below", AT_FDCWD, in("place/beside"), 0));
+    snprintf(place, sizeof place, "/proc/self/fd/%d/below", tree);
+    SAY(umount2(place, MNT_DETACH));
+    SAY(mount(NULL, place, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL));
+    SAY(mount(NULL, place, NULL, MS_SHARED, NULL));
+    close(tree);
+    SAY(umount(in("place/below")));
+    SAY(umount(in("place")));
     show("nowhere", "self");
-    close(gone), close(ends[0]), close(ends[1]);
+    close(ends[0]), close(ends[1]);
 }
 
 /* System V objects. */

@@ -198,10 +198,11 @@ fn places_in_no_namespace_are_not_mounted_on() {
         let tree = vfs.open_copy(&place(one, "/m").unwrap(), false).unwrap();
         vfs.umount(&place(one, "/m").unwrap(), crate::vfs::MNT_DETACH).unwrap();
         assert_eq!(error(gone.check_source(one)), Some(Errno::EINVAL));
-        assert_eq!(error(gone.check_target(one)), Some(Errno::ENOENT));
+        assert_eq!(error(gone.check_mounted()), Some(Errno::ENOENT));
         assert_eq!(error(vfs.bind(&uts, &gone, false)), Some(Errno::ENOENT));
-        // A tree that is attached nowhere yet can be changed; what is mounted in it goes where all of it does, and no part alone.
-        assert_eq!(error(tree.location.check_own(one)), None);
+        // What is mounted in a tree that is attached nowhere yet goes where all of it does, and no part alone.
+        assert_eq!(error(tree.location.check_own(one)), Some(Errno::EINVAL));
+        assert_eq!(error(tree.location.check_own_or_apart(one)), None);
         one.fs().inner.lock().cwd = tree.location.clone();
         vfs.bind(&location(one, one.namespaces().get(Kind::Mnt)), &place(one, "file").unwrap(), false).unwrap();
         let part = place(one, "file").unwrap();

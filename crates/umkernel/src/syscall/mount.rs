@@ -75,18 +75,13 @@ fn sys_mount(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     if flags & MS_MAGIC_MASK == MS_MAGIC {
         flags &= !MS_MAGIC_MASK;
     }
-    // How a mount propagates can be said of any that can be reached.
-    if flags & MS_REMOUNT != 0 {
-        at.check_own(ctx)?;
-    } else if flags & MS_PROPAGATION == 0 || flags & MS_BIND != 0 {
-        at.check_target(ctx)?;
-    }
     let mount_flags = MountFlags::from_bits_truncate(flags as u32);
     let from = || {
         let from = vfs.resolve(ctx, AT_FDCWD, &source, WalkFlags::FOLLOW)?;
         from.check_source(ctx).map(|()| from)
     };
     if flags & MS_REMOUNT != 0 {
+        at.check_own(ctx)?;
         let mut new = mount_flags;
         if !new.intersects(MountFlags::NOATIME | MountFlags::RELATIME | MountFlags::STRICTATIME) {
             // As on Linux, a remount that says nothing of access times leaves them as they are.
@@ -94,8 +89,11 @@ fn sys_mount(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
         }
         vfs.remount(&at, new, flags & MS_BIND != 0, &data)?;
     } else if flags & MS_BIND != 0 {
+        at.check_mounted()?;
+        at.check_own(ctx)?;
         vfs.bind(&from()?, &at, flags & MS_REC != 0)?;
     } else if flags & MS_PROPAGATION != 0 {
+        // This can be said of any mount that can be reached.
         let others = flags & !(MS_PROPAGATION | MS_REC | MS_SILENT);
         let to = propagation_type(flags & MS_PROPAGATION)?;
         if others != 0 {
@@ -103,8 +101,12 @@ fn sys_mount(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
         }
         vfs.set_propagation(&at, to, flags & MS_REC != 0)?;
     } else if flags & MS_MOVE != 0 {
+        at.check_mounted()?;
+        at.check_own_or_apart(ctx)?;
         vfs.move_mount(&from()?, &at)?;
     } else {
+        at.check_mounted()?;
+        at.check_own(ctx)?;
         if fs_type.is_empty() {
             bail!(EINVAL);
         }

@@ -242,8 +242,9 @@ fn sys_move_mount(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize
     };
     let from = place(args[0], args[1], F_SYMLINKS, F_EMPTY_PATH)?;
     let at = place(args[2], args[3], T_SYMLINKS, T_EMPTY_PATH)?;
-    at.check_target(ctx)?;
-    from.check_own(ctx)?;
+    at.check_mounted()?;
+    at.check_own_or_apart(ctx)?;
+    from.check_own_or_apart(ctx)?;
     if flags & BENEATH != 0 { vfs.move_beneath(&from, &at) } else { vfs.move_mount(&from, &at) }.map(|()| 0)
 }
 
@@ -273,7 +274,7 @@ fn sys_mount_setattr(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<us
     }
     let vfs = &ctx.kernel.vfs;
     let at = vfs.resolve(ctx, args[0] as i32, &ctx.read_path(args[1])?, walk)?;
-    at.check_own(ctx)?;
+    at.check_own_or_apart(ctx)?;
     vfs.change_mounts(&at, &change, flags & AT_RECURSIVE != 0)?;
     Ok(0)
 }

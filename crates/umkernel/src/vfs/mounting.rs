@@ -260,7 +260,7 @@ impl Vfs {
     /// # Errors
     /// `EINVAL` where nothing is mounted; `EBUSY`, with nothing changed, where files are open for writing.
     pub fn change_mounts(&self, at: &Location, change: &MountChange, recursive: bool) -> Result<()> {
-        if !at.is_mount_root() {
+        if !at.is_mount_root() || at.mount.is_nowhere() {
             bail!(EINVAL, "not a mount point");
         }
         let mounts = self.mounts.lock();
@@ -337,10 +337,8 @@ impl Vfs {
     /// `pivot_root(2)`: `new_root` becomes the root of the tree, and the old root is seen at `put_old`.
     pub fn pivot_root(&self, ctx: &Ctx, new_root: &Location, put_old: &Location) -> Result<()> {
         let root = ctx.fs().inner.lock().root.clone();
-        let own = ctx.namespaces().mnt.number();
-        if [&root, new_root].iter().any(|place| place.mount.namespace() != own) {
-            bail!(EINVAL, "not in the task's own mount namespace");
-        }
+        root.check_own(ctx)?;
+        new_root.check_own(ctx)?;
         if !new_root.is_mount_root() || !root.is_mount_root() {
             bail!(EINVAL, "not a mount point");
         }

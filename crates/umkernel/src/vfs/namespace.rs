@@ -164,27 +164,30 @@ fn is_mounted(dentry: &Dentry) -> bool {
 }
 
 impl Location {
-    /// Fails with `EINVAL` for a place that is neither in the running task's mount namespace nor in a tree that is attached nowhere yet: it
-    /// may look there but not mount.
+    /// Fails with `EINVAL` for a place that is not in the running task's mount namespace: it may look there but not mount.
     pub(crate) fn check_own(&self, ctx: &Ctx) -> Result<()> {
-        let own = ctx.namespaces().mnt.number();
-        if ![0, own].contains(&self.mount.namespace()) || self.mount.is_nowhere() {
+        if self.mount.namespace() != ctx.namespaces().mnt.number() {
             bail!(EINVAL, "a mount of another namespace, or of none");
         }
         Ok(())
     }
 
-    /// As [`Location::check_own`], for what something is to be mounted on: `ENOENT` for what is not mounted itself.
-    pub(crate) fn check_target(&self, ctx: &Ctx) -> Result<()> {
+    /// As [`Location::check_own`], but not for a tree that is attached nowhere yet: that is for who has it open.
+    pub(crate) fn check_own_or_apart(&self, ctx: &Ctx) -> Result<()> {
+        if self.mount.namespace() == 0 && !self.mount.is_nowhere() { Ok(()) } else { self.check_own(ctx) }
+    }
+
+    /// Fails with `ENOENT` for a place that is not mounted: nobody would find what is mounted on it.
+    pub(crate) fn check_mounted(&self) -> Result<()> {
         if self.mount.is_nowhere() {
             bail!(ENOENT, "not mounted");
         }
-        self.check_own(ctx)
+        Ok(())
     }
 
-    /// As [`Location::check_own`], for what is to be seen elsewhere, too: namespaces' files can be, which are in none.
+    /// As [`Location::check_own_or_apart`], for what is to be seen elsewhere, too: namespaces' files can be, which are in no namespace.
     pub(crate) fn check_source(&self, ctx: &Ctx) -> Result<()> {
-        if ns::is_file(&*self.dentry.inode) { Ok(()) } else { self.check_own(ctx) }
+        if ns::is_file(&*self.dentry.inode) { Ok(()) } else { self.check_own_or_apart(ctx) }
     }
 }
 
