@@ -20,6 +20,8 @@ use alloc::vec::Vec;
 
 /// The most pieces of a file that are known at a time.
 const MAX_PIECES: usize = 4096;
+/// The most bytes that are looked for together: a page each, they are [`MAX_PIECES`].
+const MAX_LOOK: u64 = MAX_PIECES as u64 * PAGE_SIZE;
 /// The most loop devices on top of each other: each takes a part of the kernel's stack.
 const MAX_DEPTH: u32 = 2;
 
@@ -152,6 +154,12 @@ impl Backing {
         (self.shown.offset, self.shown.limit)
     }
 
+    /// Whether pages of the device are pages of what it lies in.
+    pub(super) fn has_whole_pages(&self) -> bool {
+        let below = self.disk.as_ref().is_none_or(|disk| disk.has_whole_pages());
+        below && self.shown.offset.is_multiple_of(PAGE_SIZE)
+    }
+
     /// Bytes of a sector.
     pub(super) fn block_size(&self) -> u64 {
         self.shown.block_size.into()
@@ -281,16 +289,16 @@ impl Backing {
     /// Makes the whole pages of a range a hole of the file.
     ///
     /// # Errors
-    /// `EOPNOTSUPP` where the file system knows no holes, and where the file is mapped into somebody's memory, who would be left
-    /// with blocks that are not the file's any more.
+    /// `EOPNOTSUPP` where the file system knows no holes, and where the file is mapped into somebody's memory or another loop device is
+    /// on it, who would be left with blocks that are not the file's any more.
     pub(super) fn discard(&self, offset: u64, len: u64) -> Result<()> {
         const KEEP_SIZE_PUNCH_HOLE: u32 = 3;
         let at = self.place_in_file(offset);
         if let Some(disk) = &self.disk {
             return disk.discard(at, len);
         }
-        if self.file.inode.common().is_none_or(|common| common.mapped()) {
-            bail!(EOPNOTSUPP, "the file is mapped");
+        if self.file.inode.common().is_none_or(|common| common.mapped() || common.pins() > 1) {
+            bail!(EOPNOTSUPP, "others go by the places of the file's blocks");
         }
         let (from, to) = (at.next_multiple_of(PAGE_SIZE), (at + len) / PAGE_SIZE * PAGE_SIZE);
         if from >= to {
@@ -310,10 +318,11 @@ impl Drop for Backing {
     }
 }
 
-/// The pages that a range has bytes of: where they begin, and how many bytes they are.
+/// The pages that a range has bytes of, the first ones if it is long: where they begin, and how many bytes they are.
 fn pages_of(at: u64, len: u64) -> (u64, u64) {
     let from = at / PAGE_SIZE * PAGE_SIZE;
-    (from, at.saturating_add(len).next_multiple_of(PAGE_SIZE) - from)
+    let end = at.saturating_add(len.min(MAX_LOOK)).next_multiple_of(PAGE_SIZE);
+    (from, (end - from).min(MAX_LOOK))
 }
 
 /// Adds a piece, which may continue the one before it.
@@ -395,5 +404,6 @@ mod tests {
         assert_eq!(pages_of(0, 1), (0, 4096));
         assert_eq!(pages_of(4095, 2), (0, 8192));
         assert_eq!(pages_of(8192, 4096), (8192, 4096));
+        assert_eq!(pages_of(8193, 1 << 40), (8192, MAX_LOOK), "not all at once");
     }
 }

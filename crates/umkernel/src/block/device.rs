@@ -98,6 +98,10 @@ impl Disk {
         if !(start | len).is_multiple_of(self.sector()) || start.checked_add(len).is_none_or(|end| end > self.size) {
             bail!(EINVAL);
         }
+        if self.backing().is_some() && in_use(&ctx.kernel.vfs, self) {
+            // Its memory and its mappings would be left with blocks that may be another file's by now.
+            bail!(EBUSY, "a file system on it is mounted");
+        }
         self.discard(start, len)
     }
 

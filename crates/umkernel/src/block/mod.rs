@@ -17,6 +17,7 @@ pub use partitions::scan;
 use crate::bail;
 use crate::errno::Result;
 use crate::host::{self, HostFd};
+use crate::mm::PAGE_SIZE;
 use crate::vfs::Vfs;
 use alloc::format;
 use alloc::string::String;
@@ -174,6 +175,12 @@ impl Disk {
     /// The place in the files of a place on this disk.
     fn place(&self, offset: u64) -> u64 {
         self.start().saturating_add(offset)
+    }
+
+    /// Whether its pages are pages of the host's files, so that they can be mapped.
+    pub fn has_whole_pages(&self) -> bool {
+        let below = self.backing().is_none_or(Backing::has_whole_pages);
+        below && self.start().is_multiple_of(PAGE_SIZE)
     }
 
     /// The host file that has the byte at `offset`, its place there, and how many of `len` bytes follow it there: to

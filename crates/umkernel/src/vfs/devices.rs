@@ -110,19 +110,19 @@ impl Devices {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Forgets the partitions of a disk that is gone, which are to be dropped without a lock. Their nodes stay, and lead nowhere.
+    /// Forgets the disks that are gone, which are to be dropped without a lock. Their nodes stay, and lead nowhere.
     #[must_use]
-    pub(crate) fn forget_parts(&self, whole: u64) -> Vec<Arc<dyn Device>> {
-        let is_part = |device: &Arc<dyn Device>| {
-            device.block_device().is_some_and(|disk| disk.partition().is_some() && disk.whole() == whole)
-        };
-        let mut forgotten = Vec::new();
+    pub(crate) fn forget_disks(&self, is_gone: impl Fn(&crate::block::Disk) -> bool) -> Vec<Arc<dyn Device>> {
+        // All that were looked at are dropped without the lock: the last reference to one may close a file.
+        let (mut looked_at, mut forgotten) = (Vec::new(), Vec::new());
         self.by_number.lock().retain(|_, device| {
-            let part = is_part(device);
-            if part {
+            let Some(disk) = device.block_device() else { return true };
+            let gone = is_gone(&disk);
+            looked_at.push(disk);
+            if gone {
                 forgotten.push(device.clone());
             }
-            !part
+            !gone
         });
         forgotten
     }

@@ -262,9 +262,14 @@ impl InodeCommon {
         self.pins.fetch_sub(1, Ordering::AcqRel);
     }
 
+    /// How many go by the places where its blocks are.
+    pub fn pins(&self) -> u32 {
+        self.pins.load(Ordering::Acquire)
+    }
+
     /// Refuses to take blocks from a file that has to keep them: `ETXTBSY`, as Linux says of a swap file.
     pub fn check_unpinned(&self) -> Result<()> {
-        if self.pins.load(Ordering::Acquire) > 0 { Err(Errno::ETXTBSY.into()) } else { Ok(()) }
+        if self.pins() > 0 { Err(Errno::ETXTBSY.into()) } else { Ok(()) }
     }
 
     /// The seals, of an inode that can have any.

@@ -18,6 +18,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use core::any::Any;
+use core::sync::atomic::Ordering;
 
 /// `ioctl(2)` of loop devices (`linux/loop.h`).
 const LOOP_SET_FD: u32 = 0x4c00;
@@ -86,6 +87,11 @@ impl LoopDevice {
         Arc::new(LoopDevice { number, kernel: Arc::downgrade(kernel), state: Mutex::new(state) })
     }
 
+    /// Whether what it shows at this moment is `disk`, or has that as a part.
+    fn shows(&self, disk: &Disk) -> bool {
+        Arc::ptr_eq(&self.state.lock().disk.files, &disk.files)
+    }
+
     /// What it shows at this moment.
     pub(super) fn disk(&self) -> Arc<Disk> {
         self.state.lock().disk.clone()
@@ -141,7 +147,10 @@ impl LoopDevice {
         drop(state);
         if let Some(kernel) = self.kernel.upgrade() {
             // Nodes in devtmpfs stay until the device gets another file: there may be no task in whose name they could be removed.
-            let parts = kernel.vfs.devices.forget_parts(old.rdev);
+            // Somebody may have given it one by now: that one's partitions stay.
+            let is_part_of_old =
+                |disk: &Disk| disk.partition().is_some() && disk.whole() == old.rdev && !self.shows(disk);
+            let parts = kernel.vfs.devices.forget_disks(is_part_of_old);
             self.changed(&kernel);
             drop(parts);
         }
@@ -186,14 +195,16 @@ impl LoopDevice {
         state.file_name = info.name();
         drop(state);
         self.changed(ctx.kernel);
-        self.scan(ctx, info.flags & PARTSCAN != 0);
+        self.scan(ctx);
         Ok(())
     }
 
-    /// Has the device the partitions of its file, or none.
-    fn scan(&self, ctx: &Ctx, wanted: bool) {
+    /// Has the device the partitions of the file that it has at this moment, if they are wanted, or none.
+    fn scan(&self, ctx: &Ctx) {
         let _guard = ctx.kernel.vfs.devices.changing.lock();
-        let disk = self.disk();
+        let state = self.state.lock();
+        let (disk, wanted) = (state.disk.clone(), state.flags & PARTSCAN != 0);
+        drop(state);
         partitions::remove(ctx, &disk);
         if wanted {
             partitions::add(ctx, &disk);
@@ -212,7 +223,7 @@ impl LoopDevice {
         }
         let old = state.clear(self.number);
         drop(state);
-        self.scan(ctx, false);
+        self.scan(ctx);
         self.changed(ctx.kernel);
         drop(old);
         Ok(())
@@ -227,9 +238,17 @@ impl LoopDevice {
         if !Arc::ptr_eq(&state.disk, &old) {
             bail!(EAGAIN, "somebody else changes it");
         }
+        // What was said of the device is not said of its file.
+        new.protected.store(old.protected.load(Ordering::Relaxed), Ordering::Relaxed);
+        new.read_ahead.store(old.read_ahead.load(Ordering::Relaxed), Ordering::Relaxed);
+        let same_files = Arc::ptr_eq(&new.files, &old.files);
         state.disk = new;
         drop(state);
         self.changed(ctx.kernel);
+        if !same_files {
+            // The partitions that there are belong to what is shown no more.
+            self.scan(ctx);
+        }
         Ok(())
     }
 
@@ -282,7 +301,7 @@ impl LoopDevice {
         state.file_name = info.name();
         drop(state);
         if info.flags & PARTSCAN != 0 && !scanned {
-            self.scan(ctx, true);
+            self.scan(ctx);
         }
         Ok(())
     }

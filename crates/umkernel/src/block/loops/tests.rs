@@ -8,7 +8,7 @@ use crate::fs::ext4::Ext4Fs;
 use crate::kernel::Ctx;
 use crate::mm::{KernelDst, KernelSrc};
 use crate::testing::tmpfs_machine;
-use crate::vfs::{AT_FDCWD, File, FileSystem, OpenFlags};
+use crate::vfs::{AT_FDCWD, File, FileSystem, FileType, NewInode, OpenFlags};
 use alloc::sync::Arc;
 
 const SIZE: u64 = 8 << 20;
@@ -59,6 +59,10 @@ fn bytes_and_places_are_the_files() {
     assert_eq!(cut(), Err(Errno::ETXTBSY));
     let punched = ctx.kernel.vfs.fallocate(&ctx, &file, 3, 0, 4096).map_err(|e| e.errno);
     assert_eq!(punched, Err(Errno::ETXTBSY));
+    // Nor does it lose them to one device while another one goes by their places.
+    let second = attach(&ctx, &file, 0);
+    assert_eq!(disk.discard(0, 65_536).map_err(|e| e.errno), Err(Errno::EOPNOTSUPP));
+    second.detach(&ctx).unwrap();
     disk.discard(0, 65_536).unwrap();
     disk.read(8192, &mut bytes).unwrap();
     assert_eq!(bytes, [0; 100]);
@@ -79,6 +83,13 @@ fn the_file_goes_with_the_last_use() {
     options.block_size = Some(4096);
     ext4::mkfs::format(&*disk, &options).unwrap();
     let fs = Ext4Fs::mount(&disk, false).unwrap();
+    // The device begins in the middle of a page of its file: what is mapped is a copy.
+    let new = NewInode { file_type: FileType::Regular, mode: 0o600, uid: 0, gid: 0, rdev: 0 };
+    let inode = fs.root().unwrap().create(b"f", &new).unwrap();
+    inode.write_at(0, false, &mut KernelSrc::new(b"bytes")).unwrap();
+    let (_, place) = inode.host_extents(0, 4096, true).unwrap()[0].host.unwrap();
+    assert!(!disk.has_whole_pages() && place.is_multiple_of(4096));
+    drop(inode);
     let second = Opened::new(&disk).unwrap();
     device.detach(&ctx).unwrap();
     fs.unmount().unwrap();

@@ -347,11 +347,12 @@ impl Ext4Inode {
         Ok(())
     }
 
-    /// Where the host has the pages of a range, in the image itself.
+    /// Where the host has the pages of a range: in the image itself, if these are pages there, too.
     pub(super) fn mapped_extents(&self, offset: u64, len: u64, shared: bool) -> Result<Vec<HostExtent>> {
         let ino = self.ino();
         let mut extents = self.extents.write();
-        if !self.fs.block_size.is_multiple_of(PAGE_SIZE) || self.is_inline(self.size())? {
+        let mappable = self.fs.block_size.is_multiple_of(PAGE_SIZE) && self.fs.disk.has_whole_pages();
+        if !mappable || self.is_inline(self.size())? {
             return self.shadow_extents(&mut extents, offset, len, shared);
         }
         let mut fs = self.fs.lock();
@@ -378,9 +379,6 @@ impl Ext4Inode {
                 continue;
             };
             let at = at + (from - piece.file_offset);
-            if !at.is_multiple_of(PAGE_SIZE) {
-                bail!(ENODEV, "the partition is not page aligned");
-            }
             let mut done = 0;
             while done < to - from {
                 let (at, left) = (at + done, to - from - done);

@@ -1,6 +1,7 @@
-//! Files that cannot be mapped where they lie, because blocks are smaller than a page or the data is in the inode:
-//! once mapped, such a file has a copy in host memory, which is what mappings and reads see. Writes go to both, and
-//! stores through shared mappings are brought to the disk with every commit.
+//! Files that cannot be mapped where they lie, because blocks are smaller than a page, the data is in the inode, or the
+//! disk begins in the middle of a page (a partition, a loop device): once mapped, such a file has a copy in host memory,
+//! which is what mappings and reads see. Writes go to both, and stores through shared mappings are brought to the disk
+//! with every commit.
 
 use super::Ext4Fs;
 use super::data::Extents;
