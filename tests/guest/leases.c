@@ -102,6 +102,9 @@ static void leases(const char *directory)
     ended(opener(path, O_RDONLY | O_NONBLOCK));
     wait_told(reader);
     SAY(fcntl(reader, F_GETLEASE));
+    /* Who insists on it gets no more time. */
+    SAY(fcntl(reader, F_SETLEASE, F_WRLCK));
+    SAY(fcntl(reader, F_GETLEASE));
     pid_t child = opener(path, O_RDONLY);
     pause_a_while();
     SAY(fcntl(reader, F_SETLEASE, F_RDLCK));

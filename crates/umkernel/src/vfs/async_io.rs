@@ -99,6 +99,15 @@ impl AsyncIo {
         Ok(())
     }
 
+    /// Has the running task's process told, unless it is said who is.
+    pub(super) fn own(&self, ctx: &Ctx) {
+        let creds = ctx.creds();
+        let mut how = self.shared.how.lock();
+        if how.owner == Owner::Nobody {
+            (how.owner, how.ids) = (Owner::Process(ctx.task.process.pid), (creds.uid, creds.euid));
+        }
+    }
+
     /// The signal (`F_GETSIG`), 0 for `SIGIO` without a reason.
     pub fn signal(&self) -> u8 {
         self.shared.how.lock().signal

@@ -1,7 +1,7 @@
 //! Leases (`fcntl(F_SETLEASE)`): who holds one on a file is told before somebody else opens it or cuts it, and has time to finish what he
 //! is at.
 
-use super::{AsyncIo, File, FileType, Inode, InodeCommon, Owner};
+use super::{AsyncIo, File, FileType, Inode, InodeCommon};
 use crate::bail;
 use crate::errno::Result;
 use crate::host;
@@ -141,16 +141,20 @@ impl File {
         }
         match leases.iter_mut().find(|lease| lease.file == me) {
             Some(lease) => {
-                lease.kind = kind;
-                lease.breaking = lease.breaking.filter(|breaking| breaking.to.is_none());
+                (lease.kind, lease.fd) = (kind, fd);
+                // Who waits for less of it goes on waiting until there is less, or its time is over.
+                if kind == LeaseKind::Read {
+                    lease.breaking = lease.breaking.filter(|breaking| breaking.to.is_none());
+                }
             }
-            None => leases.push(Lease { file: me, kind, io: io.clone(), fd, breaking: None }),
+            None => {
+                // Before anybody could want it back.
+                io.own(ctx);
+                leases.push(Lease { file: me, kind, io, fd, breaking: None });
+            }
         }
         drop(leases);
         self.note_lock();
-        if io.owner() == Owner::Nobody {
-            io.set_owner(ctx, Owner::Process(ctx.task.process.pid))?;
-        }
         leased.changed.wake_all();
         Ok(())
     }
