@@ -113,7 +113,11 @@ impl AddressSpace {
         });
         let (prot, flags) = (Prot::READ | Prot::WRITE, flags::PRIVATE | flags::ANONYMOUS);
         let number = self.mmap(ctx, MapRequest { addr: 0, len, prot, flags, file: None, offset: 0 })?;
-        self.aio.0.lock().insert(number, context);
+        // The program may have unmapped the page of another one, whose number this has now.
+        let lost = self.aio.0.lock().insert(number, context);
+        if let Some(lost) = lost {
+            lost.end();
+        }
         Ok(number)
     }
 
@@ -131,8 +135,7 @@ impl AddressSpace {
     /// `EINVAL` if there is no such context.
     pub fn destroy_aio(&self, ctx: &Ctx, number: u64) -> Result<()> {
         let Some(context) = self.aio.0.lock().remove(&number) else { bail!(EINVAL) };
-        context.destroyed.store(true, Ordering::SeqCst);
-        context.changed.wake_all();
+        context.end();
         self.unmap(ctx, number, number + context.len)
     }
 }
@@ -155,6 +158,12 @@ impl Place<'_> {
 }
 
 impl AioContext {
+    /// It has no number any more: nobody waits for its events.
+    fn end(&self) {
+        self.destroyed.store(true, Ordering::SeqCst);
+        self.changed.wake_all();
+    }
+
     /// Requests that may be there at a time.
     pub fn capacity(&self) -> usize {
         self.capacity

@@ -114,6 +114,10 @@ impl Request {
         readable(file)?;
         let ranges = self.ranges(ctx)?;
         self.check(file, RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND)?;
+        // As preadv2(2): what could have to wait cannot promise not to.
+        if self.rw_flags & RWF_NOWAIT != 0 && file.ops.is_some() {
+            bail!(EOPNOTSUPP);
+        }
         let mut dst = UserDst::new(ctx, ctx.mm()?, ranges);
         Ok(if file.seekable() { file.pread(ctx, self.offset, &mut dst) } else { file.read(ctx, &mut dst) })
     }
