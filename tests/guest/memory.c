@@ -157,6 +157,24 @@ static void rights(const char *dir)
     unlink("f");
 }
 
+/* A file loses pages to who may write to it, and to nobody else; mappings see it. */
+static void holes(void)
+{
+    char pages[2 * PAGE];
+    memset(pages, 'h', sizeof pages);
+    int fd = open("holes", O_CREAT | O_RDWR | O_TRUNC, 0644), reader = open("holes", O_RDONLY);
+    SAY(write(fd, pages, sizeof pages) == sizeof pages);
+    char *read_only = mmap(NULL, 2 * PAGE, PROT_READ, MAP_SHARED, reader, 0);
+    SAY(madvise(read_only, PAGE, MADV_REMOVE));
+    SAY(madvise(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0), PAGE, MADV_REMOVE));
+    printf("content: %d %d\n", read_only[0], read_only[PAGE]);
+    SAY(madvise(mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0), PAGE, MADV_REMOVE));
+    SAY(pread(fd, pages, 1, 0));
+    printf("content: %d %d, file: %d\n", read_only[0], read_only[PAGE], pages[0]);
+    close(fd), close(reader);
+    unlink("holes");
+}
+
 static void locking(void)
 {
     struct rlimit r = {1 << 20, 1 << 20};
@@ -188,7 +206,9 @@ int main(int argc, char **argv)
     moving();
     sealing();
     locking();
-    for (int i = 1; i < argc; i++)
+    for (int i = 1; i < argc; i++) {
         rights(argv[i]);
+        holes();
+    }
     return 0;
 }

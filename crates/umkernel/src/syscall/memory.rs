@@ -164,6 +164,7 @@ fn sys_madvise(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usi
     const POPULATE_READ: i32 = 22;
     const POPULATE_WRITE: i32 = 23;
     const DONTNEED_LOCKED: i32 = 24;
+    const PUNCH_HOLE_KEEP_SIZE: u32 = 3;
     let advice = args[2] as i32;
     // Those up to KEEPONFORK but for merging of equal pages, then COLD, PAGEOUT, POPULATE_READ, POPULATE_WRITE, DONTNEED_LOCKED,
     // COLLAPSE.
@@ -172,6 +173,7 @@ fn sys_madvise(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usi
     }
     let Some((start, end)) = range(args[0], args[1], Errno::EINVAL)? else { return Ok(0) };
     let space = ctx.mm()?;
+    let mut holes = alloc::vec::Vec::new();
     let mut inner = space.inner.lock();
     let mut at = start;
     let mut gap = false;
@@ -189,7 +191,15 @@ fn sys_madvise(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usi
             WIPEONFORK => flags.insert(MapFlags::WIPE_ON_FORK),
             KEEPONFORK => flags.remove(MapFlags::WIPE_ON_FORK),
             DONTNEED | FREE | REMOVE if piece.flags.contains(MapFlags::LOCKED) => bail!(EINVAL, "locked"),
-            REMOVE if !piece.flags.contains(MapFlags::SHARED) => bail!(EINVAL),
+            REMOVE => match &piece.kind {
+                VmaKind::File { file, .. } => {
+                    if !piece.flags.contains(MapFlags::SHARED) || !file.flags().writable() {
+                        bail!(EACCES, "not the file's own pages, or not open for writing");
+                    }
+                }
+                _ if !piece.flags.contains(MapFlags::SHARED) => bail!(EINVAL),
+                _ => {}
+            },
             _ => {}
         }
         match (advice, &piece.kind) {
@@ -209,17 +219,18 @@ fn sys_madvise(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usi
             (POPULATE_READ | POPULATE_WRITE, _) => {
                 ctx.kernel.platform.advise(ctx.task, piece.start, piece.len(), advice)?;
             }
-            (REMOVE, VmaKind::File { file, offset }) => {
-                const PUNCH_HOLE_KEEP_SIZE: u32 = 3;
-                file.inode.common().map_or(Ok(()), |common| common.check_unpinned())?;
-                file.inode.fallocate(PUNCH_HOLE_KEEP_SIZE, *offset, piece.len())?;
-            }
+            (REMOVE, VmaKind::File { file, offset }) => holes.push((file.clone(), *offset, piece.len())),
             _ => {}
         }
         if flags != piece.flags {
             inner.forget(piece.start, piece.end);
             inner.insert_merged(crate::mm::Vma { flags, ..piece });
         }
+    }
+    drop(inner);
+    // All who have mapped such a file let go of the blocks that it loses.
+    for (file, offset, len) in holes {
+        ctx.kernel.vfs.fallocate(ctx, &file, PUNCH_HOLE_KEEP_SIZE, offset, len)?;
     }
     if gap || at < end { Err(Errno::ENOMEM.into()) } else { Ok(0) }
 }
