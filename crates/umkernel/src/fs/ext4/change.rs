@@ -119,10 +119,11 @@ impl Ext4Inode {
             ..ext4::SetAttr::default()
         };
         let ino = self.ino();
-        if set.size.is_none() {
+        let Some(size) = set.size else {
             return self.change(|fs| fs.set_attr(ino, &disk));
-        }
+        };
         let mut extents = self.extents.write();
+        extents.check_room(size)?;
         extents.forget();
         let old = self.size();
         self.change(|fs| fs.set_attr(ino, &disk))?;

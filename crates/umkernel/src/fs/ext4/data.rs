@@ -279,6 +279,7 @@ impl Ext4Inode {
 
     /// Stores bytes, in the file's copy as well.
     fn store(&self, extents: &mut Extents, offset: u64, data: &[u8]) -> Result<usize> {
+        extents.check_room(offset.saturating_add(data.len() as u64))?;
         let n = self.write_disk(extents, offset, data)?;
         self.write_shadow(extents, offset, &data[..n])?;
         Ok(n)
@@ -338,6 +339,9 @@ impl Ext4Inode {
             bail!(EOPNOTSUPP);
         };
         let mut extents = self.extents.write();
+        if !mode.contains(ext4::FallocateMode::KEEP_SIZE) {
+            extents.check_room(offset.saturating_add(len))?;
+        }
         extents.forget();
         let ino = self.ino();
         self.change(|fs| fs.fallocate(ino, mode, offset, len, now()))?;
@@ -352,7 +356,7 @@ impl Ext4Inode {
         let ino = self.ino();
         let mut extents = self.extents.write();
         let mappable = self.fs.block_size.is_multiple_of(PAGE_SIZE) && self.fs.disk.has_whole_pages();
-        if !mappable || self.is_inline(self.size())? {
+        if !mappable || extents.shadow.is_some() || self.is_inline(self.size())? {
             return self.shadow_extents(&mut extents, offset, len, shared);
         }
         let mut fs = self.fs.lock();

@@ -22,6 +22,16 @@ pub(super) struct Shadow {
     stores: bool,
 }
 
+impl Extents {
+    /// `EFBIG` for an end of the file that lies behind the room of its copy, if it has one: there another file's copy begins.
+    pub(super) fn check_room(&self, end: u64) -> Result<()> {
+        if self.shadow.is_some() && end > RANGE {
+            bail!(EFBIG);
+        }
+        Ok(())
+    }
+}
+
 impl Ext4Fs {
     /// The host file for copies, made with the first.
     fn shadows(&self) -> Result<Arc<Store>> {

@@ -4,6 +4,7 @@ use super::Ext4Fs;
 use crate::Ctx;
 use crate::block::Disk;
 use crate::errno::Errno;
+use crate::fs::store::RANGE;
 use crate::host::{self, HostFd};
 use crate::mm::{KernelDst, KernelSrc};
 use crate::testing::{Machine, machine_on};
@@ -209,6 +210,25 @@ fn mapped_pages_are_the_files_own() {
     let mut read = [0; 6];
     file.pread(&ctx, 4096, &mut KernelDst::new(&mut read)).unwrap();
     assert_eq!(&read, b"stored");
+    drop(file);
+    let _ = ctx;
+    drop(task);
+    shut_down(machine, &disk);
+}
+
+#[test]
+fn a_file_does_not_outgrow_its_copy() {
+    let disk = disk_of_blocks(ext4::mkfs::FsType::Ext4, 1024);
+    let machine = boot(&disk);
+    let task = machine.task();
+    let ctx = machine.ctx(&task);
+    let file = open(&ctx, "/f", OpenFlags::CREAT | OpenFlags::RDWR);
+    file.pwrite(&ctx, 0, &mut KernelSrc::new(b"here")).unwrap();
+    file.inode.host_extents(0, 4096, false).unwrap();
+    let cut = ctx.kernel.vfs.truncate(&ctx, &file.location, RANGE + 1, true).map_err(|e| e.errno);
+    let far = file.pwrite(&ctx, RANGE, &mut KernelSrc::new(b"there")).map_err(|e| e.errno);
+    assert_eq!((cut, far), (Err(Errno::EFBIG), Err(Errno::EFBIG)));
+    assert_eq!(file.inode.attr().unwrap().size, 4);
     drop(file);
     let _ = ctx;
     drop(task);
