@@ -3,8 +3,9 @@
 //! A copy stays as it is while somebody may have it mapped: a file that changes on the host gets a new one at its next mapping.
 
 use super::protocol::CHUNK;
+use crate::bail;
 use crate::errno::Result;
-use crate::fs::store::Store;
+use crate::fs::store::{RANGE, Store};
 use crate::mm::PAGE_SIZE;
 use crate::vfs::{Attr, HostExtent, Timestamp};
 use alloc::vec::Vec;
@@ -38,8 +39,9 @@ pub(super) struct Pages {
     copies: Vec<Copy>,
 }
 
+/// Chunks of a copy, which has no more than its range of the store.
 fn chunks(size: u64) -> usize {
-    size.div_ceil(CHUNK as u64) as usize
+    size.min(RANGE).div_ceil(CHUNK as u64) as usize
 }
 
 impl Pages {
@@ -60,6 +62,9 @@ impl Pages {
         let end = offset.saturating_add(len).min(attr.size.next_multiple_of(PAGE_SIZE));
         if offset >= end {
             return Ok(Vec::new());
+        }
+        if attr.size > RANGE {
+            bail!(EFBIG, "a copy has no room for it");
         }
         let version = Version { size: attr.size, mtime: attr.mtime, ctime: attr.ctime };
         if self.copies.last().is_none_or(|copy| copy.version != version) {
