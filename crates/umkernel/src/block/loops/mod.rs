@@ -1,5 +1,8 @@
 //! Loop devices (`loop(4)`): disks that are files of the guest's, as `mount -o loop` and `losetup(8)` make them. There is none until
 //! somebody asks `/dev/loop-control` for one.
+//!
+//! Lock order: the lock on which devices there are (`Devices::changing`), the loop devices, the devices by number, a device's state. A
+//! disk that may be the last reference to a file is dropped without any of them.
 
 mod device;
 mod status;
