@@ -192,11 +192,10 @@ fn sys_madvise(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usi
             KEEPONFORK => flags.remove(MapFlags::WIPE_ON_FORK),
             DONTNEED | FREE | REMOVE if piece.flags.contains(MapFlags::LOCKED) => bail!(EINVAL, "locked"),
             REMOVE => match &piece.kind {
-                VmaKind::File { file, .. } => {
-                    if !piece.flags.contains(MapFlags::SHARED) || !file.flags().writable() {
-                        bail!(EACCES, "not the file's own pages, or not open for writing");
-                    }
+                VmaKind::File { file, .. } if !piece.flags.contains(MapFlags::SHARED) || !file.flags().writable() => {
+                    bail!(EACCES, "not the file's own pages, or not open for writing");
                 }
+                VmaKind::File { .. } => {}
                 _ if !piece.flags.contains(MapFlags::SHARED) => bail!(EINVAL),
                 _ => {}
             },

@@ -283,11 +283,16 @@ impl InodeCommon {
         self.seals.store(seals | SEALABLE, Ordering::Release);
     }
 
-    /// `fcntl(F_ADD_SEALS)`: `EPERM` once sealed against it, `EINVAL` for unknown seals.
+    /// `fcntl(F_ADD_SEALS)`: `EPERM` once sealed against it, `EINVAL` for unknown seals, `EBUSY` for a seal against writes of a file
+    /// whose blocks are pinned ([`InodeCommon::pin`]).
     pub fn add_seals(&self, seals: u32) -> Result<()> {
         const KNOWN: u32 = SEAL_SEAL | SEAL_SHRINK | SEAL_GROW | SEAL_WRITE | SEAL_FUTURE_WRITE | SEAL_EXEC;
         if seals & !KNOWN != 0 || self.seals().is_none() {
             return Err(Errno::EINVAL.into());
+        }
+        // Who goes by the places of its blocks writes there, and asks nobody.
+        if seals & (SEAL_WRITE | SEAL_FUTURE_WRITE) != 0 && self.pins.load(Ordering::Acquire) > 0 {
+            return Err(Errno::EBUSY.into());
         }
         let more = |old: u32| (old & SEAL_SEAL == 0).then_some(old | seals);
         self.seals.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).map_err(|_| Errno::EPERM)?;
