@@ -21,7 +21,7 @@ impl GuestProgram {
     #[track_caller]
     pub fn new(name: &str, dir: &Path) -> GuestProgram {
         let root = dir.join("root");
-        for made in ["root", "root/tmp", "root/dev", "root/proc"] {
+        for made in ["root", "root/tmp", "root/dev", "root/proc", "root/sys"] {
             fs::create_dir(dir.join(made)).unwrap();
         }
         let (program, image) = (root.join(name), dir.join("t.img"));

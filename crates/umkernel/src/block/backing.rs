@@ -64,6 +64,9 @@ impl Backing {
             FileType::BlockDevice => {
                 let disk = ctx.kernel.vfs.devices.get(DeviceKind::Block, file.inode.attr()?.rdev)?.block_device();
                 let Some(disk) = disk else { bail!(EINVAL, "no disk") };
+                if disk.whole() == owner.rdev() {
+                    bail!(EBADF, "the device itself");
+                }
                 Some(Opened::new(&disk)?)
             }
             _ => bail!(EINVAL, "neither a regular file nor a disk"),

@@ -142,8 +142,8 @@ impl Disk {
     }
 
     fn whole_on(files: Arc<Files>, size: u64, read_only: bool, name: String, rdev: u64) -> Arc<Disk> {
-        // A disk has whole sectors.
-        let size = size & !(files.sector() - 1);
+        // A disk has whole sectors, of the usual size whatever else it calls one.
+        let size = size & !(partition::SECTOR - 1);
         Disk::part_of(files, None, size, read_only, name, rdev)
     }
 

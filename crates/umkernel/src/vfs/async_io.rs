@@ -125,6 +125,11 @@ impl AsyncIo {
         Ok(())
     }
 
+    /// A lease on the file is gone, and with it who is told and by which signal (`lease_modify` of Linux).
+    pub(super) fn forget(&self) {
+        *self.shared.how.lock() = How::default();
+    }
+
     /// Tells that somebody wants a lease on the file back (`F_SETLEASE`).
     pub(super) fn tell_of_break(&self, fd: i32) {
         /// `POLLMSG`, which is for nothing else.

@@ -72,9 +72,15 @@ impl Leased {
     fn expire(&self, leases: &mut Vec<Lease>) {
         let now = host::monotonic_ns();
         let due = |lease: &Lease| lease.breaking.filter(|breaking| breaking.at <= now);
-        let before = leases.len();
-        leases.retain(|lease| due(lease).is_none_or(|breaking| breaking.to.is_some()));
-        let mut changed = before != leases.len();
+        let mut changed = false;
+        leases.retain(|lease| {
+            let stays = due(lease).is_none_or(|breaking| breaking.to.is_some());
+            if !stays {
+                lease.io.forget();
+                changed = true;
+            }
+            stays
+        });
         for lease in leases.iter_mut() {
             if let Some(Breaking { to: Some(kind), .. }) = due(lease) {
                 (lease.kind, lease.breaking, changed) = (kind, None, true);
@@ -100,11 +106,11 @@ impl Leases {
     pub(super) fn release(&self, file: usize) {
         let Some(leased) = self.get() else { return };
         let mut leases = leased.leases.lock();
-        let mut gone = Vec::new();
-        while let Some(at) = leases.iter().position(|lease| lease.file == file) {
-            gone.push(leases.swap_remove(at));
-        }
+        let gone = leases.iter().position(|lease| lease.file == file).map(|at| leases.swap_remove(at));
         drop(leases);
+        if let Some(lease) = gone {
+            lease.io.forget();
+        }
         leased.changed.wake_all();
     }
 }

@@ -92,6 +92,11 @@ impl LoopDevice {
         Arc::ptr_eq(&self.state.lock().disk.files, &disk.files)
     }
 
+    /// Its device number.
+    pub(in crate::block) fn rdev(&self) -> u64 {
+        rdev(self.number)
+    }
+
     /// What it shows at this moment.
     pub(super) fn disk(&self) -> Arc<Disk> {
         self.state.lock().disk.clone()
@@ -166,7 +171,7 @@ impl LoopDevice {
     /// A disk with what `backing` shows.
     fn disk_on(&self, backing: Backing, read_only: bool) -> Result<Arc<Disk>> {
         let size = backing.size()?;
-        Ok(Disk::whole_on(Arc::new(Files::Loop(backing)), size, read_only, name(self.number), rdev(self.number)))
+        Ok(Disk::whole_on(Arc::new(Files::Loop(backing)), size, read_only, name(self.number), self.rdev()))
     }
 
     /// `LOOP_SET_FD`, `LOOP_CONFIGURE`: the device is on this file from now on.
