@@ -2,8 +2,8 @@
 //!
 //! Reads and writes of the device go through the file. A file system on it asks for places in the host's files instead, as it does of
 //! any disk: those are where the file's pages lie, as `mmap(2)` of the file finds them. They are good as long as the file keeps
-//! its blocks, so it does ([`InodeCommon::pin`]): until the device lets it go, it can be neither
-//! shortened nor get holes.
+//! its blocks, so it does ([`InodeCommon::pin`]): as long as a file system on the device is mounted, it can be neither shortened nor
+//! get holes.
 
 use super::loops::LoopDevice;
 use super::{Disk, Opened};
@@ -13,10 +13,11 @@ use crate::host::{self, HostFd};
 use crate::kernel::Ctx;
 use crate::mm::{KernelDst, KernelSrc, PAGE_SIZE};
 use crate::sync::Mutex;
-use crate::vfs::{DeviceKind, File, FileType, InodeCommon};
+use crate::vfs::{DeviceKind, File, FileType, InodeCommon, SEAL_FUTURE_WRITE, SEAL_WRITE};
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// The most pieces of a file that are known at a time.
 const MAX_PIECES: usize = 4096;
@@ -47,6 +48,8 @@ pub(crate) struct Backing {
     zeros: Zeros,
     /// Pieces of the file that have a place to be written at.
     places: Mutex<Pieces>,
+    /// File systems on the device and uses of its partitions: while there is one, the file is pinned.
+    entered: AtomicU32,
 }
 
 /// Pieces of a file by where they begin: how long, and in which file of the host's and where in it.
@@ -81,10 +84,8 @@ impl Backing {
             owner: Arc::downgrade(owner),
             zeros: Zeros::default(),
             places: Mutex::default(),
+            entered: AtomicU32::new(0),
         };
-        if let Some(common) = backing.pinned() {
-            common.pin();
-        }
         backing.check_depth(ctx, owner)?;
         Ok(backing)
     }
@@ -176,11 +177,23 @@ impl Backing {
     /// One more user of `disk`, which is this or a partition of it; `ENXIO` if the device has let it go.
     pub(super) fn enter(&self, disk: &Disk) -> Result<()> {
         let Some(owner) = self.owner.upgrade() else { bail!(ENXIO) };
-        owner.enter_on(disk)
+        owner.enter_on(disk)?;
+        if let Some(common) = self.pinned() {
+            common.pin();
+        }
+        if self.entered.fetch_add(1, Ordering::AcqRel) == 0 {
+            // What was known is of the time before.
+            self.places.lock().clear();
+        }
+        Ok(())
     }
 
     /// One user less.
     pub(super) fn leave(&self) {
+        self.entered.fetch_sub(1, Ordering::AcqRel);
+        if let Some(common) = self.pinned() {
+            common.unpin();
+        }
         if let Some(owner) = self.owner.upgrade() {
             owner.leave();
         }
@@ -198,6 +211,17 @@ impl Backing {
         (within < piece).then(|| (fd, place + within, (piece - within).min(len)))
     }
 
+    /// How many of `len` bytes at `at` the file has.
+    ///
+    /// # Errors
+    /// `EIO` for none: it was cut before it was pinned.
+    fn within(&self, at: u64, len: u64) -> Result<u64> {
+        match self.file.inode.attr()?.size.saturating_sub(at).min(len) {
+            0 if len > 0 => bail!(EIO, "the file has become shorter"),
+            len => Ok(len),
+        }
+    }
+
     /// See [`Disk::host_place`].
     pub(super) fn place(&self, offset: u64, len: u64) -> Result<(i32, u64, u64)> {
         let at = self.place_in_file(offset);
@@ -207,6 +231,7 @@ impl Backing {
         if let Some(known) = self.known(at, len) {
             return Ok(known);
         }
+        let len = self.within(at, len)?;
         // Not kept: what is written to an overlay's file has another place then.
         let (from, pages) = pages_of(at, len);
         for piece in self.file.inode.host_extents(from, pages, false)? {
@@ -231,6 +256,14 @@ impl Backing {
         if let Some(known) = self.known(at, len) {
             return Ok(known);
         }
+        if self
+            .pinned()
+            .and_then(|common| common.seals())
+            .is_some_and(|seals| seals & (SEAL_WRITE | SEAL_FUTURE_WRITE) != 0)
+        {
+            bail!(EPERM, "the file is sealed");
+        }
+        let len = self.within(at, len)?;
         let (from, pages) = pages_of(at, len);
         let pieces = self.file.inode.host_extents(from, pages, true)?;
         let mut places = self.places.lock();
@@ -300,7 +333,12 @@ impl Backing {
         if let Some(disk) = &self.disk {
             return disk.discard(at, len);
         }
-        if self.file.inode.common().is_none_or(|common| common.mapped() || common.pins() > 1) {
+        if self
+            .file
+            .inode
+            .common()
+            .is_none_or(|common| common.mapped() || common.pins() > self.entered.load(Ordering::Acquire))
+        {
             bail!(EOPNOTSUPP, "others go by the places of the file's blocks");
         }
         let (from, to) = (at.next_multiple_of(PAGE_SIZE), (at + len) / PAGE_SIZE * PAGE_SIZE);
@@ -310,14 +348,6 @@ impl Backing {
         self.file.inode.fallocate(KEEP_SIZE_PUNCH_HOLE, from, to - from)?;
         forget(&mut self.places.lock(), from, to);
         Ok(())
-    }
-}
-
-impl Drop for Backing {
-    fn drop(&mut self) {
-        if let Some(common) = self.pinned() {
-            common.unpin();
-        }
     }
 }
 

@@ -198,6 +198,10 @@ fn sys_splice(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
             if output.flags().contains(OpenFlags::APPEND) {
                 bail!(EINVAL);
             }
+            // Before anybody waits for something that could go nowhere.
+            if to.is_none() && output.location.dentry.name().starts_with(b"anon_inode:") {
+                bail!(EINVAL, "what has no data of its own takes none");
+            }
             let mut room = count;
             if let Some(to) = &to {
                 room = room.min(to.wait_writable(ctx, nonblocking || output.nonblocking())?);

@@ -22,8 +22,6 @@ pub(super) const TABLE: &[Entry] = &[
 
 /// `TASK_COMM_LEN` of `linux/sched.h`.
 const COMM_LEN: usize = 16;
-/// Timer slack of a task that has not set it, nanoseconds.
-const DEFAULT_SLACK: u64 = 50_000;
 /// Highest capability (`CAP_LAST_CAP`).
 const LAST_CAPABILITY: u64 = 40;
 
@@ -75,13 +73,11 @@ fn sys_prctl(ctx: &Ctx, args: &[u64; 6], _frame: &mut TrapFrame) -> Result<usize
         PR_SET_SECCOMP => super::seccomp::set_mode(ctx, arg2, arg3),
         PR_GET_TSC => put_int(ctx, arg2, PR_TSC_ENABLE as i32),
         PR_SET_TIMERSLACK => {
-            task.sched.inner.lock().timer_slack = if arg2 as i64 <= 0 { 0 } else { arg2 };
+            let mut sched = task.sched.inner.lock();
+            sched.timer_slack = if arg2 as i64 <= 0 { sched.default_timer_slack } else { arg2 };
             Ok(0)
         }
-        PR_GET_TIMERSLACK => Ok(match task.sched.inner.lock().timer_slack {
-            0 => DEFAULT_SLACK as usize,
-            ns => ns as usize,
-        }),
+        PR_GET_TIMERSLACK => Ok(task.sched.inner.lock().timer_slack as usize),
         PR_SET_CHILD_SUBREAPER => {
             process.inner.lock().subreaper = arg2 != 0;
             Ok(0)

@@ -17,7 +17,7 @@ pub struct TaskSched {
 }
 
 /// The changeable part of a [`TaskSched`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct SchedInner {
     /// `SCHED_*`.
     pub policy: u32,
@@ -29,10 +29,29 @@ pub struct SchedInner {
     pub affinity: Option<Vec<u64>>,
     /// `ioprio_set(2)`: class and data.
     pub io_priority: u32,
-    /// `prctl(PR_SET_TIMERSLACK)`, nanoseconds; 0 for the default.
+    /// `prctl(PR_SET_TIMERSLACK)`, nanoseconds, and what 0 brings back: what its parent had when it was made.
     pub timer_slack: u64,
+    /// See [`SchedInner::timer_slack`].
+    pub default_timer_slack: u64,
     /// `personality(2)`.
     pub personality: u32,
+}
+
+impl Default for SchedInner {
+    fn default() -> SchedInner {
+        /// What the first process has.
+        const SLACK: u64 = 50_000;
+        SchedInner {
+            policy: 0,
+            priority: 0,
+            reset_on_fork: false,
+            affinity: None,
+            io_priority: 0,
+            timer_slack: SLACK,
+            default_timer_slack: SLACK,
+            personality: 0,
+        }
+    }
 }
 
 impl TaskSched {
@@ -44,6 +63,7 @@ impl TaskSched {
             inner.policy = 0;
             inner.priority = 0;
         }
+        inner.default_timer_slack = inner.timer_slack;
         TaskSched { inner: Mutex::new(inner), ..TaskSched::default() }
     }
 

@@ -326,6 +326,14 @@ impl Lru {
         }
     }
 
+    /// Forgets all dentries that nobody uses.
+    pub(super) fn drop_all(&self) {
+        // The first look at a dentry takes its mark of use, the next ones those of its children that are in its way.
+        const LOOKS: usize = 4;
+        let count = self.queue.lock().len();
+        self.shrink(LOOKS * count);
+    }
+
     /// Looks at the `count` oldest dentries and forgets those unused since they were last looked at.
     pub(super) fn shrink(&self, count: usize) {
         for _ in 0..count {

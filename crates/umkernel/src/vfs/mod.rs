@@ -154,6 +154,11 @@ impl Vfs {
         self.lru.shrink(count);
     }
 
+    /// Forgets all cached names that nobody uses.
+    pub fn drop_names(&self) {
+        self.lru.drop_all();
+    }
+
     /// Makes a type of file system known to `mount(2)`.
     pub fn register_fs(&self, fs_type: FsType) {
         self.fs_types.lock().push(fs_type);

@@ -339,14 +339,14 @@ impl Vfs {
         let root = ctx.fs().inner.lock().root.clone();
         root.check_own(ctx)?;
         new_root.check_own(ctx)?;
-        if !new_root.is_mount_root() || !root.is_mount_root() {
-            bail!(EINVAL, "not a mount point");
-        }
         if is_below_shared(&new_root.mount) || is_below_shared(&root.mount) {
             bail!(EINVAL, "mounted on a shared mount");
         }
         if Arc::ptr_eq(&new_root.mount, &root.mount) || Arc::ptr_eq(&put_old.mount, &root.mount) {
             bail!(EBUSY);
+        }
+        if !new_root.is_mount_root() || !root.is_mount_root() {
+            bail!(EINVAL, "not a mount point");
         }
         if !put_old.is_within(new_root) || !new_root.is_within(&root) {
             bail!(EINVAL);

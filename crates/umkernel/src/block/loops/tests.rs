@@ -39,6 +39,7 @@ fn bytes_and_places_are_the_files() {
     let device = attach(&ctx, &file, 0);
     let disk = device.disk();
     assert_eq!((disk.size(), disk.name()), (SIZE - 512, "loop0"));
+    let used = Opened::new(&disk).unwrap();
     // A hole is zeros until it is written.
     let (fd, at, len) = disk.host_place(1000, 100).unwrap();
     let mut bytes = [1; 100];
@@ -54,21 +55,24 @@ fn bytes_and_places_are_the_files() {
     let (fd, at, _) = disk.host_place(1050, 10).unwrap();
     assert_eq!(crate::host::pread(fd, &mut bytes[..10], at).unwrap(), 10);
     assert_eq!(bytes[..10], [8; 10]);
-    // Its blocks stay while it is a disk.
+    // Its blocks stay while the disk is in use.
     let cut = || ctx.kernel.vfs.truncate(&ctx, &file.location, 4096, true).map_err(|e| e.errno);
     assert_eq!(cut(), Err(Errno::ETXTBSY));
     let punched = ctx.kernel.vfs.fallocate(&ctx, &file, 3, 0, 4096).map_err(|e| e.errno);
     assert_eq!(punched, Err(Errno::ETXTBSY));
     // Nor does it lose them to one device while another one goes by their places.
     let second = attach(&ctx, &file, 0);
+    let other = Opened::new(&second.disk()).unwrap();
     assert_eq!(disk.discard(0, 65_536).map_err(|e| e.errno), Err(Errno::EOPNOTSUPP));
+    drop(other);
     second.detach(&ctx).unwrap();
     disk.discard(0, 65_536).unwrap();
     disk.read(8192, &mut bytes).unwrap();
     assert_eq!(bytes, [0; 100]);
+    drop(used);
+    assert_eq!(cut(), Ok(()));
     drop(disk);
     device.detach(&ctx).unwrap();
-    assert_eq!(cut(), Ok(()));
 }
 
 #[test]

@@ -48,7 +48,8 @@ pub(super) fn add(root: DirBuilder, kernel: &Kernel) -> DirBuilder {
                     })
             })
             .dir("vm", |dir| {
-                dir.text("overcommit_memory", "0\n")
+                dir.file_with("drop_caches", 0o200, |_| Ok(b"0\n".to_vec()), Some(Box::new(drop_caches)))
+                    .text("overcommit_memory", "0\n")
                     .text("overcommit_ratio", "50\n")
                     .setting("max_map_count", |settings| &settings.max_map_count)
                     .file("mmap_min_addr", |ctx| line(ctx, |_| crate::mm::MMAP_MIN.to_string()))
@@ -187,6 +188,19 @@ fn number(text: &[u8]) -> Result<u32> {
     let text = String::from_utf8_lossy(text);
     let first = text.split_ascii_whitespace().next().unwrap_or("");
     first.parse().map_err(|_| crate::Error::new(Errno::EINVAL, "not a number"))
+}
+
+/// Drops what is cached: the kernel's own is names and inodes (2); data (1) is in the host's page cache.
+fn drop_caches(ctx: &Ctx, text: &[u8]) -> Result<()> {
+    const QUIET: u32 = 4;
+    let what = number(text)?;
+    if !(1..=QUIET).contains(&what) {
+        return Err(Errno::EINVAL.into());
+    }
+    if what & 2 != 0 {
+        ctx.kernel.vfs.drop_names();
+    }
+    Ok(())
 }
 
 fn set_printk(ctx: &Ctx, text: &[u8]) -> Result<()> {
