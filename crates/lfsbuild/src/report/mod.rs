@@ -312,7 +312,8 @@ fn escape(text: &str) -> String {
 
 /// `3.2 s`, `12:05 min`.
 fn seconds(seconds: f64) -> String {
-    match seconds {
+    // The sum of no steps is -0.0.
+    match seconds + 0.0 {
         s if s < 60.0 => format!("{s:.1} s"),
         s if s < 3600.0 => format!("{}:{:02} min", s as u64 / 60, s as u64 % 60),
         s => format!("{}:{:02} h", s as u64 / 3600, s as u64 / 60 % 60),
@@ -347,6 +348,7 @@ mod tests {
     #[test]
     fn numbers_are_written_for_people() {
         assert_eq!(seconds(3.21), "3.2 s");
+        assert_eq!(seconds([].iter().sum()), "0.0 s");
         assert_eq!(seconds(125.0), "2:05 min");
         assert_eq!(seconds(7500.0), "2:05 h");
         assert_eq!(bytes(100), "100 B");
