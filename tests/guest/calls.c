@@ -10,6 +10,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/select.h>
 #include <sys/socket.h>
@@ -359,6 +360,12 @@ static void flagged(void)
     SAY(splice(fd, &(loff_t){0}, ends[1], NULL, 5, 0));
     SAY(splice(ends[0], NULL, dir, NULL, 1, 0));
     SAY(splice(fd, NULL, fd, NULL, 1, 0));
+    int counter = eventfd(3, 0), watch = inotify_init();
+    SAY(splice(counter, NULL, ends[1], NULL, 8, 0));
+    SAY(splice(watch, NULL, ends[1], NULL, 100, 0));
+    SAY(read(ends[0], buf, 5));
+    SAY(splice(ends[0], NULL, counter, NULL, 8, 0));
+    close(counter), close(watch);
     unlink("f");
     close(fd), close(dir), close(ends[0]), close(ends[1]);
 }

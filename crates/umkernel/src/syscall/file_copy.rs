@@ -178,8 +178,10 @@ fn sys_splice(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     if !input.flags().readable() || !output.flags().writable() {
         bail!(EBADF);
     }
-    if input.inode.file_type() == FileType::Directory {
-        bail!(EINVAL, "a directory");
+    // Before anybody waits for what could not be moved.
+    let anonymous = |file: &File| file.location.dentry.name().starts_with(b"anon_inode:");
+    if input.inode.file_type() == FileType::Directory || anonymous(&input) || anonymous(&output) {
+        bail!(EINVAL, "there is no data to splice");
     }
     let (in_pipe, out_pipe) = (pipe_of(&input), pipe_of(&output));
     if in_pipe.is_some() && in_offset != 0 || out_pipe.is_some() && out_offset != 0 {
@@ -197,10 +199,6 @@ fn sys_splice(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
         (Some(from), to) => {
             if output.flags().contains(OpenFlags::APPEND) {
                 bail!(EINVAL);
-            }
-            // Before anybody waits for something that could go nowhere.
-            if to.is_none() && output.location.dentry.name().starts_with(b"anon_inode:") {
-                bail!(EINVAL, "what has no data of its own takes none");
             }
             let mut room = count;
             if let Some(to) = &to {
