@@ -5,13 +5,13 @@
 //! its blocks, so it does ([`InodeCommon::pin`]): as long as a file system on the device is mounted, it can be neither shortened nor
 //! get holes.
 
-use super::loops::LoopDevice;
+use super::loops::{AUTOCLEAR, LoopDevice, PARTSCAN};
 use super::{Disk, Opened};
 use crate::bail;
 use crate::errno::Result;
 use crate::host::{self, HostFd};
 use crate::kernel::Ctx;
-use crate::mm::{KernelDst, KernelSrc, PAGE_SIZE};
+use crate::mm::{KernelSrc, PAGE_SIZE};
 use crate::sync::Mutex;
 use crate::vfs::{DeviceKind, File, FileType, InodeCommon, SEAL_FUTURE_WRITE, SEAL_WRITE};
 use alloc::collections::BTreeMap;
@@ -153,9 +153,14 @@ impl Backing {
         self.shown
     }
 
-    /// Where the device begins in the file, and the most bytes that it has (0: all).
-    pub(crate) fn range(&self) -> (u64, u64) {
-        (self.shown.offset, self.shown.limit)
+    /// Where the device begins in the file, in bytes.
+    pub(crate) fn offset(&self) -> u64 {
+        self.shown.offset
+    }
+
+    /// The most bytes that the device has; 0 for all.
+    pub(crate) fn size_limit(&self) -> u64 {
+        self.shown.limit
     }
 
     /// Whether pages of the device are pages of what it lies in.
@@ -169,9 +174,14 @@ impl Backing {
         self.shown.block_size.into()
     }
 
-    /// The device's flags, as `LOOP_GET_STATUS64` has them.
-    pub(crate) fn device_flags(&self) -> u32 {
-        self.owner.upgrade().map_or(0, |owner| owner.flags())
+    /// Whether the device lets the file go with its last use.
+    pub(crate) fn autoclear(&self) -> bool {
+        self.owner.upgrade().is_some_and(|owner| owner.has_flag(AUTOCLEAR))
+    }
+
+    /// Whether the device has the partitions that a table in the file tells of.
+    pub(crate) fn partscan(&self) -> bool {
+        self.owner.upgrade().is_some_and(|owner| owner.has_flag(PARTSCAN))
     }
 
     /// One more user of `disk`, which is this or a partition of it; `ENXIO` if the device has let it go.
@@ -288,12 +298,8 @@ impl Backing {
         if let Some(disk) = &self.disk {
             return disk.read(at, buf);
         }
-        let mut done = 0;
-        while done < buf.len() {
-            match self.file.inode.read_at(at + done as u64, &mut KernelDst::new(&mut buf[done..]))? {
-                0 => bail!(EIO, "the file has become shorter"),
-                n => done += n,
-            }
+        if self.file.read_kernel(at, buf)? < buf.len() {
+            bail!(EIO, "the file has become shorter");
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! Asynchronous I/O (`io_setup(2)`, `linux/aio_abi.h`).
 
-use super::file_io::{one_range, read_iovec, readable, writable};
+use super::file_io::{
+    RWF_APPEND, RWF_DSYNC, RWF_HIPRI, RWF_NOWAIT, RWF_SYNC, one_range, read_iovec, readable, writable,
+};
 use super::poll::read_mask;
 use super::{Arg, Entry, Family, Support};
 use crate::bail;
@@ -13,7 +15,6 @@ use crate::mm::{UserDst, UserSrc};
 use crate::platform::TrapFrame;
 use crate::signal::{self, SigSet};
 use crate::vfs::File;
-use alloc::sync::Arc;
 
 /// The calls of this family.
 pub(super) const TABLE: &[Entry] = &[
@@ -40,17 +41,13 @@ const PWRITEV: u16 = 8;
 /// The event is told to an eventfd, too (`IOCB_FLAG_RESFD`).
 const FLAG_RESFD: u32 = 1;
 
-/// Flags of a single read or write (`RWF_*`, `linux/fs.h`).
-const RWF_HIPRI: u32 = 1;
-const RWF_DSYNC: u32 = 2;
-const RWF_SYNC: u32 = 4;
-const RWF_NOWAIT: u32 = 8;
-const RWF_APPEND: u32 = 16;
+/// Where the kernel's mark lies in a request (`aio_key`).
+const KEY_OFFSET: u64 = 8;
 
 /// A request: `struct iocb`.
 struct Request {
     data: u64,
-    rw_flags: u32,
+    rw_flags: u64,
     kind: u16,
     fd: i32,
     buf: u64,
@@ -66,7 +63,7 @@ impl Request {
         let words: [u64; 8] = ctx.read_val(addr)?;
         Ok(Request {
             data: words[0],
-            rw_flags: (words[1] >> 32) as u32,
+            rw_flags: words[1] >> 32,
             kind: words[2] as u16,
             fd: (words[2] >> 32) as i32,
             buf: words[3],
@@ -93,7 +90,7 @@ impl Request {
         }
     }
 
-    fn check(&self, file: &File, known: u32) -> Result<()> {
+    fn check(&self, file: &File, known: u64) -> Result<()> {
         if self.rw_flags & !known != 0 {
             bail!(EOPNOTSUPP);
         }
@@ -184,8 +181,6 @@ fn sys_io_submit(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize>
 
 /// Takes the request whose address is at `at`.
 fn submit(ctx: &Ctx, context: &AioContext, at: u64) -> Result<()> {
-    /// Where the kernel's mark lies in a request.
-    const KEY_OFFSET: u64 = 8;
     let addr: u64 = ctx.read_val(at)?;
     let request = Request::read(ctx, addr)?;
     if request.reserved != 0 || (request.count as i64) < 0 {
@@ -194,27 +189,19 @@ fn submit(ctx: &Ctx, context: &AioContext, at: u64) -> Result<()> {
     let place = context.place()?;
     let files = ctx.files();
     let file = files.get(request.fd)?;
-    let told_too = if request.flags & FLAG_RESFD != 0 { Some(event_file(&files.get(request.eventfd)?)?) } else { None };
+    let told_too = if request.flags & FLAG_RESFD != 0 { Some(files.get(request.eventfd)?) } else { None };
+    let counter = told_too.as_ref().map(|file| file.ops_as::<EventFd>().ok_or(Errno::EINVAL)).transpose()?;
     ctx.write_val(addr.wrapping_add(KEY_OFFSET), &0u32)?;
     let result = told(request.run(ctx, &file)?);
     place.complete(Event { data: request.data, request: addr, result });
-    if let Some(counter) = told_too.as_ref().and_then(|file| file.ops_as::<EventFd>()) {
+    if let Some(counter) = counter {
         counter.signal();
     }
     Ok(())
 }
 
-/// A file that is an eventfd; `EINVAL` for others.
-fn event_file(file: &Arc<File>) -> Result<Arc<File>> {
-    if file.ops_as::<EventFd>().is_none() {
-        bail!(EINVAL, "no eventfd");
-    }
-    Ok(file.clone())
-}
-
 /// There is never a request to be cancelled; a pointer that is none is told first.
 fn sys_io_cancel(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
-    const KEY_OFFSET: u64 = 8;
     let _: u32 = ctx.read_val(args[1].wrapping_add(KEY_OFFSET))?;
     bail!(EINVAL, "the request is over, or was none")
 }

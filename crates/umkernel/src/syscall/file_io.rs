@@ -173,11 +173,12 @@ fn sys_pwritev(ctx: &Ctx, args: &[u64; 6], _: &mut TrapFrame) -> Result<usize> {
     file.pwrite(ctx, args[3], &mut UserSrc::new(ctx, space, ranges))
 }
 
-const RWF_HIPRI: u64 = 1;
-const RWF_DSYNC: u64 = 2;
-const RWF_SYNC: u64 = 4;
-const RWF_NOWAIT: u64 = 8;
-const RWF_APPEND: u64 = 16;
+/// Flags of a single read or write (`RWF_*`, `linux/fs.h`).
+pub(super) const RWF_HIPRI: u64 = 1;
+pub(super) const RWF_DSYNC: u64 = 2;
+pub(super) const RWF_SYNC: u64 = 4;
+pub(super) const RWF_NOWAIT: u64 = 8;
+pub(super) const RWF_APPEND: u64 = 16;
 const RWF_NOAPPEND: u64 = 32;
 /// The position argument that stands for the file position.
 const CURRENT: u64 = u64::MAX;

@@ -267,11 +267,6 @@ impl InodeCommon {
         self.pins.load(Ordering::Acquire)
     }
 
-    /// Refuses to take blocks from a file that has to keep them: `ETXTBSY`, as Linux says of a swap file.
-    pub fn check_unpinned(&self) -> Result<()> {
-        if self.pins() > 0 { Err(Errno::ETXTBSY.into()) } else { Ok(()) }
-    }
-
     /// The seals, of an inode that can have any.
     pub fn seals(&self) -> Option<u32> {
         let seals = self.seals.load(Ordering::Acquire);
@@ -291,7 +286,7 @@ impl InodeCommon {
             return Err(Errno::EINVAL.into());
         }
         // Who goes by the places of its blocks writes there, and asks nobody.
-        if seals & (SEAL_WRITE | SEAL_FUTURE_WRITE) != 0 && self.pins.load(Ordering::Acquire) > 0 {
+        if seals & (SEAL_WRITE | SEAL_FUTURE_WRITE) != 0 && self.pins() > 0 {
             return Err(Errno::EBUSY.into());
         }
         let more = |old: u32| (old & SEAL_SEAL == 0).then_some(old | seals);

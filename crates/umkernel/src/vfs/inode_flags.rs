@@ -50,6 +50,15 @@ impl dyn Inode {
         Ok(())
     }
 
+    /// Refuses to take blocks from a file that has to keep them ([`InodeCommon::pin`](super::InodeCommon::pin)): `ETXTBSY`, as Linux says of
+    /// a swap file.
+    pub(super) fn check_unpinned(&self) -> Result<()> {
+        if self.common().is_some_and(|common| common.pins() > 0) {
+            bail!(ETXTBSY, "a file system in it is mounted");
+        }
+        Ok(())
+    }
+
     /// Refuses what an append-only file does not take: `EPERM`.
     pub(super) fn check_not_append_only(&self) -> Result<()> {
         if self.flags().contains(InodeFlags::APPEND) {

@@ -339,7 +339,7 @@ impl Vfs {
             file_size_room(ctx, len - 1)?;
         }
         if len < attr.size {
-            inode.common().map_or(Ok(()), |common| common.check_unpinned())?;
+            inode.check_unpinned()?;
         }
         let now = Some(Timestamp::now());
         let mut mode = None;
@@ -362,7 +362,7 @@ impl Vfs {
         file.inode.check_mutable()?;
         if mode & !KEEP_SIZE != 0 {
             file.inode.check_not_append_only()?;
-            file.inode.common().map_or(Ok(()), |common| common.check_unpinned())?;
+            file.inode.check_unpinned()?;
         }
         if mode & KEEP_SIZE == 0 && offset + len > file.inode.attr()?.size {
             file_size_room(ctx, offset + len - 1)?;

@@ -107,9 +107,9 @@ impl LoopDevice {
         self.state.lock().disk.backing().is_some()
     }
 
-    /// Its flags, as [`Info64`] has them.
-    pub(in crate::block) fn flags(&self) -> u32 {
-        self.state.lock().flags
+    /// Whether it has one of its flags.
+    pub(in crate::block) fn has_flag(&self, flag: u32) -> bool {
+        self.state.lock().flags & flag != 0
     }
 
     /// Nobody can open it any more; `EBUSY` while it has a file or users.
@@ -168,10 +168,15 @@ impl LoopDevice {
         uevent::announce(kernel, &event_of(&self.disk(), ""), "change");
     }
 
+    /// A disk in these files.
+    fn disk_in(&self, files: Arc<Files>, size: u64, read_only: bool) -> Arc<Disk> {
+        Disk::whole_on(files, size, read_only, name(self.number), self.rdev())
+    }
+
     /// A disk with what `backing` shows.
     fn disk_on(&self, backing: Backing, read_only: bool) -> Result<Arc<Disk>> {
         let size = backing.size()?;
-        Ok(Disk::whole_on(Arc::new(Files::Loop(backing)), size, read_only, name(self.number), self.rdev()))
+        Ok(self.disk_in(Arc::new(Files::Loop(backing)), size, read_only))
     }
 
     /// `LOOP_SET_FD`, `LOOP_CONFIGURE`: the device is on this file from now on.
@@ -273,9 +278,7 @@ impl LoopDevice {
 
     /// `LOOP_SET_CAPACITY`: the size is what the file has now.
     fn measure(&self, ctx: &Ctx) -> Result<()> {
-        self.renew(ctx, |old, backing| {
-            Ok(Disk::whole_on(old.files.clone(), backing.size()?, old.read_only, name(self.number), old.rdev))
-        })
+        self.renew(ctx, |old, backing| Ok(self.disk_in(old.files.clone(), backing.size()?, old.read_only)))
     }
 
     /// `LOOP_CHANGE_FD`: a read-only device goes over to another file of the same size.
@@ -292,7 +295,7 @@ impl LoopDevice {
             if new.size()? != backing.size()? {
                 bail!(EINVAL, "the file has another size");
             }
-            Ok(Disk::whole_on(Arc::new(Files::Loop(new)), old.size, true, name(self.number), old.rdev))
+            Ok(self.disk_in(Arc::new(Files::Loop(new)), old.size, true))
         })
     }
 
@@ -318,13 +321,12 @@ impl LoopDevice {
         drop(state);
         let Some(backing) = disk.backing() else { bail!(ENXIO) };
         let attr = backing.file().inode.attr()?;
-        let (offset, size_limit) = backing.range();
         Ok(Info64 {
             device: attr.dev,
             inode: attr.ino,
             rdevice: attr.rdev,
-            offset,
-            size_limit,
+            offset: backing.offset(),
+            size_limit: backing.size_limit(),
             number: self.number,
             flags,
             file_name,
@@ -405,7 +407,7 @@ impl FileOps for OpenLoop {
             LOOP_SET_DIRECT_IO if !device.is_attached() => bail!(ENXIO),
             LOOP_SET_DIRECT_IO if arg != 0 => bail!(EINVAL, "the host's page cache cannot be passed by"),
             LOOP_SET_DIRECT_IO => {}
-            BLKRRPART if device.flags() & PARTSCAN == 0 => bail!(EINVAL, "no partitions were asked for"),
+            BLKRRPART if !device.has_flag(PARTSCAN) => bail!(EINVAL, "no partitions were asked for"),
             _ => return device.disk().request(ctx, file, cmd, arg),
         }
         Ok(0)

@@ -8,6 +8,7 @@ mod device;
 mod status;
 
 pub(super) use device::LoopDevice;
+pub(super) use status::{AUTOCLEAR, PARTSCAN};
 
 use crate::bail;
 use crate::errno::Result;

@@ -7,9 +7,9 @@ use crate::mm::Pod;
 /// Nothing can be written.
 pub(super) const READ_ONLY: u32 = 1;
 /// The file goes with the last use of the device.
-pub(super) const AUTOCLEAR: u32 = 4;
+pub(in crate::block) const AUTOCLEAR: u32 = 4;
 /// The device has the partitions that a table in the file tells of.
-pub(super) const PARTSCAN: u32 = 8;
+pub(in crate::block) const PARTSCAN: u32 = 8;
 /// The host's page cache is passed by: there is no way to.
 pub(super) const DIRECT_IO: u32 = 16;
 

@@ -204,24 +204,22 @@ fn disk_files(dir: DirBuilder, disk: &Arc<Disk>) -> DirBuilder {
 
 /// What a loop device is on. The directory does not keep the file: it is here longer than the device has it.
 fn loop_files(dir: DirBuilder, disk: &Arc<Disk>) -> DirBuilder {
-    const AUTOCLEAR: u32 = 4;
-    const PARTSCAN: u32 = 8;
     type Show = fn(&Ctx, &Backing) -> Vec<u8>;
-    fn flag(backing: &Backing, flag: u32) -> Vec<u8> {
-        format!("{}\n", u8::from(backing.device_flags() & flag != 0)).into_bytes()
+    fn line(number: u64) -> Vec<u8> {
+        format!("{number}\n").into_bytes()
     }
     let shown: [(&str, Show); 6] = [
-        ("autoclear", |_, backing| flag(backing, AUTOCLEAR)),
+        ("autoclear", |_, backing| line(backing.autoclear().into())),
         ("backing_file", |ctx, backing| {
             let root = ctx.fs().inner.lock().root.clone();
             let mut path = backing.file().location.path_from(&root).path;
             path.push(b'\n');
             path
         }),
-        ("dio", |_, _| b"0\n".to_vec()),
-        ("offset", |_, backing| format!("{}\n", backing.range().0).into_bytes()),
-        ("partscan", |_, backing| flag(backing, PARTSCAN)),
-        ("sizelimit", |_, backing| format!("{}\n", backing.range().1).into_bytes()),
+        ("dio", |_, _| line(0)),
+        ("offset", |_, backing| line(backing.offset())),
+        ("partscan", |_, backing| line(backing.partscan().into())),
+        ("sizelimit", |_, backing| line(backing.size_limit())),
     ];
     shown.into_iter().fold(dir, |dir, (name, show)| {
         let disk = Arc::downgrade(disk);

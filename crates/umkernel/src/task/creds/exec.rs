@@ -51,27 +51,10 @@ pub fn for_exec(old: &Creds, attr: &Attr, no_suid: bool, no_new_privs: bool) -> 
 #[cfg(feature = "ptrace")]
 mod tests {
     use super::*;
-    use crate::vfs::{FileType, Timestamp};
+    use crate::vfs::FileType;
 
     fn file(mode: u32, uid: u32, gid: u32) -> Attr {
-        let time = Timestamp::default();
-        Attr {
-            dev: 1,
-            ino: 1,
-            file_type: FileType::Regular,
-            mode,
-            nlink: 1,
-            uid,
-            gid,
-            rdev: 0,
-            size: 0,
-            blksize: 4096,
-            blocks: 0,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            btime: None,
-        }
+        Attr::new(1, 1, FileType::Regular, mode, (uid, gid))
     }
 
     fn user() -> Creds {
